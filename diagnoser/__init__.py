@@ -1,0 +1,1 @@
+"""The diagnosis: taxonomy, fault propagation graph, features, model, engine, faults, corpus."""

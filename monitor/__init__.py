@@ -1,0 +1,1 @@
+"""The terminal monitor: sources, run model, widgets, command line."""

@@ -1,0 +1,1 @@
+"""The probe: measures a transformer from inside its training process, as a guest."""

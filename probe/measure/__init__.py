@@ -1,0 +1,1 @@
+"""Metric definitions, each beside the code that computes it."""

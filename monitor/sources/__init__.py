@@ -1,0 +1,1 @@
+"""Where a run is read from: a live run, one over SSH, a saved trace, or a scripted fake."""

@@ -1,0 +1,85 @@
+"""What every source of a run offers to the monitor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from probe.schema import Control, Record
+
+Link = Literal["connecting", "live", "silent", "lost", "ended", "replay"]
+"""``silent``: connected, but nothing came for a while. ``lost``: the run's process is gone or the
+connection broke; what was read stays. ``ended``: the stream closed in order."""
+
+
+class SourceError(Exception):
+    """A run or trace that cannot be read. The message says what to do; it is shown as it is."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one read brought. ``records`` are in stream order, each exactly once."""
+
+    records: tuple[Record, ...] = ()
+    link: Link = "connecting"
+    state: str = ""
+    """The training's own state as last heard: ``waiting training paused closed off``."""
+    text: str = ""
+    """A sentence for the person when the link changed (why it was lost, what is tried next)."""
+    overhead: float = float("nan")
+    """Probe time over training time, as last heard."""
+    ignored: int = 0
+    """Unreadable messages received so far and ignored."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a replay stands. ``speed`` 1.0 is as fast as the run was recorded."""
+
+    record: int
+    records: int
+    step: int
+    last_step: int
+    playing: bool
+    speed: float
+
+
+class Source(Protocol):
+    """Read from one thread; ``send`` and ``close`` may come from another."""
+
+    title: str
+    """Short text for the header, e.g. ``bert-7 (ipc)`` or ``ssh://gpu/bert-7``."""
+
+    def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
+        """Up to ``limit`` records, waiting at most ``timeout`` seconds. Never raises once open."""
+        ...
+
+    def send(self, control: Control) -> str:
+        """Carry a control request to the run; returns the sentence to show. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """Let go of sockets, processes and files. May be called twice."""
+        ...
+
+
+class Replayable(Source, Protocol):
+    """A source with a position: a saved trace."""
+
+    def position(self) -> Position: ...
+
+    def play(self, playing: bool) -> None: ...
+
+    def set_speed(self, speed: float) -> None: ...
+
+    def jump(self, step: int) -> None:
+        """Go to the first frame at or after ``step``. Going back restarts the stream: the next
+        batch begins with the header again, and the reader clears what it holds."""
+        ...
+
+    def step(self, frames: int) -> None:
+        """Move by a number of frames, either way, while paused."""
+        ...
+
+
+__all__ = ["Batch", "Link", "Position", "Replayable", "Source", "SourceError"]

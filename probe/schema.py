@@ -9,7 +9,7 @@ socket only. Nothing is ever unpickled, and sizes are bounded before decoding.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -113,7 +113,7 @@ class Header(msgspec.Struct, tag="header", kw_only=True):
     versions: dict[str, str] = {}
 
     def metric(self, name: str, node: str) -> Metric | None:
-        """The definition of ``name`` at ``node``; the same name may mean two things at two nodes."""
+        """The definition of ``name`` at ``node``; one name may mean two things at two nodes."""
         return next((m for m in self.metrics if m.name == name and node in m.nodes), None)
 
 
@@ -239,7 +239,7 @@ class BacklogPart(msgspec.Struct, tag="backlog_part", kw_only=True):
 
 
 class Done(msgspec.Struct, tag="done", kw_only=True):
-    """A control request was carried out (``ok``) or not; ``text`` says what a person should know."""
+    """A control request was carried out (``ok``) or not; ``text`` is for the person."""
 
     ok: bool
     text: str
@@ -259,7 +259,7 @@ def encode(message: Record | Heartbeat | Request | Reply) -> bytes:
     return _encoder.encode(message)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder, data: bytes):  # type: ignore[no-untyped-def,type-arg]
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
     if len(data) > MAX_MESSAGE_BYTES:
         raise SchemaError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
     try:
@@ -281,19 +281,19 @@ def _check_header(header: Header) -> None:
 
 def decode_record(data: bytes) -> Record:
     """One record of a stream. Raises :class:`SchemaError`."""
-    return _decode(_record_decoder, data)  # type: ignore[no-any-return]
+    return _decode(_record_decoder, data)
 
 
 def decode_published(data: bytes) -> Record | Heartbeat:
     """One message of the PUB socket. Raises :class:`SchemaError`."""
-    return _decode(_published_decoder, data)  # type: ignore[no-any-return]
+    return _decode(_published_decoder, data)
 
 
 def decode_request(data: bytes) -> Request:
     """One request of a monitor. Raises :class:`SchemaError`."""
-    return _decode(_request_decoder, data)  # type: ignore[no-any-return]
+    return _decode(_request_decoder, data)
 
 
 def decode_reply(data: bytes) -> Reply:
     """One reply of the probe. Raises :class:`SchemaError`."""
-    return _decode(_reply_decoder, data)  # type: ignore[no-any-return]
+    return _decode(_reply_decoder, data)

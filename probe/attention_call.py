@@ -1,0 +1,295 @@
+"""Sees attention kernels run, with their arguments, and keeps the few rows that are needed.
+
+A :class:`Recorder` is a ``TorchFunctionMode`` that is entered around each attention module's forward
+during a sample. It passes every call on unchanged. Two shapes of attention are understood: one call
+of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from probe.quiet import quiet
+from probe.rows import Picked
+
+_SOFTMAX = {torch.softmax, torch.Tensor.softmax, F.softmax}
+_MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.baddbmm}
+
+
+@dataclass
+class AttentionCall:
+    """One kernel call, cut down to picked rows (r) and query positions (p); n keys, h heads.
+
+    q, k, v are what the kernel got at the picked positions, (r, h or kv heads, p, d).
+    ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r, 1 or h, p, n) bool.
+    ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the kernel gave, and
+    the float32 reference without dropout. ``hand_scores``: softmax's input where it ran by hand.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scores: torch.Tensor
+    visible: torch.Tensor
+    weights: torch.Tensor
+    output: torch.Tensor | None
+    reference: torch.Tensor | None
+    scale: float
+    dropout: float
+    by_hand: bool
+    hand_scores: torch.Tensor | None
+    kernel_dtype: torch.dtype
+    score_dtype: torch.dtype
+    backend: int
+    best_backend: int
+    heads: int
+    keys: torch.Tensor | None = None
+    """All keys of the picked rows (r, kv heads, n, d); kept only when the recorder is asked to."""
+    values: torch.Tensor | None = None
+
+
+class Recorder(TorchFunctionMode):
+    """Records into ``calls``; one recorder per attention module and sample."""
+
+    def __init__(self, picked: Picked | None, on_error: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self.calls: list[AttentionCall] = []
+        self.count = 0
+        self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._picked = picked
+        self._on_error = on_error
+        self._matmul: tuple[torch.Tensor, torch.Tensor, float] | None = None
+        self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        try:
+            if func is F.scaled_dot_product_attention:
+                self.count += 1
+                with quiet():
+                    self._see_sdpa(result, *args, **kwargs)
+            elif func in _SOFTMAX:
+                self._softmax = (args[0] if args else kwargs["input"], result)
+            elif func in _MATMUL:
+                with quiet():
+                    self._see_matmul(func, result, args)
+        except Exception as error:  # the guest never breaks its host
+            self._on_error(error)
+        return result
+
+    def _see_sdpa(
+        self,
+        out: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> None:
+        if self._picked is None:
+            self.key_values.append((key.detach().clone(), value.detach().clone()))
+            return
+        if self.calls or query.dim() != 4:
+            return
+        used = query.shape[-1] ** -0.5 if scale is None else float(scale)
+        cut = _cut(self._picked, query, key, value)
+        if cut is None:
+            return
+        q, k, v, k_all, v_all = cut
+        scores = _scores(q, k_all) * used
+        mask = _rows_of_mask(attn_mask, self._picked, scores.shape)
+        visible, added = _visibility(mask, scores, is_causal, self._picked)
+        weights = torch.softmax(added, dim=-1).nan_to_num(0.0)
+        reference = _weigh(weights, v_all)
+        backend, best = _backends(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        self.calls.append(
+            AttentionCall(
+                q=q,
+                k=k,
+                v=v,
+                scores=scores,
+                visible=visible,
+                weights=weights,
+                output=_pick_heads(self._picked, out),
+                reference=reference,
+                scale=used,
+                dropout=float(dropout_p),
+                by_hand=False,
+                hand_scores=None,
+                kernel_dtype=query.dtype,
+                score_dtype=torch.float32,
+                backend=backend,
+                best_backend=best,
+                heads=query.shape[1],
+            )
+        )
+
+    def _see_matmul(self, func: Any, out: torch.Tensor, args: tuple[Any, ...]) -> None:
+        left, right = (args[1], args[2]) if func is torch.baddbmm else (args[0], args[1])
+        if not isinstance(left, torch.Tensor) or left.dim() != 4:
+            return
+        if self._softmax is None or left.shape != self._softmax[1].shape:
+            self._matmul = (left, right, 1.0)
+            return
+        self.count += 1
+        hand, weights = self._softmax
+        self._softmax = None
+        if self._matmul is None or self._picked is None or self.calls:
+            return
+        query, key = self._matmul[0], self._matmul[1].transpose(-1, -2)
+        cut = _cut(self._picked, query, key, right)
+        if cut is None:
+            return
+        q, k, v, k_all, v_all = cut
+        raw = _scores(q, k_all)
+        picked_hand = _pick_heads(self._picked, hand)
+        picked_weights = _pick_heads(self._picked, weights)
+        if picked_hand is None or picked_weights is None:
+            return
+        seen = picked_hand.float()
+        visible = seen > seen.amax(dim=-1, keepdim=True) - 1e4
+        dropped = left is not weights
+        reference = None if dropped else _weigh(picked_weights.float(), v_all)
+        self.calls.append(
+            AttentionCall(
+                q=q,
+                k=k,
+                v=v,
+                scores=raw,
+                visible=visible,
+                weights=picked_weights.float(),
+                output=_pick_heads(self._picked, out),
+                reference=reference,
+                scale=float("nan"),
+                dropout=float("nan") if dropped else 0.0,
+                by_hand=True,
+                hand_scores=seen,
+                kernel_dtype=query.dtype,
+                score_dtype=hand.dtype,
+                backend=-1,
+                best_backend=-1,
+                heads=query.shape[1],
+            )
+        )
+        self._matmul = None
+
+
+def _cut(
+    picked: Picked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, ...] | None:
+    """q, k, v at the picked rows and positions, and all keys and values of those rows."""
+    if query.shape[0] != picked.batch or query.shape[2] != picked.length:
+        return None
+    if key.shape[2] != picked.length:
+        return None
+    k_all = key.detach().index_select(0, picked.rows)
+    v_all = value.detach().index_select(0, picked.rows)
+    q = _pick_heads(picked, query)
+    assert q is not None
+    k = k_all.index_select(2, picked.positions)
+    v = v_all.index_select(2, picked.positions)
+    return q, k, v, k_all, v_all
+
+
+def _pick_heads(picked: Picked, tensor: torch.Tensor) -> torch.Tensor | None:
+    """(batch, h, n, d) -> (r, h, p, d)."""
+    if tensor.dim() != 4 or tensor.shape[0] != picked.batch or tensor.shape[2] != picked.length:
+        return None
+    rows, heads = picked.rows, torch.arange(tensor.shape[1], device=tensor.device)
+    return tensor.detach()[rows[:, None, None], heads[None, :, None], picked.positions[None, None, :]]
+
+
+def _spread_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """Key/value heads repeated to the number of query heads (grouped-query attention)."""
+    own = tensor.shape[1]
+    return tensor if own == heads else tensor.repeat_interleave(heads // own, dim=1)
+
+
+def _scores(q: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    return q.float() @ _spread_heads(keys, q.shape[1]).float().transpose(-1, -2)
+
+
+def _weigh(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return weights @ _spread_heads(values, weights.shape[1]).float()
+
+
+def _rows_of_mask(
+    mask: torch.Tensor | None, picked: Picked, shape: torch.Size
+) -> torch.Tensor | None:
+    """A mask of any broadcastable shape, cut to (r or 1, h or 1, p, n)."""
+    if mask is None:
+        return None
+    mask = mask.detach()
+    while mask.dim() < 4:
+        mask = mask[None]
+    if mask.shape[0] == picked.batch and picked.batch > 1:
+        mask = mask.index_select(0, picked.rows)
+    if mask.shape[2] == picked.length:
+        mask = mask.index_select(2, picked.positions)
+    return mask
+
+
+def _visibility(
+    mask: torch.Tensor | None, scores: torch.Tensor, is_causal: bool, picked: Picked
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which pairs may attend, and the scores with the mask added; both (r, h or 1, p, n)."""
+    keys = torch.arange(scores.shape[-1], device=scores.device)
+    visible = torch.ones_like(scores, dtype=torch.bool)
+    if is_causal:
+        visible = visible & (keys[None, :] <= picked.positions[:, None])
+    added = scores
+    if mask is not None and mask.dtype == torch.bool:
+        visible = visible & mask
+    elif mask is not None:
+        added = scores + mask.float()
+        visible = visible & (mask.float() > -1e4)
+    return visible, added.masked_fill(~visible, float("-inf"))
+
+
+def _backends(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
+    gqa: bool,
+) -> tuple[int, int]:
+    """The SDPA backend torch chooses here, and the one it would choose for contiguous inputs with
+    every backend allowed. (-1, -1) where this torch cannot tell."""
+    choose = getattr(torch, "_fused_sdp_choice", None)
+    if choose is None:
+        return -1, -1
+    options = {"scale": scale, "enable_gqa": gqa}
+    chosen = int(choose(query, key, value, mask, dropout, causal, **options))
+    if chosen != _MATH:
+        return chosen, chosen
+    # One row decides as the whole batch would, and costs nothing to lay out afresh.
+    fresh = [t.new_empty((1, *t.shape[1:])) for t in (query, key, value)]
+    if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
+        mask = mask[:1]
+    with torch.nn.attention.sdpa_kernel(_ALL_BACKENDS):
+        best = int(choose(*fresh, mask, dropout, causal, **options))
+    return chosen, best
+
+
+_MATH = 0
+_ALL_BACKENDS = [
+    torch.nn.attention.SDPBackend.MATH,
+    torch.nn.attention.SDPBackend.FLASH_ATTENTION,
+    torch.nn.attention.SDPBackend.EFFICIENT_ATTENTION,
+    torch.nn.attention.SDPBackend.CUDNN_ATTENTION,
+]

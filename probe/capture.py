@@ -1,0 +1,306 @@
+"""One sampled forward: hooks that copy a few rows out of the model while it runs.
+
+The hooks exist only from the opening of a sample to the end of its forward. What they keep are
+copies of the picked rows and positions, never a tensor of the model itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from probe.anatomy import LayerParts, ModelParts
+from probe.attention_call import AttentionCall, Recorder
+from probe.quiet import quiet
+from probe.rows import Picked, pick
+
+OnError = Callable[[BaseException], None]
+
+
+@dataclass
+class Flow:
+    """What entered and left a module, at the picked tokens, (r, p, features)."""
+
+    into: torch.Tensor | None = None
+    out: torch.Tensor | None = None
+
+
+@dataclass
+class LayerCapture:
+    """What one block did. Every field is None where the part is missing or did not run."""
+
+    block: Flow | None = None
+    query: Flow | None = None
+    key: Flow | None = None
+    value: Flow | None = None
+    fused: Flow | None = None
+    attention: Flow | None = None
+    attention_out: Flow | None = None
+    attention_dropout: Flow | None = None
+    norm_attention: Flow | None = None
+    norm_ffn: Flow | None = None
+    gate: Flow | None = None
+    expand: Flow | None = None
+    contract: Flow | None = None
+    ffn_dropout: Flow | None = None
+    call: AttentionCall | None = None
+    kernel_calls: int = 0
+
+
+@dataclass
+class Batch:
+    """What the model was called with; tensors belong to the caller and are not kept past forward."""
+
+    ids: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    full_mask: torch.Tensor | None = None
+    """A mask of more than two dimensions, which the caller built itself."""
+    positions: torch.Tensor | None = None
+    types: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    length: int = 0
+    size: int = 0
+
+
+@dataclass
+class Capture:
+    """Everything one sampled forward yielded."""
+
+    picked: Picked
+    batch: Batch
+    layers: list[LayerCapture]
+    order: list[nn.Module] = field(default_factory=list)
+    token_embedding: Flow | None = None
+    position_embedding: Flow | None = None
+    position_ids: torch.Tensor | None = None
+    type_embedding: Flow | None = None
+    type_ids: torch.Tensor | None = None
+    stream: torch.Tensor | None = None
+    """Sum of the embeddings before any norm or dropout, (r, p, d)."""
+    norm_final: Flow | None = None
+    head: Flow | None = None
+    logits: torch.Tensor | None = None
+    """The model's logits; dropped at the end of the forward."""
+    loss: torch.Tensor | None = None
+
+
+_NAMES = {
+    "ids": ("input_ids", "input", "x", "idx", "tokens", "ids"),
+    "mask": ("attention_mask", "mask", "padding_mask"),
+    "positions": ("position_ids",),
+    "types": ("token_type_ids",),
+    "labels": ("labels", "targets", "target"),
+}
+
+
+def read_batch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:
+    """Name the arguments of a call of the model. None where there is nothing token-like in it."""
+    try:
+        bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        bound = dict(kwargs)
+        bound.update({f"_{i}": value for i, value in enumerate(args)})
+    flat = dict(bound)
+    for name, value in bound.items():
+        if isinstance(value, dict) and name in ("kwargs", "inputs"):
+            flat.update(value)
+    found: dict[str, torch.Tensor] = {}
+    for role, names in _NAMES.items():
+        for name in names:
+            value = flat.get(name)
+            if isinstance(value, torch.Tensor):
+                found[role] = value
+                break
+    ids = found.get("ids")
+    if ids is None or ids.dim() != 2 or ids.is_floating_point():
+        ids = next((v for v in flat.values() if _is_ids(v)), None)
+        embeds = flat.get("inputs_embeds")
+        if ids is None and not isinstance(embeds, torch.Tensor):
+            return None
+        shape = ids.shape if ids is not None else embeds.shape  # type: ignore[union-attr]
+    else:
+        shape = ids.shape
+    mask = found.get("mask")
+    fits = mask is not None and mask.shape == shape[:2]
+    return Batch(
+        ids=ids,
+        mask=mask if fits else None,
+        full_mask=mask if mask is not None and mask.dim() > 2 else None,
+        positions=found.get("positions"),
+        types=found.get("types"),
+        labels=found.get("labels"),
+        size=int(shape[0]),
+        length=int(shape[1]),
+    )
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 2 and not value.is_floating_point()
+
+
+class Capturing:
+    """Installs the hooks of one sample and removes them; ``capture`` fills while the model runs."""
+
+    def __init__(self, parts: ModelParts, batch: Batch, on_error: OnError) -> None:
+        self._parts = parts
+        self._on_error = on_error
+        self._handles: list[Any] = []
+        self._recorders: dict[int, Recorder] = {}
+        device = next(parts.root.parameters()).device
+        with quiet():
+            picked = pick(batch.size, batch.length, batch.mask, device)
+        self.capture = Capture(picked, batch, [LayerCapture() for _ in parts.layers])
+        self._install()
+
+    def close(self) -> Capture:
+        """Remove every hook and hand over what was captured. The caller's tensors are let go."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for index, recorder in self._recorders.items():
+            layer = self.capture.layers[index]
+            layer.kernel_calls = recorder.count
+            layer.call = recorder.calls[0] if recorder.calls else None
+        self._recorders.clear()
+        return self.capture
+
+    def _install(self) -> None:
+        capture, parts = self.capture, self._parts
+        for layer, kept in zip(parts.layers, capture.layers, strict=True):
+            for name in (
+                "block", "query", "key", "value", "fused", "attention_out", "attention_dropout",
+                "gate", "expand", "contract", "ffn_dropout",
+            ):  # fmt: skip
+                self._watch(getattr(layer, name), kept, name)
+            # Roles of norms are known after the first forward; until then all are watched by order.
+            self._watch(layer.norm_attention, kept, "norm_attention")
+            self._watch(layer.norm_ffn, kept, "norm_ffn")
+            self._watch_attention(layer)
+            for norm in layer.norms:
+                self._note_order(norm)
+            self._note_order(layer.block)
+        for norm in parts.outer_norms:
+            self._note_order(norm)
+        self._watch(parts.norm_final, capture, "norm_final")
+        self._watch(parts.head, capture, "head")
+        self._watch_embeddings()
+
+    def _watch(self, module: nn.Module | None, into: Any, name: str) -> None:
+        if module is None:
+            return
+        take = self.capture.picked.take
+
+        def after(module: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+            try:
+                if getattr(into, name) is not None:
+                    return
+                first = args[0] if args else next(iter(kwargs.values()), None)
+                result = out[0] if isinstance(out, tuple) else out
+                with quiet():
+                    flow = Flow(
+                        take(first) if isinstance(first, torch.Tensor) else None,
+                        take(result) if isinstance(result, torch.Tensor) else None,
+                    )
+                setattr(into, name, flow)
+            except Exception as error:
+                self._on_error(error)
+
+        self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+
+    def _note_order(self, module: nn.Module) -> None:
+        order = self.capture.order
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            order.append(module)
+
+        self._handles.append(module.register_forward_pre_hook(before))
+
+    def _watch_attention(self, layer: LayerParts) -> None:
+        module = layer.attention
+        if module is None:
+            return
+        recorder = self._recorders[layer.index] = Recorder(self.capture.picked, self._on_error)
+        order = self.capture.order
+        entered: list[bool] = []
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            order.append(module)
+            recorder.__enter__()
+            entered.append(True)
+
+        def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            if entered:
+                entered.pop()
+                recorder.__exit__(None, None, None)
+
+        self._handles.append(module.register_forward_pre_hook(before))
+        self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def _watch_embeddings(self) -> None:
+        parts, capture = self._parts, self.capture
+        self._watch(parts.token_embedding, capture, "token_embedding")
+        self._watch(parts.position_embedding, capture, "position_embedding")
+        self._watch(parts.type_embedding, capture, "type_embedding")
+        for table, name in (
+            (parts.position_embedding, "position_ids"),
+            (parts.type_embedding, "type_ids"),
+        ):
+            if table is not None:
+                self._watch_ids(table, name)
+        self._watch_stream()
+
+    def _watch_ids(self, table: nn.Module, name: str) -> None:
+        capture = self.capture
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            try:
+                if args and isinstance(args[0], torch.Tensor):
+                    with quiet():
+                        setattr(capture, name, capture.picked.take_ids(args[0]))
+            except Exception as error:
+                self._on_error(error)
+
+        self._handles.append(table.register_forward_pre_hook(before))
+
+    def _watch_stream(self) -> None:
+        """The sum of the embeddings is what enters their norm, else their dropout, else block 0."""
+        parts, capture = self._parts, self.capture
+        target = parts.embedding_norm or parts.embedding_dropout
+        if target is None:
+            target = parts.layers[0].block if parts.layers else None
+        if target is None:
+            return
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            try:
+                if capture.stream is None and args and isinstance(args[0], torch.Tensor):
+                    with quiet():
+                        capture.stream = capture.picked.take(args[0])
+            except Exception as error:
+                self._on_error(error)
+
+        self._handles.append(target.register_forward_pre_hook(before))
+
+
+def read_output(output: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """(loss, logits) of what a model returned: a transformers output, a dict, a tuple, a tensor."""
+    if isinstance(output, torch.Tensor):
+        return (output, None) if output.dim() == 0 else (None, output)
+    get = output.get if isinstance(output, dict) else lambda name: getattr(output, name, None)
+    if isinstance(output, dict) or hasattr(output, "logits") or hasattr(output, "loss"):
+        loss, logits = get("loss"), get("logits")
+        return (
+            loss if isinstance(loss, torch.Tensor) and loss.dim() == 0 else None,
+            logits if isinstance(logits, torch.Tensor) else None,
+        )
+    if isinstance(output, (tuple, list)):
+        tensors = [v for v in output if isinstance(v, torch.Tensor)]
+        loss = next((v for v in tensors if v.dim() == 0 and v.is_floating_point()), None)
+        logits = next((v for v in tensors if v.dim() in (2, 3) and v.is_floating_point()), None)
+        return loss, logits
+    return None, None

@@ -1,0 +1,157 @@
+"""What a model says it intends: read from its config, never from what its modules happen to do.
+
+A wrong model sets its own attributes wrongly; the config and the architecture's conventions are the
+statement that the contracts compare against. Everything is None where nothing is stated.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+_UNSCALED = {"t5", "mt5", "umt5", "longt5", "gpt_neo"}
+
+
+@dataclass(frozen=True)
+class Intent:
+    """The stated intentions the contracts compare with."""
+
+    family: str
+    causal: bool | None
+    width: int | None
+    heads: int | None
+    kv_heads: int | None
+    head_dim: int | None
+    scale: float | None
+    """Factor on q k^T."""
+    activation: str | None
+    norm_eps: float | None
+    attention_dropout: float | None
+    residual_dropout: float | None
+    attention_implementation: str | None
+    rotary_theta: float | None
+    rotary_dim: int | None
+    classes: int | None
+    """Size of the last dimension of the logits."""
+    tied: bool | None
+    shifted_labels: bool | None
+    """The label of a position is the next token (language modelling of decoders)."""
+    initial_std: float | None
+    pad_token: int | None
+
+
+def read_intent(root: nn.Module) -> Intent:
+    """Read a transformers config where there is one; else everything stays unstated."""
+    config = getattr(root, "config", None)
+    if config is None or not hasattr(config, "model_type"):
+        return _unstated(config)
+    get = _Getter(config)
+    name = type(root).__name__
+    width = get("hidden_size", "n_embd", "d_model", "dim")
+    heads = get("num_attention_heads", "n_head", "n_heads")
+    head_dim = get("head_dim") or (width // heads if width and heads else None)
+    causal = _causal(config, name)
+    sequence_labels = "SequenceClassification" in name or "TokenClassification" in name
+    return Intent(
+        family=str(config.model_type),
+        causal=causal,
+        width=width,
+        heads=heads,
+        kv_heads=get("num_key_value_heads") or heads,
+        head_dim=head_dim,
+        scale=_scale(config, head_dim),
+        activation=get("hidden_act", "activation_function", "hidden_activation", "activation"),
+        norm_eps=get("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
+        attention_dropout=get("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"),
+        residual_dropout=get("hidden_dropout_prob", "resid_pdrop", "dropout"),
+        attention_implementation=getattr(config, "_attn_implementation", None),
+        rotary_theta=_rotary_theta(config),
+        rotary_dim=head_dim,
+        classes=get("num_labels") if sequence_labels else get("vocab_size"),
+        tied=get("tie_word_embeddings"),
+        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) if not sequence_labels else False,
+        initial_std=get("initializer_range"),
+        pad_token=get("pad_token_id"),
+    )
+
+
+class _Getter:
+    def __init__(self, config: Any) -> None:
+        self._config = config
+
+    def __call__(self, *names: str) -> Any:
+        for name in names:
+            value = getattr(self._config, name, None)
+            if value is not None:
+                return value
+        return None
+
+
+def _unstated(config: Any) -> Intent:
+    """A hand-written model: heads from the usual attribute names of its config, if it has one."""
+    get = _Getter(config)
+    heads = get("num_attention_heads", "n_head", "n_heads", "num_heads")
+    width = get("hidden_size", "n_embd", "d_model", "dim")
+    whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
+    head_dim = width // heads if whole else None
+    return Intent(
+        family="",
+        causal=None,
+        width=width if isinstance(width, int) else None,
+        heads=heads if isinstance(heads, int) else None,
+        kv_heads=heads if isinstance(heads, int) else None,
+        head_dim=head_dim,
+        scale=None,
+        activation=None,
+        norm_eps=None,
+        attention_dropout=None,
+        residual_dropout=None,
+        attention_implementation=None,
+        rotary_theta=None,
+        rotary_dim=None,
+        classes=None,
+        tied=None,
+        shifted_labels=None,
+        initial_std=None,
+        pad_token=None,
+    )
+
+
+def _causal(config: Any, name: str) -> bool | None:
+    if getattr(config, "is_decoder", False) or name.endswith(("ForCausalLM", "LMHeadModel")):
+        return True
+    # transformers is loaded already if the model is one of its own; it is never imported here.
+    auto = sys.modules.get("transformers.models.auto.modeling_auto")
+    if auto is None:
+        return None
+    kind = config.model_type
+    if kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return False if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
+
+
+def _scale(config: Any, head_dim: int | None) -> float | None:
+    if config.model_type in _UNSCALED or getattr(config, "scale_attn_weights", True) is False:
+        return 1.0
+    scalar = getattr(config, "query_pre_attn_scalar", None)
+    if scalar:
+        return float(scalar) ** -0.5
+    if getattr(config, "scale_attn_by_inverse_layer_idx", False):
+        return None
+    return 1.0 / math.sqrt(head_dim) if head_dim else None
+
+
+def _rotary_theta(config: Any) -> float | None:
+    """Base of a plain rotary embedding; None where there is none or it is scaled in another way."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if not isinstance(parameters, dict):
+        return None
+    if parameters.get("rope_type", "default") != "default":
+        return None
+    theta = parameters.get("rope_theta", getattr(config, "rope_theta", None))
+    partial = parameters.get("partial_rotary_factor", 1.0)
+    return float(theta) if theta and partial == 1.0 else None

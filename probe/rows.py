@@ -1,0 +1,66 @@
+"""Which rows and token positions of a batch a sample looks at, chosen without waiting for a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+ROWS = 3
+POSITIONS = 16
+
+
+@dataclass(frozen=True)
+class Picked:
+    """``rows`` (r,) and ``positions`` (p,) index tensors on the device; ``valid`` (r, p) weights:
+    1.0 at real tokens, 0.0 at padding."""
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    valid: torch.Tensor
+    batch: int
+    length: int
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Hidden states (batch, length, d), or flattened (batch * length, d) -> copy (r, p, d).
+
+        A leading dimension of 1 stands for every row. None where the shape does not fit.
+        """
+        tensor = tensor.detach()
+        if tensor.dim() == 2 and tensor.shape[0] == self.batch * self.length:
+            tensor = tensor.view(self.batch, self.length, -1)
+        if tensor.dim() != 3 or tensor.shape[1] != self.length:
+            return None
+        rows = self.rows if tensor.shape[0] == self.batch else torch.zeros_like(self.rows)
+        if tensor.shape[0] not in (1, self.batch):
+            return None
+        return tensor[rows[:, None], self.positions[None, :]]
+
+    def take_ids(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """Token or position ids (batch or 1, length) -> copy (r, p)."""
+        if ids.dim() == 1:
+            ids = ids[None]
+        if ids.dim() != 2 or ids.shape[1] != self.length or ids.shape[0] not in (1, self.batch):
+            return None
+        rows = self.rows if ids.shape[0] == self.batch else torch.zeros_like(self.rows)
+        return ids.detach()[rows[:, None], self.positions[None, :]]
+
+
+def pick(batch: int, length: int, mask: torch.Tensor | None, device: torch.device) -> Picked:
+    """The rows with fewest, most and middling padding, and evenly spaced positions.
+
+    ``mask`` is (batch, length), nonzero at real tokens, or None.
+    """
+    wanted = min(batch, ROWS)
+    places = torch.linspace(0, batch - 1, wanted).long().to(device)
+    if mask is None:
+        rows = places
+    else:
+        rows = torch.argsort((mask != 0).sum(dim=1)).index_select(0, places)
+    count = min(length, POSITIONS)
+    positions = torch.linspace(0, length - 1, count).long().to(device)
+    if mask is None:
+        valid = torch.ones(wanted, count, device=device)
+    else:
+        valid = (mask[rows[:, None], positions[None, :]] != 0).float()
+    return Picked(rows, positions, valid, batch, length)

@@ -1,0 +1,254 @@
+"""Reads traces: whole ones, growing ones, torn ones and damaged ones."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from probe.schema import MAX_MESSAGE_BYTES, Record, SchemaError, decode_record
+from probe.trace_format import (
+    CHECKSUM,
+    FORMAT_VERSION,
+    LENGTH,
+    PREFIX,
+    TraceError,
+    masked_checksum,
+    preamble,
+)
+
+_CHUNK = 1024 * 1024
+_PREAMBLE_LIMIT = 64
+
+
+class TraceReader:
+    """Reads a trace from its start and goes on where it stopped, so that a growing one is followed.
+
+    A record that is not complete yet (a torn tail, or one being written) is left for the next
+    read. Damage in the middle is counted in :attr:`damaged` and skipped: by the record's length
+    where that is intact, else by searching the next place that reads as a record.
+
+    Raises :class:`TraceError` where the file is not a trace this version can read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.damaged = 0
+        """Damaged places passed so far."""
+        self._decoded = 0
+        self._buffer = b""
+        self._at = 0
+        """Position of the next record within the buffer."""
+        self._base = 0
+        """Offset of the buffer's first byte in the file."""
+        self._searching = False
+        """True between a damaged length and the next intact record."""
+        self._descriptor = _open(self.path)
+        try:
+            self._read_preamble()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def offset(self) -> int:
+        """Offset in the file, bytes, up to which records were read."""
+        return self._base + self._at
+
+    def read(self, limit: int = 1000) -> list[bytes]:
+        """Up to ``limit`` further payloads; an empty list at the present end of the file."""
+        payloads: list[bytes] = []
+        try:
+            while len(payloads) < limit and self._descriptor is not None:
+                payload = self._next()
+                if payload is None:
+                    # What follows may still change (being written, or not yet visible on a
+                    # network file system): read it afresh next time.
+                    self._base, self._at, self._buffer = self.offset, 0, b""
+                    break
+                if payload:
+                    payloads.append(payload)
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be read any further: {error.strerror}") from None
+        return payloads
+
+    def records(self, limit: int = 1000) -> list[Record]:
+        """Like :meth:`read`, decoded; payloads that cannot be decoded count as damaged.
+
+        An empty list means the present end. Raises :class:`TraceError` where the first record
+        was written by another version.
+        """
+        records: list[Record] = []
+        while len(records) < limit:
+            payloads = self.read(limit - len(records))
+            if not payloads:
+                break
+            for payload in payloads:
+                record = self._decode(payload)
+                if record is not None:
+                    records.append(record)
+        return records
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records from here to the present end of the file."""
+        while records := self.records():
+            yield from records
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> TraceReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _decode(self, payload: bytes) -> Record | None:
+        try:
+            record = decode_record(payload)
+        except SchemaError as error:
+            if not self._decoded:
+                # Its checksum holds, so it was written like this: by another version.
+                raise TraceError(f"{self.path}: {error}") from None
+            self.damaged += 1
+            return None
+        self._decoded += 1
+        return record
+
+    def _read_preamble(self) -> None:
+        """Check the first record by hand: it must name its fault, not count as damage."""
+        assert self._descriptor is not None
+        try:
+            start = os.pread(self._descriptor, _PREAMBLE_LIMIT, 0)
+        except OSError as error:
+            raise TraceError(f"{self.path}: not readable: {error.strerror}") from None
+        if not start:
+            raise TraceError(f"{self.path}: empty: nothing was recorded in this file")
+        foreign = TraceError(f"{self.path}: not a defaultpp trace")
+        if len(start) < len(preamble()) and preamble().startswith(start):
+            raise TraceError(f"{self.path}: empty: the run ended before it recorded anything")
+        if len(start) < LENGTH.size or start[LENGTH.size :][: len(PREFIX)] != PREFIX:
+            raise foreign
+        length = LENGTH.unpack_from(start)[0]
+        text = start[LENGTH.size :][:length]
+        version = text[len(PREFIX) :]
+        if length > _PREAMBLE_LIMIT or not version.isdigit():
+            raise foreign
+        if int(version) > FORMAT_VERSION:
+            raise TraceError(
+                f"{self.path}: written by newer version {int(version)} of the trace format (this "
+                f"one reads {FORMAT_VERSION}): update defaultpp-monitor"
+            )
+        self._base = LENGTH.size + length + CHECKSUM.size
+
+    def _next(self) -> bytes | None:
+        """The next payload, empty for a damaged place that was passed, None at the end."""
+        if self._searching and not self._resynchronise():
+            return None
+        if not self._have(LENGTH.size):
+            return None
+        length, checksum = LENGTH.unpack_from(self._buffer, self._at)
+        head = memoryview(self._buffer)[self._at : self._at + 8]
+        if not 0 < length <= MAX_MESSAGE_BYTES or masked_checksum(head) != checksum:
+            if self._only_zeros_follow():
+                return None
+            self.damaged += 1
+            self._searching = True
+            return b""
+        whole = LENGTH.size + length + CHECKSUM.size
+        if not self._have(whole):
+            return None
+        start = self._at + LENGTH.size
+        payload = self._buffer[start : start + length]
+        if masked_checksum(payload) != CHECKSUM.unpack_from(self._buffer, start + length)[0]:
+            # The last record may be one whose bytes another machine does not see yet.
+            if not self._have(whole + 1):
+                return None
+            self.damaged += 1
+            payload = b""
+        self._at += whole
+        return payload
+
+    def _only_zeros_follow(self) -> bool:
+        """A tail of zeros: bytes that never reached the disk, or are not yet visible to us."""
+        if self._buffer[self._at :].strip(b"\0"):
+            return False
+        return not self._have(len(self._buffer) - self._at + 1)
+
+    def _have(self, count: int) -> bool:
+        """Make ``count`` bytes from the present position available; False if the file is shorter."""
+        missing = count - (len(self._buffer) - self._at)
+        if missing <= 0:
+            return True
+        assert self._descriptor is not None
+        self._base, self._buffer, self._at = self.offset, self._buffer[self._at :], 0
+        pieces = [self._buffer]
+        end = self._base + len(self._buffer)
+        while missing > 0:
+            piece = os.pread(self._descriptor, max(_CHUNK, missing), end)
+            if not piece:
+                break
+            pieces.append(piece)
+            end += len(piece)
+            missing -= len(piece)
+        self._buffer = b"".join(pieces)
+        return missing <= 0
+
+    def _resynchronise(self) -> bool:
+        """Move on to the next place that reads as a record's length; False if none yet."""
+        while self._have(1 + LENGTH.size):
+            window = np.frombuffer(self._buffer, dtype=np.uint8)[self._at + 1 :]
+            for step in _plausible_lengths(window):
+                at = self._at + 1 + int(step)
+                checksum = LENGTH.unpack_from(self._buffer, at)[1]
+                if masked_checksum(memoryview(self._buffer)[at : at + 8]) == checksum:
+                    self._at = at
+                    self._searching = False
+                    return True
+            # Keep the last bytes: a record's start may straddle the buffer's end.
+            self._at = len(self._buffer) - LENGTH.size
+        return False
+
+
+def _plausible_lengths(window: np.ndarray) -> np.ndarray:
+    """Offsets at which eight bytes, little endian, are a length within the bounds."""
+    count = len(window) - LENGTH.size + 1
+    low = np.zeros(count, dtype=np.uint32)
+    for byte in range(4):
+        low |= window[byte : byte + count].astype(np.uint32) << np.uint32(8 * byte)
+    fits = (low > 0) & (low <= MAX_MESSAGE_BYTES)
+    for byte in range(4, 8):
+        fits &= window[byte : byte + count] == 0
+    return np.flatnonzero(fits)
+
+
+def _open(path: Path) -> int | None:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise TraceError(f"{path}: is a directory, not a trace: name a file in it")
+        if not stat.S_ISREG(mode):
+            raise TraceError(f"{path}: not a regular file, so not a trace")
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise TraceError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{path}: not readable: {getattr(error, 'strerror', error)}") from None
+
+
+def load(path: Path) -> list[Record]:
+    """All records of a trace, as it stands now. Raises :class:`TraceError`."""
+    with TraceReader(path) as reader:
+        return list(reader)

@@ -1,0 +1,129 @@
+"""A header's columns as arrays: which site, metric, tolerance, how to transform a raw value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diagnoser import graph, schema
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from probe.schema import Header, Metric
+
+    Floats = npt.NDArray[np.float32]
+
+FORMS: tuple[str, ...] = ("residual", "share", "signed", "positive", "statistic")
+
+CHANGE_FLOOR = {"residual": 0.5, "share": 0.02, "signed": 0.03, "positive": 0.05, "statistic": 0.05}
+"""Smallest change, in transformed units, that counts as one standard unit, by form."""
+
+CARRIED_KINDS = frozenset({"kv_cache", "validation"})
+"""Node kinds measured on rare frames only: their last value stands until the next."""
+
+DTYPE_FLOOR = {"float16": 2e-3, "bfloat16": 2e-2}
+"""Smallest tolerance of a residual under a 16-bit dtype (about five roundings)."""
+
+EXACT_BELOW = 1e-5
+"""Signed contracts with a tolerance below this compare settings, not arithmetic: no rounding."""
+
+
+def tolerance_of(metric: Metric, dtype: str) -> float:
+    """A contract's tolerance under ``dtype`` (the header's setting, e.g. ``torch.bfloat16``)."""
+    floor = DTYPE_FLOOR.get(dtype.rsplit(".", maxsplit=1)[-1], 0.0)
+    if metric.form == "residual" or (metric.form == "signed" and metric.tolerance > EXACT_BELOW):
+        return max(metric.tolerance, floor)
+    return metric.tolerance
+
+
+class Columns:
+    """Arrays over the C columns of a header, and where each goes among the node features.
+
+    Raises :class:`diagnoser.schema.SchemaMismatch` for a run whose metrics are not the
+    catalogue's.
+    """
+
+    def __init__(self, header: Header) -> None:
+        schema.check_header(header)
+        self.header = header
+        self.keys: tuple[str, ...] = tuple(column.key for column in header.columns)
+        self.graph = graph.build(header.anatomy, schema.node_kinds())
+        dtype = header.settings.get("dtype", "float32")
+        nodes = {site.name: site.node for site in header.anatomy.sites}
+        layers = {site.name: site.layer for site in header.anatomy.sites}
+        stacks = {site.name: site.stack for site in header.anatomy.sites}
+        definitions: list[Metric] = []
+        for column in header.columns:
+            metric = header.metric(column.metric, nodes.get(column.site, ""))
+            if metric is None:
+                raise schema.SchemaMismatch(
+                    f"run {header.run} has a column {column.key} that its header does not define: "
+                    "the trace was written by another version or is damaged"
+                )
+            definitions.append(metric)
+        self.metrics = tuple(definitions)
+        self.kinds = tuple(nodes[column.site] for column in header.columns)
+        self.layers = tuple(layers[column.site] for column in header.columns)
+        self.form = np.array([FORMS.index(metric.form) for metric in definitions], dtype=np.int64)
+        self.contract = np.array([metric.contract for metric in definitions], dtype=bool)
+        self.tolerance = np.array([tolerance_of(m, dtype) for m in definitions], dtype=np.float32)
+        self.floor = np.array([CHANGE_FLOOR[m.form] for m in definitions], dtype=np.float32)
+        self.carried = np.array([kind in CARRIED_KINDS for kind in self.kinds], dtype=bool)
+        self._residual = self.form == FORMS.index("residual")
+        self._positive = self.form == FORMS.index("positive")
+        self._bent = (self.form == FORMS.index("signed")) | (self.form == FORMS.index("statistic"))
+        self.peers = self._peer_groups(stacks)
+        self.targets = self._targets()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def transform(self, raw: Floats) -> Floats:
+        """Raw values (..., C) to a scale on which differences compare; NaN stays NaN.
+
+        Residuals and positive values: log10; signed values and statistics: asinh; shares as they
+        are. Infinity is cut off at a large number, so that it counts as a change.
+        """
+        values = np.array(raw, dtype=np.float32)
+        with np.errstate(all="ignore"):
+            np.clip(values, -1e12, 1e12, out=values)
+            values[..., self._residual] = np.log10(np.abs(values[..., self._residual]) + 1e-9)
+            values[..., self._positive] = np.log10(np.abs(values[..., self._positive]) + 1e-12)
+            values[..., self._bent] = np.arcsinh(values[..., self._bent])
+        return values
+
+    def excess(self, raw: Floats) -> Floats:
+        """log10 of magnitude over tolerance, moved and cut to [0, 6]: 1 is the tolerance itself."""
+        with np.errstate(all="ignore"):
+            found = np.log10(np.maximum(np.abs(raw), 1e-30) / self.tolerance)
+        return np.clip(found, -1.0, 5.0) + 1.0
+
+    def _peer_groups(self, stacks: dict[str, str]) -> npt.NDArray[np.int64]:
+        """(groups, layers) column numbers of one metric over the layers, padded with -1."""
+        groups: dict[tuple[str, str, str], list[int]] = {}
+        for number, column in enumerate(self.header.columns):
+            if self.layers[number] is not None:
+                key = (stacks[column.site], self.kinds[number], column.metric)
+                groups.setdefault(key, []).append(number)
+        wide = [members for members in groups.values() if len(members) > 1]
+        width = max((len(members) for members in wide), default=0)
+        table = np.full((len(wide), width), -1, dtype=np.int64)
+        for row, members in enumerate(wide):
+            table[row, : len(members)] = members
+        return table
+
+    def _targets(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Kind -> (sites, metrics of the kind) column numbers, -1 where there is no column."""
+        place = {key: number for number, key in enumerate(self.keys)}
+        return {
+            kind: np.array(
+                [
+                    [place.get(f"{site}/{metric.name}", -1) for metric in schema.metrics_of(kind)]
+                    for site in self.graph.sites[kind]
+                ],
+                dtype=np.int64,
+            ).reshape(len(self.graph.sites[kind]), len(schema.metrics_of(kind)))
+            for kind in schema.node_kinds()
+        }

@@ -1,0 +1,125 @@
+"""Which features each node kind has: fixed by the probe's catalogue, not by one run's header.
+
+Every metric of a kind gives the same statistics in the same order, whether the model measures it
+or not (then it is *absent*, which is itself a feature), so that one set of weights fits any model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from probe.catalogue import METRICS
+
+if TYPE_CHECKING:
+    from probe.schema import Header, Metric
+
+CONTRACT_STATISTICS: tuple[str, ...] = (
+    "present",
+    "level",
+    "peak",
+    "change",
+    "jump",
+    "peer",
+    "value",
+)
+"""``level``, ``peak``: log10 of the median (largest) magnitude over its tolerance in the window,
+0 while a tenth of it or less. ``value`` keeps the sign."""
+
+STATISTICS: tuple[str, ...] = (
+    "present",
+    "value",
+    "spread",
+    "trend",
+    "change",
+    "jump",
+    "peer",
+)
+"""``change``: window against the run's own past. ``jump``: largest shift so far. ``peer``: against
+the same metric in the other layers. ``trend``: per hundred steps."""
+
+
+class SchemaMismatch(ValueError):
+    """A run's metrics, or weights' features, are not those of this version. Names the difference."""
+
+
+@lru_cache(maxsize=1)
+def node_kinds() -> tuple[str, ...]:
+    """All node kinds of the catalogue, in its order."""
+    return tuple(dict.fromkeys(node for metric in METRICS for node in metric.nodes))
+
+
+@lru_cache(maxsize=64)
+def metrics_of(kind: str) -> tuple[Metric, ...]:
+    """The catalogue's metrics of a node kind, in its order."""
+    return tuple(metric for metric in METRICS if kind in metric.nodes)
+
+
+def statistics_of(metric: Metric) -> tuple[str, ...]:
+    return CONTRACT_STATISTICS if metric.contract else STATISTICS
+
+
+@lru_cache(maxsize=64)
+def feature_names(kind: str) -> tuple[str, ...]:
+    """``METRIC:STATISTIC`` in the order of the kind's feature vector."""
+    return tuple(
+        f"{metric.name}:{statistic}"
+        for metric in metrics_of(kind)
+        for statistic in statistics_of(metric)
+    )
+
+
+@lru_cache(maxsize=1)
+def all_feature_names() -> dict[str, tuple[str, ...]]:
+    """Feature names of every node kind."""
+    return {kind: feature_names(kind) for kind in node_kinds()}
+
+
+def digest() -> str:
+    """Short checksum of all feature names, definitions' forms and tolerances."""
+    parts = [
+        f"{kind}/{metric.name}/{metric.form}/{metric.contract}/{metric.tolerance}"
+        for kind in node_kinds()
+        for metric in metrics_of(kind)
+    ]
+    parts += [*CONTRACT_STATISTICS, *STATISTICS]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def difference(
+    theirs: dict[str, tuple[str, ...]], ours: dict[str, tuple[str, ...]], limit: int = 6
+) -> str:
+    """Which names only one side has, in words; empty where none."""
+    left = {f"{kind}/{name}" for kind, names in theirs.items() for name in names}
+    right = {f"{kind}/{name}" for kind, names in ours.items() for name in names}
+    parts = []
+    for text, names in (("unknown here", left - right), ("missing there", right - left)):
+        if names:
+            shown = sorted(names)
+            more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+            parts.append(f"{text}: {', '.join(shown[:limit])}{more}")
+    return "; ".join(parts)
+
+
+def check_header(header: Header) -> None:
+    """Raises :class:`SchemaMismatch` unless the run's metrics are the catalogue's.
+
+    Compared for the node kinds that this run has: names, forms and which are contracts.
+    """
+
+    def describe(metric: Metric) -> str:
+        return f"{metric.name} ({'contract' if metric.contract else metric.form})"
+
+    kinds = {site.node for site in header.anatomy.sites}
+    theirs = {
+        kind: tuple(describe(metric) for metric in header.metrics if kind in metric.nodes)
+        for kind in sorted(kinds)
+    }
+    ours = {kind: tuple(describe(m) for m in metrics_of(kind)) for kind in sorted(kinds)}
+    found = difference(theirs, ours)
+    if found:
+        raise SchemaMismatch(
+            f"run {header.run} measures other metrics than this diagnoser knows ({found}): "
+            "use the same defaultpp-monitor for the training and the diagnosis"
+        )

@@ -1,0 +1,109 @@
+"""The training loop of the corpus and the demo: an ordinary one, in the open."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
+
+from diagnoser.corpus import models
+from diagnoser.corpus.recipe import Recipe
+from diagnoser.corpus.tasks import Batches
+
+
+def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam or AdamW; norms and biases in a group without decay unless the recipe decays them."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.decay_norms:
+        groups = [{"params": parameters}]
+    else:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    if recipe.optimizer == "adam":  # Adam's weight_decay is an L2 penalty; scripts leave it at 0
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, weight_decay=0.0)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def rate_factor(recipe: Recipe, step: int) -> float:
+    """Share of the recipe's learning rate at ``step``: linear warm-up, then the schedule."""
+    if step < recipe.warmup:
+        return step / recipe.warmup
+    progress = min(1.0, (step - recipe.warmup) / max(1, recipe.horizon - recipe.warmup))
+    if recipe.schedule == "linear":
+        return 1.0 - progress
+    if recipe.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    return 1.0
+
+
+class Training:
+    """A training in progress. ``step()`` does one optimizer step and returns its loss."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.model: PreTrainedModel = models.build(recipe)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.scheduler = LambdaLR(self.optimizer, lambda step: rate_factor(recipe, step))
+        self.batches = Batches(recipe)
+        self.steps_done = 0
+
+    def step(self) -> float:
+        """One optimizer step. The loss is the mean over the step's micro-batches."""
+        recipe = self.recipe
+        total = 0.0
+        for _ in range(recipe.accumulate):
+            batch = next(self.batches)
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
+                loss = self.model(**batch).loss / recipe.accumulate
+            loss.backward()
+            total += loss.item()
+        if recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.steps_done += 1
+        return total
+
+    def evaluate(self, batches: int = 2) -> float:
+        """Mean loss in evaluation mode; leaves the training as it found it."""
+        data = self.batches.fork()
+        self.model.eval()
+        with torch.no_grad():
+            losses = [self.model(**next(data)).loss.item() for _ in range(batches)]
+        self.model.train()
+        return sum(losses) / len(losses)
+
+    def fork(self) -> Training:
+        """A copy that continues as this one would have, given the same global random state."""
+        twin = object.__new__(Training)
+        twin.recipe = self.recipe
+        twin.model = copy.deepcopy(self.model)
+        twin.optimizer = make_optimizer(twin.model, self.recipe)
+        twin.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+        recipe = self.recipe
+        twin.scheduler = LambdaLR(twin.optimizer, lambda step: rate_factor(recipe, step))
+        twin.scheduler.load_state_dict(copy.deepcopy(self.scheduler.state_dict()))
+        for group, saved in zip(
+            twin.optimizer.param_groups, self.optimizer.param_groups, strict=True
+        ):
+            group["lr"] = saved["lr"]  # making a scheduler sets the rate of step 0
+        twin.batches = self.batches.fork()
+        twin.steps_done = self.steps_done
+        return twin
+
+
+def train(training: Training, steps: int) -> Iterator[tuple[int, float]]:
+    """Does ``steps`` steps and yields (step, loss) after each.
+
+    The caller may act between two steps: inject a fault, log a value, stop.
+    """
+    for _ in range(steps):
+        step = training.steps_done
+        yield step, training.step()

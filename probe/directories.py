@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -96,10 +97,8 @@ def _owned_dir(path: Path) -> Path:
 def _made(path: Path, variable: str) -> os.stat_result:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        except FileExistsError:
-            pass
         return path.lstat()
     except OSError as error:
         raise DirectoryError(

@@ -6,6 +6,7 @@ each other's runs. They are readable by their owner only, since an entry holds t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -121,18 +122,15 @@ def register(entry: RunEntry) -> Path:
 
 def refresh(entry: RunEntry) -> None:
     """Tell other machines that the run still lives. Call every :data:`REFRESH_SECONDS`."""
-    try:
+    # Gone or out of reach does not matter: this machine's own check does not depend on it.
+    with contextlib.suppress(OSError, DirectoryError):
         os.utime(_entry_path(entry))
-    except (OSError, DirectoryError):
-        pass  # gone or out of reach: this machine's own check does not depend on it
 
 
 def unregister(entry: RunEntry) -> None:
     """Remove the entry; nothing happens if it is gone."""
-    try:
+    with contextlib.suppress(OSError, DirectoryError):  # the next listing sweeps it
         _entry_path(entry).unlink(missing_ok=True)
-    except (OSError, DirectoryError):
-        pass  # the next listing sweeps it
 
 
 def list_runs() -> list[RunEntry]:
@@ -156,7 +154,7 @@ def list_runs() -> list[RunEntry]:
 
 
 def find(text: str, entries: Sequence[RunEntry] | None = None) -> RunEntry:
-    """The live run with this id, name, or unambiguous beginning of an id; of several ranks the first.
+    """The live run with this id, this name, or an id that begins so; of several ranks the first.
 
     Raises :class:`RegistryError` if there is none or more than one.
     """

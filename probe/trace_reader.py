@@ -167,6 +167,10 @@ class TraceReader:
             self.damaged += 1
             self._searching = True
             return b""
+        return self._payload(length)
+
+    def _payload(self, length: int) -> bytes | None:
+        """The payload of the record at the present position, whose length is intact."""
         whole = LENGTH.size + length + CHECKSUM.size
         if not self._have(whole):
             return None
@@ -188,7 +192,7 @@ class TraceReader:
         return not self._have(len(self._buffer) - self._at + 1)
 
     def _have(self, count: int) -> bool:
-        """Make ``count`` bytes from the present position available; False if the file is shorter."""
+        """Make ``count`` bytes from the present position available; False if there are fewer."""
         missing = count - (len(self._buffer) - self._at)
         if missing <= 0:
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class TraceWriter:
         return self._descriptor is not None
 
     def append(self, payload: bytes, thin: bool = False) -> bool:
-        """Store one payload; True when it is in the file. ``thin``: may be left out past the cap."""
+        """Store one payload; True once in the file. ``thin``: may be left out past the cap."""
         if self._descriptor is None:
             return False
         if thin and self.size >= self.cap_bytes:
@@ -110,10 +111,8 @@ class TraceWriter:
     def _give_up(self, error: Exception) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            try:
+            with contextlib.suppress(OSError):  # the error that led here is the one to report
                 os.close(descriptor)
-            except OSError:
-                pass  # the error that led here is the one to report
         self._report(error)
 
     def _report(self, error: Exception) -> None:
@@ -126,10 +125,8 @@ class TraceWriter:
 
 def _cut(descriptor: int, size: int) -> None:
     """Remove a record of which only a part was written; a reader would skip it anyway."""
-    try:
+    with contextlib.suppress(OSError):
         os.ftruncate(descriptor, size)
-    except OSError:
-        pass
 
 
 def _open_new(path: Path) -> int:

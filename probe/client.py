@@ -88,7 +88,7 @@ class RunClient:
         self._heard = clock()
         self._checked = clock()
         self._turn = threading.Lock()
-        self._closed = False
+        self._closing = threading.Event()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -115,6 +115,11 @@ class RunClient:
         return self.welcome.state if self.welcome is not None else ""
 
     @property
+    def next_seq(self) -> int:
+        """Number of the record that comes next; all before it were handed on or given up."""
+        return self._sequence.next_seq
+
+    @property
     def lost(self) -> int:
         """Records that the run no longer held when they were asked for."""
         return self._sequence.lost
@@ -123,7 +128,7 @@ class RunClient:
         """Up to ``limit`` records in stream order; waits at most ``timeout`` seconds for one."""
         deadline = self._clock() + timeout
         with self._turn:
-            while not self._closed:
+            while not self._closing.is_set():
                 self._turn_once(0.0)
                 if self._ready or self.gone or self.broken:
                     break
@@ -131,7 +136,11 @@ class RunClient:
                 if remaining <= 0:
                     break
                 self._turn_once(min(remaining, 0.25))
-            return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+            records = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+        if not records and (self.gone or self.broken):
+            # Nothing can come any more: a caller that goes on reading must not spin.
+            self._closing.wait(timeout)
+        return records
 
     def request(self, message: Request, timeout: float = 3.0) -> Reply | None:
         """Send one request and wait for its reply; None where none came in time."""
@@ -142,7 +151,7 @@ class RunClient:
         self._wake()
         deadline = self._clock() + timeout
         try:
-            while self._clock() < deadline and not self._closed:
+            while self._clock() < deadline and not self._closing.is_set():
                 # Whoever holds the turn reads the sockets; without a reader it is this thread.
                 if self._turn.acquire(blocking=False):
                     try:
@@ -157,9 +166,9 @@ class RunClient:
 
     def close(self) -> None:
         """Let go of the sockets. May be called twice."""
-        if self._closed:
+        if self._closing.is_set():
             return
-        self._closed = True
+        self._closing.set()
         self._wake()
         with self._turn:
             self._transport.close()
@@ -168,7 +177,7 @@ class RunClient:
 
     def _turn_once(self, wait: float) -> None:
         """Send what is due, wait up to ``wait`` seconds, take in what came."""
-        if self._closed:
+        if self._closing.is_set():
             return
         self._send_due()
         if wait > 0:

@@ -1,0 +1,224 @@
+"""A saved trace, read as if the run were happening: with a clock that can be stopped and turned."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+
+from monitor.sources.source import Batch, Position, SourceError
+from probe.schema import Control, End, Frame, Header, Record, Scalars
+from probe.trace import TraceError, TraceReader
+
+LONGEST_GAP = 1.0
+"""Seconds of recorded time; a longer pause of the run (a night, a breakpoint) replays as this."""
+FASTEST = 1e6
+SLOWEST = 0.05
+FOLLOW_SECONDS = 0.5
+"""How often a trace is looked at again for what was written since."""
+LOAD_CHUNK = 2000
+
+
+def recorded_time(record: Record) -> float | None:
+    """Unix time at which the record was made, where it says so."""
+    if isinstance(record, Scalars):
+        return record.times[-1] if record.times else None
+    return None if isinstance(record, Header) else record.time
+
+
+class ReplaySource:
+    """A :class:`monitor.sources.source.Replayable` over a trace file, which may still grow."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        speed: float = 1.0,
+        playing: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises :class:`SourceError` where the file is not a trace with a run in it."""
+        self.title = path.name
+        self._clock = clock
+        self._playing = playing
+        self._speed = min(max(speed, SLOWEST), FASTEST)
+        self._changed = threading.Condition()
+        self._records: list[Record] = []
+        self._frames: list[int] = []
+        """Index of each frame among the records."""
+        self._steps: list[int] = []
+        self._next = 0
+        self._target: int | None = None
+        """Deliver up to this record at once: a jump or a step is under way."""
+        self._jump: int | None = None
+        """A jump to a step that was not carried out yet: the file may not be read that far."""
+        self._credit = 0.0
+        """Seconds of recorded time that may be delivered."""
+        self._last = clock()
+        self._looked = float("-inf")
+        self._complete = False
+        self._told_end = False
+        self._failed = ""
+        self._closed = False
+        try:
+            self._reader = TraceReader(path)
+            self._load(1)
+        except TraceError as error:
+            raise SourceError(str(error)) from None
+        if not self._records:
+            self._reader.close()
+            raise SourceError(f"{path}: empty: the run ended before it recorded anything")
+
+    def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not self._closed:
+                self._follow()
+                due = self._due(limit)
+                text = self._text()
+                remaining = deadline - time.monotonic()
+                if due or text or remaining <= 0:
+                    return self._batch(due, text)
+                # While the file is still being read there is no reason to wait.
+                if self._complete:
+                    self._changed.wait(min(remaining, 0.05))
+            return Batch(link="replay")
+
+    def send(self, control: Control) -> str:
+        return f"This is a saved trace: there is no training here to {control.action}."
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._reader.close()
+            self._changed.notify_all()
+
+    def position(self) -> Position:
+        with self._changed:
+            shown = bisect_left(self._frames, self._next)
+            return Position(
+                record=self._next,
+                records=len(self._records),
+                step=self._steps[shown - 1] if shown else 0,
+                last_step=self._steps[-1] if self._steps else 0,
+                playing=self._playing,
+                speed=self._speed,
+            )
+
+    def play(self, playing: bool) -> None:
+        with self._changed:
+            self._playing = playing
+            self._credit = 0.0
+            self._last = self._clock()
+            self._changed.notify_all()
+
+    def set_speed(self, speed: float) -> None:
+        """Clamped to what can be played; anything that is no number is left out."""
+        if math.isnan(speed):
+            return
+        with self._changed:
+            self._speed = min(max(speed, SLOWEST), FASTEST)
+            self._changed.notify_all()
+
+    def jump(self, step: int) -> None:
+        with self._changed:
+            self._jump = step
+            self._changed.notify_all()
+
+    def step(self, frames: int) -> None:
+        with self._changed:
+            self._go_to_frame(bisect_left(self._frames, self._next) - 1 + frames)
+            self._changed.notify_all()
+
+    def _go_to_frame(self, number: int) -> None:
+        """Show everything up to this frame (counted from 0), whichever way that lies."""
+        if not self._frames:
+            return
+        target = self._frames[min(max(number, 0), len(self._frames) - 1)] + 1
+        if target < self._next:
+            self._next = 0
+        self._target = target
+        self._credit = 0.0
+        self._told_end = False
+
+    def _due(self, limit: int) -> list[Record]:
+        now = self._clock()
+        elapsed, self._last = now - self._last, now
+        if self._jump is not None and (
+            self._complete or (self._steps and self._steps[-1] >= self._jump)
+        ):
+            self._go_to_frame(bisect_left(self._steps, self._jump))
+            self._jump = None
+        if self._jump is not None:
+            return []
+        start = self._next
+        if self._target is not None:
+            self._next = min(self._target, start + limit)
+            if self._next >= self._target:
+                self._target = None
+        elif self._playing:
+            self._credit += elapsed * self._speed
+            self._next = self._affordable(start, limit)
+        elif start == 0:
+            self._next = 1  # paused from the start: the header alone lets the screen be drawn
+        return self._records[start : self._next]
+
+    def _affordable(self, start: int, limit: int) -> int:
+        at = start
+        while at < len(self._records) and at - start < limit:
+            gap = self._gap(at)
+            if gap > self._credit:
+                return at
+            self._credit -= gap
+            at += 1
+        if at == len(self._records):
+            self._credit = 0.0  # waiting at the end must not save up time for what comes later
+        return at
+
+    def _gap(self, index: int) -> float:
+        before = recorded_time(self._records[index - 1]) if index else None
+        here = recorded_time(self._records[index])
+        if before is None or here is None:
+            return 0.0
+        return min(max(here - before, 0.0), LONGEST_GAP)
+
+    def _batch(self, records: list[Record], text: str) -> Batch:
+        return Batch(records=tuple(records), link="replay", text=text, ignored=self._reader.damaged)
+
+    def _text(self) -> str:
+        if self._failed:
+            text, self._failed = self._failed, ""
+            return text
+        if self._told_end or not self._complete or self._next < len(self._records):
+            return ""
+        self._told_end = True
+        if isinstance(self._records[-1], End):
+            return "End of the trace."
+        return (
+            "The trace stops here without an end: the run was killed or is still writing; what it "
+            "adds will be shown."
+        )
+
+    def _follow(self) -> None:
+        if self._complete and self._clock() - self._looked < FOLLOW_SECONDS:
+            return
+        try:
+            self._load(LOAD_CHUNK)
+        except TraceError as error:
+            self._failed = str(error)
+            self._complete = True
+        self._looked = self._clock()
+
+    def _load(self, limit: int) -> None:
+        records = self._reader.records(limit)
+        if records:
+            self._told_end = False
+        for record in records:
+            if isinstance(record, Frame):
+                self._frames.append(len(self._records))
+                self._steps.append(record.step)
+            self._records.append(record)
+        self._complete = len(records) < limit

@@ -1,0 +1,365 @@
+"""The probe's one background thread: it numbers, stores and publishes records, and answers."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from probe import registry
+from probe.answers import Action, Answers
+from probe.backlog import DEFAULT_CAP_BYTES as BACKLOG_BYTES
+from probe.backlog import RecordRing
+from probe.endpoint import CurveKeys, choose
+from probe.registry import RunEntry
+from probe.schema import (
+    MAX_MESSAGE_BYTES,
+    Done,
+    End,
+    Event,
+    Frame,
+    Header,
+    Heartbeat,
+    Record,
+    SchemaError,
+    encode,
+)
+from probe.sockets import RunSockets
+from probe.status import State, Status
+from probe.trace_writer import DEFAULT_CAP_BYTES as TRACE_BYTES
+from probe.trace_writer import TraceWriter
+from probe.wake import Wake
+
+HEARTBEAT_SECONDS = 1.0
+END_LINGER_MS = 250
+"""How long the end of the stream may take to leave the process."""
+_ROUND = 64
+_ROUND_SECONDS = 0.1
+"""Drafts carried out, and time spent on them, between two looks at the sockets."""
+
+Draft = Callable[[int], Record | None]
+
+
+class Publisher:
+    """Takes records from the training thread and does everything slow with them elsewhere.
+
+    One daemon thread owns the sockets, the trace, the backlog and the registry entry. Nothing here
+    raises into the training thread or makes it wait, except :meth:`close`, for at most its timeout.
+
+    ``entry``: from :func:`probe.registry.new_entry`; endpoints and trace path are filled in.
+    ``on_control`` (which must not wait), ``status`` and ``on_error`` are called in the thread.
+    ``on_error`` gets what the drafts raise, and once each a TraceError, EndpointError,
+    DirectoryError or OSError when the trace, the sockets or the registry entry could not be had:
+    the rest goes on without. A process forked from this one keeps a publisher that does nothing.
+    """
+
+    def __init__(
+        self,
+        entry: RunEntry,
+        *,
+        on_control: Callable[[Action], Done],
+        status: Callable[[], Status],
+        on_error: Callable[[BaseException], None],
+        endpoint: str | None = None,
+        keys: CurveKeys | None = None,
+        trace_path: Path | None = None,
+        queue_size: int = 1024,
+        backlog_bytes: int = BACKLOG_BYTES,
+        trace_bytes: int = TRACE_BYTES,
+    ) -> None:
+        self.dropped = 0
+        """Records not taken because the queue was full."""
+        self._entry = entry
+        self._status = status
+        self._on_error = on_error
+        self._endpoint, self._keys = endpoint, keys
+        self._trace_path, self._trace_bytes = trace_path, trace_bytes
+        self._queue: deque[Draft] = deque()
+        self._queue_size = queue_size
+        self._drops = itertools.count(1)
+        self._ring = RecordRing(backlog_bytes)
+        self._answers = Answers(
+            entry.run, self._ring, on_control, self._safe_status, self._report, entry.world_size
+        )
+        self._unreadable = 0
+        self._trace: TraceWriter | None = None
+        self._sockets: RunSockets | None = None
+        self._poller = zmq.Poller()
+        self._wake: Wake | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._opened = threading.Event()
+        self._closing = False
+        self._reason = ""
+        self._drain_until = float("inf")
+        self._noted_thinning = False
+        self._beat_due = self._refresh_due = 0.0
+
+    @property
+    def entry(self) -> RunEntry:
+        """The registry entry; endpoints are filled in once :meth:`wait_opened` returned True."""
+        return self._entry
+
+    @property
+    def header(self) -> Header | None:
+        """The latest header that passed through."""
+        return self._answers.header
+
+    @property
+    def rejected(self) -> int:
+        """Unreadable requests and peers so far."""
+        return self._unreadable + (self._sockets.rejected if self._sockets else 0)
+
+    def start(self) -> None:
+        """Start the thread, which opens the trace and the sockets and registers the run."""
+        if self._foreign() or self._thread is not None or self._closing:
+            return
+        try:
+            self._wake = Wake()
+            self._poller.register(self._wake.fileno(), zmq.POLLIN)
+            thread = threading.Thread(target=self._run, name="defaultpp-probe", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError) as error:
+            self._closing = True
+            self._report(error)
+            return
+        self._thread = thread
+        atexit.register(self.close, "the training process ended")
+
+    def wait_opened(self, timeout: float | None = None) -> bool:
+        """Wait until trace and sockets are open, or known not to be. For tests and start-up."""
+        return self._opened.wait(timeout)
+
+    def submit(self, draft: Draft) -> bool:
+        """Queue a record to be made in the thread; False if it was dropped. Never waits.
+
+        ``draft`` is called with the record's sequence number. It may wait for a device; it may
+        return None, which uses no number; what it raises goes to ``on_error``.
+        """
+        if self._closing or self._foreign():
+            return False
+        if len(self._queue) >= self._queue_size:
+            self.dropped = next(self._drops)  # counting this way needs no lock
+            return False
+        self._queue.append(draft)
+        if self._wake is not None:
+            self._wake.signal()
+        return True
+
+    def close(self, reason: str = "closed", timeout: float = 5.0) -> None:
+        """Publish what is queued, then the end of the stream, and let go of everything.
+
+        Waits at most ``timeout`` seconds; what is not drained by then is given up. May be called
+        again, at exit, in a forked process, and from the thread itself (which then only begins).
+        """
+        if self._foreign():
+            return
+        if not self._closing:
+            self._reason = reason
+            self._drain_until = time.monotonic() + 0.8 * timeout
+            self._closing = True
+            if self._wake is not None:
+                self._wake.signal()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(timeout)
+        if not thread.is_alive():
+            atexit.unregister(self.close)
+            if self._wake is not None:
+                self._wake.close()
+
+    def _foreign(self) -> bool:
+        """True in a forked child: sockets, files and the thread are its parent's."""
+        return os.getpid() != self._pid
+
+    def _run(self) -> None:
+        try:
+            self._open()
+            while not self._closing:
+                self._turn()
+            self._drain(until=self._drain_until)
+            self._end()
+        except BaseException as error:
+            self._closing = True
+            self._report(error)
+        finally:
+            self._let_go()
+
+    def _open(self) -> None:
+        try:
+            if self._trace_path is not None:
+                self._trace = TraceWriter(self._trace_path, self._trace_bytes, self._report)
+                if self._trace.storing:
+                    self._entry = msgspec.structs.replace(
+                        self._entry, trace=str(self._trace_path.absolute())
+                    )
+            try:
+                self._sockets = RunSockets(choose(self._endpoint, self._keys))
+            except Exception as error:
+                self._report(error)
+            else:
+                for socket in self._sockets.pollables():
+                    self._poller.register(socket, zmq.POLLIN)
+                keys = self._sockets.keys
+                self._entry = msgspec.structs.replace(
+                    self._entry,
+                    publish=self._sockets.publish_endpoint,
+                    control=self._sockets.control_endpoint,
+                    key="" if keys is None else keys.access_key,
+                )
+            try:
+                registry.register(self._entry)
+            except Exception as error:
+                self._report(error)
+            self._refresh_due = time.monotonic() + registry.REFRESH_SECONDS
+        finally:
+            self._opened.set()
+
+    def _turn(self) -> None:
+        """Wait for something to do, do a bounded amount of it."""
+        now = time.monotonic()
+        deadline = self._answers.deadline
+        due = self._beat_due if deadline is None else min(self._beat_due, deadline)
+        wait_ms = 0 if self._queue else max(0, math.ceil(1000 * (due - now)))
+        if self._poller.poll(wait_ms):
+            assert self._wake is not None
+            self._wake.clear()
+        self._drain(rounds=_ROUND, until=time.monotonic() + _ROUND_SECONDS)
+        self._serve()
+        self._answers.end_lapsed_pause()
+        now = time.monotonic()
+        if now >= self._beat_due:
+            self._beat_due = now + HEARTBEAT_SECONDS
+            self._beat()
+        if now >= self._refresh_due:
+            self._refresh_due = now + registry.REFRESH_SECONDS
+            registry.refresh(self._entry)
+
+    def _drain(self, rounds: int | None = None, until: float = float("inf")) -> None:
+        for _ in itertools.count() if rounds is None else range(rounds):
+            if not self._queue:
+                return
+            self._carry_out(self._queue.popleft())
+            if time.monotonic() > until:
+                return
+
+    def _carry_out(self, draft: Draft) -> None:
+        try:
+            record = draft(self._ring.next_seq)
+            if record is not None:
+                self._take(record)
+        except Exception as error:
+            self._report(error)
+
+    def _take(self, record: Record) -> None:
+        """Number, store, keep and publish a record."""
+        if not isinstance(record, Record):
+            raise TypeError(f"a draft returned {type(record).__name__}, which is not a record")
+        record.seq = self._ring.next_seq
+        payload = encode(record)
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise SchemaError(
+                f"a record of {len(payload)} bytes is over the limit of {MAX_MESSAGE_BYTES}: "
+                "it was left out"
+            )
+        if isinstance(record, Header):
+            self._answers.header = record
+        if self._trace is not None:
+            self._trace.append(payload, thin=isinstance(record, Frame))
+        self._ring.append(payload, header=isinstance(record, Header))
+        if self._sockets is not None:
+            self._sockets.publish(payload)
+        if self._trace is not None and self._trace.thinned and not self._noted_thinning:
+            self._noted_thinning = True
+            self._take(self._note(f"the trace has {self._trace.size} bytes: frames are thinned"))
+
+    def _note(self, text: str) -> Event:
+        return Event(
+            seq=self._ring.next_seq,
+            rank=self._entry.rank,
+            step=self._safe_status().step,
+            time=time.time(),
+            kind="note",
+            text=text,
+        )
+
+    def _serve(self) -> None:
+        if self._sockets is None:
+            return
+        for request in self._sockets.requests():
+            try:
+                reply = encode(self._answers.answer(request[2]))
+            except SchemaError:
+                self._unreadable += 1
+                continue
+            self._sockets.reply(request, reply)
+
+    def _beat(self, state: State | None = None) -> None:
+        if self._sockets is None:
+            return
+        status = self._safe_status()
+        beat = Heartbeat(
+            run=self._entry.run,
+            last_seq=self._ring.next_seq - 1,
+            step=status.step,
+            state=state or status.state,
+            dropped=self.dropped + status.dropped,
+            rejected=self.rejected,
+            overhead=status.overhead,
+        )
+        self._sockets.publish(encode(beat))
+
+    def _end(self) -> None:
+        self._take(
+            End(
+                seq=self._ring.next_seq,
+                rank=self._entry.rank,
+                step=self._safe_status().step,
+                time=time.time(),
+                reason=self._reason,
+            )
+        )
+        self._beat(state="closed")
+
+    def _let_go(self) -> None:
+        """Whatever happened before: leave the training running and nothing behind."""
+        releases: list[Callable[[], None]] = [
+            self._answers.end_pause,
+            partial(registry.unregister, self._entry),
+        ]
+        if self._trace is not None:
+            releases.append(self._trace.close)
+        if self._sockets is not None:
+            releases.append(partial(self._sockets.close, END_LINGER_MS))
+        for release in releases:
+            try:
+                release()
+            except BaseException as error:
+                self._report(error)
+        self._queue.clear()
+
+    def _safe_status(self) -> Status:
+        try:
+            return self._status()
+        except Exception as error:
+            self._report(error)
+            return Status(state="off")
+
+    def _report(self, error: BaseException) -> None:
+        with contextlib.suppress(BaseException):
+            self._on_error(error)
+
+
+__all__ = ["Action", "Draft", "Publisher", "Status"]

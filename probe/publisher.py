@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import zmq
@@ -71,7 +72,7 @@ class Publisher:
         on_control: Callable[[Action], Done],
         status: Callable[[], Status],
         on_error: Callable[[BaseException], None],
-        endpoint: str | None = None,
+        endpoint: str | Literal[False] | None = None,
         keys: CurveKeys | None = None,
         trace_path: Path | None = None,
         queue_size: int = 1024,
@@ -205,6 +206,8 @@ class Publisher:
                     self._entry = msgspec.structs.replace(
                         self._entry, trace=str(self._trace_path.absolute())
                     )
+            if self._endpoint is False:
+                return
             try:
                 self._sockets = RunSockets(choose(self._endpoint, self._keys))
             except Exception as error:

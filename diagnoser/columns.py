@@ -127,3 +127,10 @@ class Columns:
             ).reshape(len(self.graph.sites[kind]), len(schema.metrics_of(kind)))
             for kind in schema.node_kinds()
         }
+
+    def restore(self, value: float, column: int) -> float:
+        """A transformed value of one column back on the metric's own scale."""
+        form = FORMS[self.form[column]]
+        if form in ("residual", "positive"):
+            return float(10.0**value)
+        return float(np.sinh(value)) if form in ("signed", "statistic") else value

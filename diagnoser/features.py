@@ -135,8 +135,8 @@ class RollingFeatures:
         raw = frame.array
         if raw.shape != (len(self.columns),):
             raise ValueError(
-                f"frame of step {frame.step} has {raw.size} values for {len(self.columns)} columns: "
-                "the trace is damaged or belongs to another header"
+                f"frame of step {frame.step} has {raw.size} values for "
+                f"{len(self.columns)} columns: the trace is damaged or belongs to another header"
             )
         carried = self.columns.carried
         if carried.any():

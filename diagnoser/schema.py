@@ -41,7 +41,7 @@ the same metric in the other layers. ``trend``: per hundred steps."""
 
 
 class SchemaMismatch(ValueError):
-    """A run's metrics, or weights' features, are not those of this version. Names the difference."""
+    """A run's metrics are not those of this version. Names the difference."""
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +57,7 @@ def metrics_of(kind: str) -> tuple[Metric, ...]:
 
 
 def statistics_of(metric: Metric) -> tuple[str, ...]:
+    """The statistics that make a metric's features."""
     return CONTRACT_STATISTICS if metric.contract else STATISTICS
 
 

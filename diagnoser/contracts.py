@@ -1,0 +1,267 @@
+"""Which contracts fire, where and since when, and what they say by themselves.
+
+A contract fires when its magnitude was over the tolerance in at least two of its last three
+measurements. One fault sets off several contracts, so that they are read in causal order:
+parameters first, then what is computed from them, outputs last (:data:`RULES`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from diagnoser.columns import Columns
+    from probe.schema import Frame
+
+RECENT = 3
+NEEDED = 2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A contract that fires at ``nodes`` speaks for ``causes``, the likeliest first.
+
+    ``low``, ``high``: the value must lie within, so that one metric can tell two causes apart.
+    """
+
+    nodes: tuple[str, ...]
+    metric: str
+    causes: tuple[str, ...]
+    low: float = float("-inf")
+    high: float = float("inf")
+
+
+_NORMS = ("norm_attention", "norm_ffn", "norm_final")
+_SUMS = ("residual_attention", "residual_ffn")
+
+RULES: tuple[Rule, ...] = (
+    # What the run was built with: parameters, settings, groups.
+    Rule(("embedding",), "zero_rows", ("embedding/input_initialization",)),
+    Rule(("embedding",), "zero_dims", ("embedding/input_dimension",)),
+    Rule(("qkv",), "zero_weights", ("qkv/parameter_initialization",)),
+    Rule(("qkv",), "tied_heads", ("qkv/head_interaction",)),
+    Rule(_NORMS, "gamma_zero", ("layernorm/scale_parameter",)),
+    Rule(_NORMS, "eps_ratio", ("layernorm/stability_parameter",)),
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",)),
+    Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",)),
+    Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
+    Rule(("ffn",), "in_gap", ("ffn/weight_scaling", "ffn/weight_initialization")),
+    Rule(("ffn",), "out_gap", ("ffn/weight_scaling", "ffn/weight_initialization")),
+    Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
+    Rule(("output",), "size_gap", ("output/output_dimension",)),
+    Rule(("output",), "untied", ("output/output_type",)),
+    # What comes in.
+    Rule(("embedding",), "type_scale", ("embedding/input_type",)),
+    Rule(("embedding",), "lookup_error", ("embedding/input_type", "embedding/input_dimension")),
+    Rule(("positional",), "missing", ("positional/indexing",)),
+    Rule(("positional",), "repeated", ("positional/interpolation",)),
+    Rule(("positional",), "offset", ("positional/relative_position",)),
+    Rule(("positional",), "index_error", ("positional/relative_position",)),
+    # Attention, in the order it is computed.
+    Rule(("qkv",), "head_count", ("qkv/dimension",)),
+    Rule(("qkv",), "swapped", ("qkv/head_interaction",)),
+    Rule(("qkv",), "tied_outputs", ("qkv/head_interaction",)),
+    Rule(("positional",), "rotation_error", ("positional/relative_position",)),
+    Rule(("qkv",), "q_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
+    Rule(("qkv",), "k_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
+    Rule(("qkv",), "v_error", ("qkv/parameter_initialization",)),
+    Rule(("score",), "precision_gap", ("score/precision_handling",)),
+    Rule(("score",), "scale_ratio", ("score/normalization",)),
+    Rule(("score",), "dropped", ("score/implementation",)),
+    Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
+    Rule(("mask",), "hidden", ("masking/mask_application", "masking/mask_generation")),
+    Rule(("mask",), "padding_mass", ("masking/mask_application", "masking/mask_generation")),
+    Rule(("mask",), "future_mass", ("masking/mask_application",), low=0.4),
+    Rule(("mask",), "future_mass", ("masking/dynamic_mask", "masking/mask_application")),
+    Rule(("mask",), "cross_mass", ("masking/dynamic_mask",)),
+    Rule(("mask",), "leaked", ("masking/mask_application", "masking/dynamic_mask")),
+    Rule(("score",), "input_error", ("score/implementation",)),
+    Rule(("attention",), "dead_heads", ("variant/variant_configuration",)),
+    Rule(("attention",), "dropout_gap", ("kernel/feature_constraints",)),
+    Rule(("attention",), "kernel_calls", ("kernel/kernel_memory",)),
+    Rule(("attention",), "precision_gap", ("kernel/numerical_precision",)),
+    Rule(("attention",), "kernel_changed", ("kernel/silent_fallback",)),
+    Rule(
+        ("attention",),
+        "backend_fallback",
+        ("kernel/hardware_incompatibility", "kernel/silent_fallback"),
+    ),
+    # The stream through a layer.
+    Rule(("ffn",), "activation_error", ("ffn/activation_function",)),
+    Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
+    Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
+    Rule(_NORMS, "formula_error", ("layernorm/scale_parameter", "layernorm/bias_parameter")),
+    Rule(_SUMS, "dropout_gap", ("residual/dropout_rate",)),
+    Rule(_SUMS, "skip_gain", ("residual/skip_connection",), high=-0.9),
+    Rule(_SUMS, "branch_gain", ("residual/residual_scaling",)),
+    Rule(_SUMS, "skip_gain", ("residual/residual_scaling", "residual/residual_path")),
+    Rule(_SUMS, "sum_error", ("residual/residual_path", "residual/residual_scaling")),
+    # What comes out.
+    Rule(("output",), "head_gain", ("output/output_scaling",)),
+    Rule(("output",), "head_error", ("output/output_type", "output/output_scaling")),
+    Rule(("output",), "loss_error", ("output/output_dimension",)),
+    Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
+    Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
+    # Consequences, and what only shows over time.
+    Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
+    Rule(
+        ("kv_cache",), "length_gap", ("kv_cache/memory_layout", "kv_cache/update_synchronization")
+    ),
+    Rule(("kv_cache",), "stale_share", ("kv_cache/cache_invalidation", "kv_cache/cache_position")),
+    Rule(("kv_cache",), "last_error", ("kv_cache/update_synchronization",)),
+    Rule(
+        ("kv_cache",),
+        "key_error",
+        ("kv_cache/cache_position", "kv_cache/distributed_synchronization"),
+    ),
+    Rule(("kv_cache",), "value_error", ("kv_cache/cache_invalidation",)),
+    Rule(("kv_cache",), "logits_error", ("kv_cache/cache_invalidation",)),
+    Rule(("kv_cache",), "divergence", ("kv_cache/cache_invalidation",)),
+    Rule(("output",), "unmoved", ("output/output_type",)),
+    Rule(("ffn",), "unmoved", ("ffn/weight_initialization",)),
+    Rule(_NORMS, "unmoved", ("layernorm/scale_parameter",)),
+    Rule(("embedding",), "unmoved", ("embedding/input_initialization",)),
+    Rule(("attention",), "unmoved", ("qkv/dynamic_parameter_registration",)),
+    Rule(("positional",), "unmoved", ("positional/indexing",)),
+    Rule(("training",), "uncovered", ("qkv/dynamic_parameter_registration",)),
+    Rule(("training",), "duplicated", ("residual/gradient_clipping",)),
+)
+
+
+@dataclass(frozen=True)
+class Firing:
+    """A contract that fires at a site. ``rank`` is its place in the causal order."""
+
+    site: str
+    node: str
+    layer: int | None
+    metric: str
+    value: float
+    since_step: int
+    rank: int
+    causes: tuple[str, ...]
+
+
+def rule_for(node: str, metric: str, value: float) -> tuple[int, Rule] | None:
+    """The first rule that a firing contract meets, and its place in the order."""
+    for rank, rule in enumerate(RULES):
+        if metric == rule.metric and node in rule.nodes and rule.low <= value <= rule.high:
+            return rank, rule
+    return None
+
+
+class ContractWatch:
+    """Remembers of every contract column its last three measurements. Feed it every frame."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._start(columns)
+
+    def _start(self, columns: Columns) -> None:
+        self.columns = columns
+        self._tolerance = np.where(columns.contract, columns.tolerance, np.float32(np.inf))
+        self._sites = tuple(column.site for column in columns.header.columns)
+        count = len(columns)
+        self._over = np.zeros((count, RECENT), dtype=bool)
+        self._since = np.full(count, -1, dtype=np.int64)
+        self._value = np.full(count, np.nan, dtype=np.float32)
+
+    def rebind(self, columns: Columns) -> None:
+        """Go on under a later header: columns it shares keep their state."""
+        place = {key: number for number, key in enumerate(self.columns.keys)}
+        source = np.array([place.get(key, -1) for key in columns.keys], dtype=np.int64)
+        old = self._over, self._since, self._value
+        self._start(columns)
+        known = source >= 0
+        for new, was in zip((self._over, self._since, self._value), old, strict=True):
+            new[known] = was[source[known]]
+
+    def update(self, frame: Frame) -> None:
+        raw = frame.array
+        measured = ~np.isnan(raw)
+        with np.errstate(invalid="ignore"):
+            over = np.abs(raw) > self._tolerance
+        rows = np.flatnonzero(measured & self.columns.contract)
+        self._over[rows, :-1] = self._over[rows, 1:]
+        self._over[rows, -1] = over[rows]
+        self._value[rows] = raw[rows]
+        started = rows[over[rows] & (self._since[rows] < 0)]
+        self._since[started] = frame.step
+        ended = rows[~self._over[rows].any(axis=1)]
+        self._since[ended] = -1
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Which columns fire now, shape (C,)."""
+        return self._over.sum(axis=1) >= NEEDED
+
+    def firings(self) -> tuple[Firing, ...]:
+        """Contracts that fire now, the earliest in causal order first, then by layer."""
+        found = []
+        for number in np.flatnonzero(self.mask()):
+            node, layer = self.columns.kinds[number], self.columns.layers[number]
+            metric, value = self.columns.metrics[number].name, float(self._value[number])
+            met = rule_for(node, metric, value)
+            found.append(
+                Firing(
+                    site=self._sites[number],
+                    node=node,
+                    layer=layer,
+                    metric=metric,
+                    value=value,
+                    since_step=int(self._since[number]),
+                    rank=met[0] if met else len(RULES),
+                    causes=met[1].causes if met else (),
+                )
+            )
+        return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))
+
+
+VOTE_NAMES: tuple[str, ...] = ("any", "count", *CATEGORY_NAMES, *ROOT_CAUSE_KEYS)
+
+
+def votes(firings: tuple[Firing, ...]) -> npt.NDArray[np.float32]:
+    """What the firing contracts say, shape ``(len(VOTE_NAMES),)``: 1 for the earliest rule's first
+    cause, half of that for its second, and less for every later rule."""
+    result = np.zeros(len(VOTE_NAMES), dtype=np.float32)
+    if not firings:
+        return result
+    result[0] = 1.0
+    distinct = list(dict.fromkeys((firing.rank, firing.causes) for firing in firings))
+    result[1] = np.log1p(len(distinct))
+    for place, (_, causes) in enumerate(distinct):
+        weight = 0.5**place
+        for number, cause in enumerate(causes):
+            at = 2 + len(CATEGORY_NAMES) + ROOT_CAUSE_KEYS.index(cause)
+            result[at] = max(result[at], weight * 0.5**number)
+            in_category = 2 + CATEGORY_NAMES.index(cause.split("/")[0])
+            result[in_category] = max(result[in_category], weight * 0.5**number)
+    return result
+
+
+@dataclass(frozen=True)
+class ContractVerdict:
+    """What the contracts alone would answer: the baseline of the evaluation."""
+
+    faulty: bool
+    category: str | None = None
+    root_cause: str | None = None
+    layers: tuple[int, ...] = ()
+
+
+def verdict(firings: tuple[Firing, ...]) -> ContractVerdict:
+    """The earliest rule's first cause, and the layers at which that contract fires."""
+    ruled = [firing for firing in firings if firing.causes]
+    if not ruled:
+        return ContractVerdict(faulty=bool(firings))
+    first = ruled[0]
+    category, cause = first.causes[0].split("/")
+    layers = {
+        firing.layer for firing in ruled if firing.rank == first.rank and firing.layer is not None
+    }
+    return ContractVerdict(True, category, cause, tuple(sorted(layers)))

@@ -1,0 +1,105 @@
+"""From a score per frame to a verdict that holds: smoothing and hysteresis.
+
+The score is the mean of the last frames' logits. A run is flagged when that stays high for some
+frames in a row, and cleared only after it stayed low for longer: one odd frame does neither.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.floating]
+
+SMOOTHED = 3
+HOLD = 2
+RELEASE = 5
+ENOUGH_FRAMES = 3
+ENOUGH_MEASURED = 0.15
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Probabilities: flagged from ``high`` on, cleared under ``low``."""
+
+    high: float = 0.9
+    low: float = 0.4
+
+
+@dataclass(frozen=True)
+class Score:
+    """The network's calibrated answer to one frame. ``cause`` is given its category.
+
+    ``category``: (12,), ``cause``: (45,) probabilities; ``origin``: (nodes,).
+    """
+
+    logit: float
+    category: Floats
+    cause: Floats
+    origin: Floats
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the decision stands. ``joint``: (45,) probability of each root cause if faulty."""
+
+    enough: bool
+    flagged: bool
+    probability: float
+    first_flagged_step: int | None
+    category: Floats
+    joint: Floats
+    origin: Floats
+
+
+class Decision:
+    """Feed it every frame's score in order."""
+
+    def __init__(self, thresholds: Thresholds, cause_category: tuple[int, ...]) -> None:
+        self.thresholds = thresholds
+        self._cause_category = np.array(cause_category)
+        self._scores: deque[Score] = deque(maxlen=SMOOTHED)
+        self._frames = 0
+        self._high = 0
+        self._low = 0
+        self._flagged = False
+        self._since: int | None = None
+
+    def forget_nodes(self) -> None:
+        """The nodes changed: per-node answers of earlier frames no longer fit."""
+        self._scores.clear()
+
+    def update(self, step: int, score: Score, measured: float) -> State:
+        """``measured``: share of the columns that hold a value."""
+        self._frames += 1
+        self._scores.append(score)
+        logit = float(np.mean([s.logit for s in self._scores]))
+        probability = float(1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))))
+        enough = self._frames >= ENOUGH_FRAMES and measured >= ENOUGH_MEASURED
+        if enough:
+            self._judge(step, probability)
+        category = np.mean([s.category for s in self._scores], axis=0)
+        cause = np.mean([s.cause for s in self._scores], axis=0)
+        return State(
+            enough=enough,
+            flagged=self._flagged,
+            probability=probability,
+            first_flagged_step=self._since,
+            category=category,
+            joint=category[self._cause_category] * cause,
+            origin=np.mean([s.origin for s in self._scores], axis=0),
+        )
+
+    def _judge(self, step: int, probability: float) -> None:
+        self._high = self._high + 1 if probability >= self.thresholds.high else 0
+        self._low = self._low + 1 if probability <= self.thresholds.low else 0
+        if not self._flagged and self._high >= HOLD:
+            self._flagged, self._since = True, step
+        elif self._flagged and self._low >= RELEASE:
+            self._flagged, self._since = False, None

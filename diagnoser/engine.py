@@ -1,0 +1,167 @@
+"""The rolling diagnosis of one run: a frame in, a diagnosis out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diagnoser import schema, weights
+from diagnoser.contracts import ContractWatch, votes
+from diagnoser.decision import Decision, State
+from diagnoser.diagnosis import Candidate, Diagnosis
+from diagnoser.evidence import gather
+from diagnoser.features import RollingFeatures
+from diagnoser.model import CAUSE_CATEGORY, importance
+from diagnoser.origin import locate
+from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS, root_causes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diagnoser.contracts import Firing
+    from diagnoser.model import Output
+    from diagnoser.weights import Trained
+    from probe.schema import Frame, Header
+
+RANKED = 8
+
+
+class EngineError(ValueError):
+    """A run that cannot be diagnosed with these weights. The message says why and what to do."""
+
+
+class Engine:
+    """Diagnoses one run as its frames come, at any interval.
+
+    ``weights``: a file of :mod:`diagnoser.train`, or weights already loaded; by default those of
+    the package. Frames of other ranks than the header's change nothing. Raises
+    :class:`EngineError` for a run whose metrics are not those of this version, for unreadable
+    weights and for frames that do not fit the header.
+    """
+
+    def __init__(self, header: Header, weights: Path | Trained | None = None) -> None:
+        self._trained = _loaded(weights)
+        try:
+            self._features = RollingFeatures(header)
+        except schema.SchemaMismatch as error:
+            raise EngineError(str(error)) from None
+        self._header = header
+        self._watch = ContractWatch(self._features.columns)
+        self._decision = Decision(self._trained.calibration.thresholds, CAUSE_CATEGORY)
+        self._diagnosis = Diagnosis(
+            run=header.run, frames=0, last_step=-1, verdict="insufficient", probability=float("nan")
+        )
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The latest one; ``insufficient`` before the first frame."""
+        return self._diagnosis
+
+    def rebind(self, header: Header) -> None:
+        """Go on under a later header of the same run; shared columns keep their history."""
+        same_sites = header.anatomy.sites == self._header.anatomy.sites
+        try:
+            self._features.rebind(header)
+        except schema.SchemaMismatch as error:
+            raise EngineError(str(error)) from None
+        self._header = header
+        self._watch.rebind(self._features.columns)
+        if not same_sites:
+            self._decision.forget_nodes()
+
+    def update(self, frame: Frame) -> Diagnosis:
+        """The diagnosis after this frame."""
+        if frame.rank != self._header.rank:
+            return self._diagnosis
+        try:
+            self._features.push(frame)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+        self._watch.update(frame)
+        columns = self._features.columns
+        state = self._features.state()
+        features = self._features.features(state)
+        firings = self._watch.firings()
+        scores, output = self._trained.run([columns.graph], [features.nodes], votes(firings)[None])
+        decided = self._decision.update(frame.step, scores[0], features.measured)
+        common = {
+            "run": self._header.run,
+            "frames": features.frames,
+            "last_step": frame.step,
+            "probability": round(decided.probability, 6),
+        }
+        if not decided.flagged:
+            origin = locate(columns.graph, decided.origin * decided.probability, firings, None)
+            self._diagnosis = Diagnosis(
+                verdict="healthy" if decided.enough else "insufficient",
+                suspicion=origin.suspicion,
+                evidence=gather(columns, state, firings, None, frame.step),
+                **common,
+            )
+            return self._diagnosis
+        category, cause = chosen(decided)
+        name = CATEGORY_NAMES[category]
+        origin = locate(columns.graph, decided.origin, firings, name)
+        self._diagnosis = Diagnosis(
+            verdict="faulty",
+            first_flagged_step=decided.first_flagged_step,
+            category=name,
+            category_probability=float(decided.category[category]),
+            root_cause=ROOT_CAUSE_KEYS[cause].split("/")[1],
+            root_cause_probability=float(decided.joint[cause]),
+            layers=origin.layers,
+            ranking=_ranking(decided),
+            importance=self._importance(output, cause, firings),
+            suspicion=origin.suspicion,
+            evidence=gather(columns, state, firings, name, frame.step),
+            repair=root_causes()[ROOT_CAUSE_KEYS[cause]].repair,
+            **common,
+        )
+        return self._diagnosis
+
+    def _importance(
+        self, output: Output, cause: int, firings: tuple[Firing, ...]
+    ) -> dict[str, float]:
+        """Node kinds by their share in the choice; only kinds that this model has."""
+        graph = self._features.columns.graph
+        shares = importance(output.parts[0], cause).numpy().astype(float)
+        shares *= graph.counts > 0
+        total = shares.sum()
+        if total <= 0:
+            # The prototypes do not tell the two causes apart: the votes of the contracts did.
+            nodes = [firing.node for firing in firings if ROOT_CAUSE_KEYS[cause] in firing.causes]
+            return {nodes[0]: 1.0} if nodes else {}
+        found = {
+            kind: round(float(share / total), 4)
+            for kind, share in zip(graph.kinds, shares, strict=True)
+            if share / total >= 0.005
+        }
+        rest = sum(found.values())
+        return {
+            kind: share / rest for kind, share in sorted(found.items(), key=lambda item: -item[1])
+        }
+
+
+def chosen(state: State) -> tuple[int, int]:
+    """Indices of the category found, and of the likeliest root cause within it."""
+    category = int(np.argmax(state.category))
+    within = np.where(np.array(CAUSE_CATEGORY) == category, state.joint, -1.0)
+    return category, int(np.argmax(within))
+
+
+def _ranking(state: State) -> tuple[Candidate, ...]:
+    best = np.argsort(-state.joint, kind="stable")[:RANKED]
+    return tuple(
+        Candidate(*ROOT_CAUSE_KEYS[number].split("/"), probability=float(state.joint[number]))
+        for number in best
+    )
+
+
+def _loaded(given: Path | Trained | None) -> Trained:
+    if isinstance(given, weights.Trained):
+        return given
+    try:
+        return weights.load(given)
+    except weights.WeightsError as error:
+        raise EngineError(str(error)) from None

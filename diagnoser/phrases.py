@@ -1,0 +1,90 @@
+"""How a broken contract reads. Keyed by (node, metric); an empty node means any.
+
+Fields: ``value``, ``percent``, ``size`` (without sign), ``factor`` (of a log2), ``gain``
+(1 + value), ``direction`` (over, under). Contracts without an entry are said by their definition.
+"""
+
+from __future__ import annotations
+
+CONTRACT_PHRASES: dict[tuple[str, str], str] = {
+    ("embedding", "lookup_error"): "the output is not the table's rows of the input ids: "
+    "relative error {value}",
+    ("embedding", "zero_rows"): "{percent} of the tokens used have an all-zero vector",
+    ("embedding", "zero_dims"): "{percent} of the dimensions do not vary between tokens",
+    ("embedding", "type_scale"): "segment embeddings are scaled by {factor}",
+    ("positional", "missing"): "positions have no effect on the model",
+    ("positional", "index_error"): "{percent} of the real tokens have a wrong position index",
+    ("positional", "repeated"): "{percent} of the real tokens repeat their predecessor's index",
+    ("positional", "offset"): "position indices are {size} {direction} the implied ones on average",
+    ("positional", "rotation_error"): "q and k are not rotated by their positions: relative "
+    "error {value}",
+    ("qkv", "q_error"): "the kernel's q is not input times query weights: relative error {value}",
+    ("qkv", "k_error"): "the kernel's k is not input times key weights: relative error {value}",
+    ("qkv", "v_error"): "the kernel's v is not input times value weights: relative error {value}",
+    ("qkv", "swapped"): "queries and keys have changed places",
+    ("qkv", "tied_heads"): "{percent} of the query heads have another head's weights",
+    ("qkv", "tied_outputs"): "{percent} of the query heads compute another head's q",
+    ("qkv", "head_count"): "the kernel sees {factor} times the configured number of heads",
+    ("qkv", "zero_weights"): "{percent} of the q, k and v weight matrices are all zero",
+    ("score", "scale_ratio"): "scores are scaled by {factor} times the intended factor",
+    ("score", "input_error"): "softmax does not get the scaled scores plus mask: relative "
+    "error {value}",
+    ("score", "dropped"): "{percent} of the visible scores are set to 0 before softmax",
+    ("score", "precision_gap"): "scores lost {size} bits of precision",
+    ("mask", "padding_mass"): "real tokens put {percent} of their attention on padding",
+    ("mask", "future_mass"): "tokens put {percent} of their attention on later positions",
+    ("mask", "cross_mass"): "{percent} of the attention goes to another packed document",
+    ("mask", "leaked"): "{percent} of the pairs that should be hidden are shown",
+    ("mask", "hidden"): "{percent} of the pairs that should be shown are hidden",
+    ("mask", "causal_unasked"): "later positions are hidden in a bidirectional model",
+    ("attention", "dead_heads"): "{percent} of the heads contribute nothing to the output",
+    ("attention", "reference_error"): "the kernel's output differs from softmax(q k^T scale + "
+    "mask) v: relative error {value}",
+    ("attention", "reaches_output"): "what enters the output projection is not the kernel's "
+    "output: relative error {value}",
+    ("attention", "dropout_gap"): "the kernel's dropout is {size} {direction} the configured one",
+    ("attention", "kernel_changed"): "another attention implementation runs than asked for",
+    ("attention", "backend_fallback"): "a slower attention backend runs than could be used",
+    ("attention", "kernel_calls"): "the kernel is called {factor} times per layer",
+    ("attention", "precision_gap"): "the kernel's inputs lost {size} bits of precision",
+    ("kv_cache", "key_error"): "cached keys differ from fresh ones: relative error {value}",
+    ("kv_cache", "value_error"): "cached values differ from fresh ones: relative error {value}",
+    ("kv_cache", "length_gap"): "the cache holds {factor} times the positions seen",
+    ("kv_cache", "stale_share"): "{percent} of the cached positions repeat another one's key",
+    ("kv_cache", "last_error"): "the newest position's key differs from a fresh one: relative "
+    "error {value}",
+    ("kv_cache", "logits_error"): "logits with the cache differ from those without: relative "
+    "error {value}",
+    ("kv_cache", "divergence"): "the next-token distribution with the cache differs from that "
+    "without by {value} nats",
+    ("", "sum_error"): "the stream is not its input plus the branch: relative error {value}",
+    ("", "skip_gain"): "the skip path has a gain of {gain}",
+    ("", "branch_gain"): "the branch enters with a gain of {gain}",
+    ("residual_attention", "dropout_gap"): "dropout on the branch is {size} {direction} the "
+    "config's",
+    ("residual_ffn", "dropout_gap"): "dropout on the branch is {size} {direction} the config's",
+    ("", "gamma_zero"): "{percent} of gamma is zero",
+    ("", "formula_error"): "the norm's output is not its formula: relative error {value}",
+    ("", "eps_ratio"): "eps is off by {size} orders of magnitude ({direction})",
+    ("", "decay_severity"): "weight decay removes {percent} of the norm's parameters in 1000 steps",
+    ("ffn", "activation_error"): "another activation function runs than configured: relative "
+    "error {value}",
+    ("ffn", "dead_neurons"): "{percent} of the hidden neurons are zero on every token",
+    ("ffn", "linear_error"): "the linears' output is not input times weights: relative "
+    "error {value}",
+    ("ffn", "in_gap"): "the expanding weights began at {factor} times the median layer's",
+    ("ffn", "out_gap"): "the contracting weights began at {factor} times the median layer's",
+    ("ffn", "constant_weights"): "{percent} of the weight matrices are constant",
+    ("ffn", "decay_gap"): "weight decay is {size} {direction} that of the other matrices",
+    ("output", "head_error"): "logits are not hidden state times head weights: relative "
+    "error {value}",
+    ("output", "head_gain"): "logits are scaled by {factor}",
+    ("output", "zero_rows"): "{percent} of the classes have all-zero weights",
+    ("output", "size_gap"): "there are {size} classes {direction} the config's number",
+    ("output", "untied"): "head and embedding should share their weights and do not",
+    ("output", "loss_error"): "the loss is not the cross entropy of these logits and labels: "
+    "relative error {value}",
+    ("", "unmoved"): "{percent} of the parameters should move and do not",
+    ("training", "uncovered"): "{percent} of the parameters are in no optimizer group",
+    ("training", "duplicated"): "{percent} of the parameters are in several optimizer groups",
+}

@@ -192,7 +192,8 @@ def reuse_foreign(injection: Injection) -> None:
             return torch.cat((past.roll(1, dims=0), fresh), dim=-2)
         slot = (layer, name)
         last = seen.get(slot)
-        if last is not None and last[0] != id(cache):
+        # A freed cache's id may be given again; but the states of one request only grow.
+        if last is not None and (last[0] != id(cache) or last[1].shape[-2] >= states.shape[-2]):
             earlier[slot] = last[1]
         seen[slot] = (id(cache), states.detach())
         foreign = earlier.get(slot)

@@ -59,8 +59,8 @@ class _Shadow:
         self._real = real
         self._call = call
 
-    @property  # type: ignore[override]
-    def __class__(self) -> type[nn.Module]:
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[nn.Module]:  # type: ignore[override]
         return type(self._real)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probe.attach import Probe, attach
+    from probe.attaching import Probe, attach
 
 __all__ = ["Probe", "attach"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from probe import attach as module
+        from probe import attaching
 
-        return getattr(module, name)
+        return getattr(attaching, name)
     raise AttributeError(f"module 'probe' has no attribute {name!r}")

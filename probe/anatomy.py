@@ -23,7 +23,9 @@ from probe.schema import Anatomy, Site
 _QUERY = re.compile(r"^(q|query|q_proj|q_lin|wq|to_q|query_proj|c_q|q_linear)$")
 _KEY = re.compile(r"^(k|key|k_proj|k_lin|wk|to_k|key_proj|c_k|k_linear)$")
 _VALUE = re.compile(r"^(v|value|v_proj|v_lin|wv|to_v|value_proj|c_v|v_linear)$")
-_FUSED = re.compile(r"^(c_attn|qkv|qkv_proj|wqkv|in_proj|query_key_value|c_qkv|to_qkv|attn_qkv)$", re.I)
+_FUSED = re.compile(
+    r"^(c_attn|qkv|qkv_proj|wqkv|in_proj|query_key_value|c_qkv|to_qkv|attn_qkv)$", re.I
+)
 _OUT = re.compile(r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$")
 _GATE = re.compile(r"^(gate_proj|w1|gate|wi_0)$")
 _UP = re.compile(r"^(up_proj|w3|up|wi_1)$")
@@ -247,7 +249,9 @@ def _head(parts: ModelParts, outside: list[nn.Module]) -> nn.Module | None:
         return None
     classes = parts.intent.classes
     fitting = [m for m in linears if classes and weight_of(m).shape[0] == classes]
-    named = [m for m in linears if re.search(r"(lm_head|decoder|score|classifier)$", parts.paths[m])]
+    named = [
+        m for m in linears if re.search(r"(lm_head|decoder|score|classifier)$", parts.paths[m])
+    ]
     return (fitting or named or linears)[-1]
 
 

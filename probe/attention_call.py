@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from probe.quiet import quiet
 from probe.rows import Picked
+from probe.stopwatch import Stopwatch
 
 _SOFTMAX = {torch.softmax, torch.Tensor.softmax, F.softmax}
 _MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.baddbmm}
@@ -49,16 +50,22 @@ class AttentionCall:
     backend: int
     best_backend: int
     heads: int
-    keys: torch.Tensor | None = None
-    """All keys of the picked rows (r, kv heads, n, d); kept only when the recorder is asked to."""
-    values: torch.Tensor | None = None
 
 
 class Recorder(TorchFunctionMode):
-    """Records into ``calls``; one recorder per attention module and sample."""
+    """Records into ``calls``; one recorder per attention module and sample.
 
-    def __init__(self, picked: Picked | None, on_error: Callable[[BaseException], None]) -> None:
+    Without ``picked`` it keeps whole keys and values in ``key_values`` instead: for short decoding.
+    """
+
+    def __init__(
+        self,
+        picked: Picked | None,
+        on_error: Callable[[BaseException], None],
+        watch: Stopwatch,
+    ) -> None:
         super().__init__()
+        self._stopwatch = watch
         self.calls: list[AttentionCall] = []
         self.count = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -68,19 +75,23 @@ class Recorder(TorchFunctionMode):
         self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         try:
             if func is F.scaled_dot_product_attention:
                 self.count += 1
-                with quiet():
+                with self._stopwatch, quiet():
                     self._see_sdpa(result, *args, **kwargs)
             elif func in _SOFTMAX:
                 self._softmax = (args[0] if args else kwargs["input"], result)
             elif func in _MATMUL:
-                with quiet():
+                with self._stopwatch, quiet():
                     self._see_matmul(func, result, args)
         except Exception as error:  # the guest never breaks its host
             self._on_error(error)
@@ -113,7 +124,9 @@ class Recorder(TorchFunctionMode):
         visible, added = _visibility(mask, scores, is_causal, self._picked)
         weights = torch.softmax(added, dim=-1).nan_to_num(0.0)
         reference = _weigh(weights, v_all)
-        backend, best = _backends(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        backend, best = _backends(
+            query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
+        )
         self.calls.append(
             AttentionCall(
                 q=q,
@@ -146,7 +159,13 @@ class Recorder(TorchFunctionMode):
         self.count += 1
         hand, weights = self._softmax
         self._softmax = None
-        if self._matmul is None or self._picked is None or self.calls:
+        if self._matmul is None:
+            return
+        if self._picked is None:
+            key = self._matmul[1].transpose(-1, -2)
+            self.key_values.append((key.detach().clone(), right.detach().clone()))
+            return
+        if self.calls:
             return
         query, key = self._matmul[0], self._matmul[1].transpose(-1, -2)
         cut = _cut(self._picked, query, key, right)
@@ -208,7 +227,9 @@ def _pick_heads(picked: Picked, tensor: torch.Tensor) -> torch.Tensor | None:
     if tensor.dim() != 4 or tensor.shape[0] != picked.batch or tensor.shape[2] != picked.length:
         return None
     rows, heads = picked.rows, torch.arange(tensor.shape[1], device=tensor.device)
-    return tensor.detach()[rows[:, None, None], heads[None, :, None], picked.positions[None, None, :]]
+    return tensor.detach()[
+        rows[:, None, None], heads[None, :, None], picked.positions[None, None, :]
+    ]
 
 
 def _spread_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from probe.anatomy import LayerParts, ModelParts
 from probe.attention_call import AttentionCall, Recorder
 from probe.quiet import quiet
 from probe.rows import Picked, pick
+from probe.stopwatch import Stopwatch
 
 OnError = Callable[[BaseException], None]
 
@@ -63,6 +64,8 @@ class Batch:
     positions: torch.Tensor | None = None
     types: torch.Tensor | None = None
     labels: torch.Tensor | None = None
+    items: torch.Tensor | int | None = None
+    """Tokens over all micro-batches of the step, where the trainer divides the loss by them."""
     length: int = 0
     size: int = 0
 
@@ -134,6 +137,7 @@ def read_batch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         positions=found.get("positions"),
         types=found.get("types"),
         labels=found.get("labels"),
+        items=flat.get("num_items_in_batch"),
         size=int(shape[0]),
         length=int(shape[1]),
     )
@@ -146,13 +150,16 @@ def _is_ids(value: Any) -> bool:
 class Capturing:
     """Installs the hooks of one sample and removes them; ``capture`` fills while the model runs."""
 
-    def __init__(self, parts: ModelParts, batch: Batch, on_error: OnError) -> None:
+    def __init__(
+        self, parts: ModelParts, batch: Batch, on_error: OnError, watch: Stopwatch
+    ) -> None:
         self._parts = parts
+        self._stopwatch = watch
         self._on_error = on_error
         self._handles: list[Any] = []
         self._recorders: dict[int, Recorder] = {}
         device = next(parts.root.parameters()).device
-        with quiet():
+        with watch, quiet():
             picked = pick(batch.size, batch.length, batch.mask, device)
         self.capture = Capture(picked, batch, [LayerCapture() for _ in parts.layers])
         self._install()
@@ -201,7 +208,7 @@ class Capturing:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
-                with quiet():
+                with self._stopwatch, quiet():
                     flow = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
@@ -224,7 +231,9 @@ class Capturing:
         module = layer.attention
         if module is None:
             return
-        recorder = self._recorders[layer.index] = Recorder(self.capture.picked, self._on_error)
+        recorder = self._recorders[layer.index] = Recorder(
+            self.capture.picked, self._on_error, self._stopwatch
+        )
         order = self.capture.order
         entered: list[bool] = []
 
@@ -260,7 +269,7 @@ class Capturing:
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             try:
                 if args and isinstance(args[0], torch.Tensor):
-                    with quiet():
+                    with self._stopwatch, quiet():
                         setattr(capture, name, capture.picked.take_ids(args[0]))
             except Exception as error:
                 self._on_error(error)
@@ -279,7 +288,7 @@ class Capturing:
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             try:
                 if capture.stream is None and args and isinstance(args[0], torch.Tensor):
-                    with quiet():
+                    with self._stopwatch, quiet():
                         capture.stream = capture.picked.take(args[0])
             except Exception as error:
                 self._on_error(error)

@@ -73,7 +73,9 @@ def read_intent(root: nn.Module) -> Intent:
         rotary_dim=head_dim,
         classes=get("num_labels") if sequence_labels else get("vocab_size"),
         tied=get("tie_word_embeddings"),
-        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) if not sequence_labels else False,
+        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel"))
+        if not sequence_labels
+        else False,
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
     )

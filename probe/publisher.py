@@ -59,6 +59,7 @@ class Publisher:
     raises into the training thread or makes it wait, except :meth:`close`, for at most its timeout.
 
     ``entry``: from :func:`probe.registry.new_entry`; endpoints and trace path are filled in.
+    ``endpoint``: see :func:`probe.endpoint.choose`; False: no sockets, and not listed either.
     ``on_control`` (which must not wait), ``status`` and ``on_error`` are called in the thread.
     ``on_error`` gets what the drafts raise, and once each a TraceError, EndpointError,
     DirectoryError or OSError when the trace, the sockets or the registry entry could not be had:
@@ -208,20 +209,7 @@ class Publisher:
                     )
             if self._endpoint is False:
                 return
-            try:
-                self._sockets = RunSockets(choose(self._endpoint, self._keys))
-            except Exception as error:
-                self._report(error)
-            else:
-                for socket in self._sockets.pollables():
-                    self._poller.register(socket, zmq.POLLIN)
-                keys = self._sockets.keys
-                self._entry = msgspec.structs.replace(
-                    self._entry,
-                    publish=self._sockets.publish_endpoint,
-                    control=self._sockets.control_endpoint,
-                    key="" if keys is None else keys.access_key,
-                )
+            self._listen(self._endpoint)
             try:
                 registry.register(self._entry)
             except Exception as error:
@@ -229,6 +217,22 @@ class Publisher:
             self._refresh_due = time.monotonic() + registry.REFRESH_SECONDS
         finally:
             self._opened.set()
+
+    def _listen(self, endpoint: str | None) -> None:
+        try:
+            self._sockets = RunSockets(choose(endpoint, self._keys))
+        except Exception as error:
+            self._report(error)
+            return
+        for socket in self._sockets.pollables():
+            self._poller.register(socket, zmq.POLLIN)
+        keys = self._sockets.keys
+        self._entry = msgspec.structs.replace(
+            self._entry,
+            publish=self._sockets.publish_endpoint,
+            control=self._sockets.control_endpoint,
+            key="" if keys is None else keys.access_key,
+        )
 
     def _turn(self) -> None:
         """Wait for something to do, do a bounded amount of it."""

@@ -7,7 +7,7 @@ from types import TracebackType
 import torch
 
 
-class quiet:  # noqa: N801 - reads as a statement: ``with quiet():``
+class quiet:
     """Context in which the probe computes without being seen by autograd, autocast or any mode.
 
     Autocast would make a checkpointed backward see other dtypes than the forward did; a user's own
@@ -26,7 +26,10 @@ class quiet:  # noqa: N801 - reads as a statement: ``with quiet():``
         self._modes.__enter__()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self._modes.__exit__(kind, error, tb)
         for cast in reversed(self._casts):

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
+from probe.capture import LayerCapture
+from probe.measure.numbers import mean, relative, significand_bits
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
 METRICS = (
@@ -135,3 +142,87 @@ METRICS = (
         contract=True,
     ),
 )
+
+
+def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
+    """Metrics of site ``attention@l``. ``effective_rank`` is finished by the publishing thread."""
+    values: Values = {}
+    if kept.kernel_calls:
+        values["kernel_calls"] = math.log2(kept.kernel_calls)
+    call = kept.call
+    if call is None:
+        return values
+    values |= _maps(sampled, kept) | _kernel(sampled, kept, made)
+    into = kept.attention_out.into if kept.attention_out is not None else None
+    if into is None or call.output is None:
+        return values
+    flat = flat_heads(call.output)
+    if flat.shape == into.shape:
+        values["reaches_output"] = relative(into, flat, sampled.tokens)
+        heads = sampled.intent.heads or call.heads
+        if into.shape[-1] % heads == 0:
+            shares = (into.float() * sampled.tokens).unflatten(-1, (heads, -1)).square()
+            shares = shares.sum(dim=(0, 1, 3)).sqrt()
+            top = shares.amax().clamp_min(1e-12)
+            values["dead_heads"] = (shares < 1e-6 * top).float().mean()
+            values["head_balance"] = shares.amin() / top
+    return values
+
+
+def _maps(sampled: Sampled, kept: LayerCapture) -> Values:
+    call = kept.call
+    assert call is not None
+    weights = call.weights
+    entropy = -(weights * weights.clamp_min(1e-30).log()).sum(dim=-1)
+    seen = call.visible.expand_as(weights).sum(dim=-1)
+    # A row that sees one key has no entropy to speak of.
+    counts = sampled.valid[:, None, :] * (seen > 1).float()
+    normalised = entropy / seen.clamp_min(2).float().log()
+    per_head = (normalised * counts).sum(dim=(0, 2)) / counts.sum(dim=(0, 2)).clamp_min(1.0)
+    maps = (weights * sampled.valid[:, None, :, None]).transpose(0, 1).flatten(1)
+    unit = maps / maps.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    heads = len(unit)
+    values: Values = {
+        "entropy": mean(normalised, counts),
+        "head_utilisation": (per_head > 0.1).float().mean(),
+        "max_weight": mean(weights.amax(dim=-1), counts),
+    }
+    if heads > 1:
+        alike = unit @ unit.t()
+        values["head_similarity"] = (alike.sum() - alike.diagonal().sum()) / (heads * (heads - 1))
+    if call.output is not None:
+        norms = call.output.float().norm(dim=-1) / call.output.shape[-1] ** 0.5
+        values["output_norm"] = mean(norms, sampled.valid[:, None, :].expand(norms.shape))
+    return values
+
+
+def _kernel(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
+    call, intent = kept.call, sampled.intent
+    assert call is not None
+    values: Values = {}
+    if intent.attention_dropout is not None:
+        values["dropout_gap"] = call.dropout - float(intent.attention_dropout)
+    if intent.attention_implementation in ("sdpa", "eager"):
+        asked_by_hand = intent.attention_implementation == "eager"
+        values["kernel_changed"] = float(call.by_hand != asked_by_hand)
+    if call.backend >= 0:
+        values["backend_fallback"] = float(call.backend == 0 and call.best_backend != 0)
+    if made is not None:
+        lost = significand_bits(call.kernel_dtype) - significand_bits(made.dtype)
+        values["precision_gap"] = float(min(0, lost))
+    if call.dropout == 0.0 and call.reference is not None and call.output is not None:
+        weight = sampled.valid[:, None, :, None]
+        # A query that sees nothing yields zeros or NaN by kernel; it has no reference.
+        weight = weight * call.visible.any(dim=-1, keepdim=True).float()
+        values["reference_error"] = relative(
+            call.output.float().nan_to_num(), call.reference, weight
+        )
+    return values
+
+
+def gram(kept: LayerCapture) -> torch.Tensor | None:
+    """(h, p, p) products of the first picked row's maps: their eigenvalues give the effective rank."""
+    if kept.call is None:
+        return None
+    maps = kept.call.weights[0]
+    return maps @ maps.transpose(-1, -2)

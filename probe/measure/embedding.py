@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from probe.measure.numbers import log2_ratio, mean, relative
+from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
 
 METRICS = (
@@ -57,3 +61,34 @@ METRICS = (
         tolerance=1e-3,
     ),
 )
+
+
+def measure(sampled: Sampled) -> Values:
+    """Metrics of site ``embedding``."""
+    capture, table = sampled.capture, sampled.parts.token_embedding
+    flow = capture.token_embedding
+    if flow is None or flow.out is None or table is None:
+        return {}
+    out = flow.out.float()
+    width = out.shape[-1]
+    centre = (out * sampled.tokens).sum(dim=(0, 1)) / sampled.valid.sum().clamp_min(1.0)
+    spread = ((out - centre).square() * sampled.tokens).sum(dim=(0, 1))
+    spread = spread / sampled.valid.sum().clamp_min(1.0)
+    zero = (out.abs().amax(dim=-1) == 0).float()
+    values: Values = {
+        "norm": mean(out.norm(dim=-1) / width**0.5, sampled.valid),
+        "token_variance": spread.mean(),
+        "zero_rows": mean(zero, sampled.valid),
+        "zero_dims": (spread <= 1e-12 * spread.amax()).float().mean(),
+    }
+    ids = capture.batch.ids
+    picked = capture.picked.take_ids(ids) if ids is not None else None
+    if picked is not None and type(table) is torch.nn.Embedding:
+        rows = table.weight.detach()[picked.clamp(0, table.num_embeddings - 1)]
+        values["lookup_error"] = relative(out, rows, sampled.tokens)
+    types, type_table = capture.type_embedding, sampled.parts.type_embedding
+    if types is not None and types.out is not None and capture.type_ids is not None:
+        assert type_table is not None
+        expected = type_table.weight.detach()[capture.type_ids]
+        values["type_scale"] = log2_ratio(types.out.float().norm(), expected.float().norm())
+    return values

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
+
+from probe.anatomy import LayerParts, weight_of
+from probe.capture import LayerCapture
+from probe.measure.numbers import log2_ratio, mean, relative, rms, strided
+from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
 
 METRICS = (
@@ -107,3 +114,75 @@ METRICS = (
         tolerance=1e-6,
     ),
 )
+
+
+_ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
+    """Metrics of site ``ffn@l`` that need no other layer."""
+    values: Values = {}
+    assert parts.expand is not None and parts.contract is not None
+    wide, narrow = weight_of(parts.expand), weight_of(parts.contract)
+    sample = strided(wide, 4096).float()
+    centred = sample - sample.mean()
+    variance = centred.square().mean()
+    constant = [s.amax() == s.amin() for s in (sample, strided(narrow, 4096))]
+    values |= {
+        "in_weight": rms(wide),
+        "out_weight": rms(narrow),
+        "weight_kurtosis": (centred**4).mean() / variance.square() - 3.0,
+        "constant_weights": torch.stack(constant).float().mean(),
+    }
+    contract = kept.contract
+    if contract is None or contract.into is None or contract.out is None:
+        return values
+    width = contract.out.shape[-1]
+    values["token_norm"] = mean(contract.out.float().norm(dim=-1) / width**0.5, sampled.valid)
+    values["linear_error"] = _linears(sampled, parts, kept)
+    activation = sampled.intent.activation
+    if activation != "relu":
+        silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
+        values["dead_neurons"] = silent.float().mean()
+    function = _ACTIVATIONS.get(activation or "")
+    expand, gate = kept.expand, kept.gate
+    if function is not None and expand is not None and expand.out is not None:
+        if gate is not None and gate.out is not None:
+            made = function(gate.out.float()) * expand.out.float()
+        else:
+            made = function(expand.out.float())
+        if made.shape == contract.into.shape:
+            values["activation_error"] = relative(contract.into, made, sampled.tokens)
+    return values
+
+
+def _linears(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> torch.Tensor:
+    errors = []
+    for name in ("gate", "expand", "contract"):
+        flow, made = getattr(kept, name), linear(getattr(kept, name), getattr(parts, name))
+        if flow is not None and flow.out is not None and made is not None:
+            errors.append(relative(flow.out, made, sampled.tokens))
+    return torch.stack(errors).amax()
+
+
+def against_peers(of_layers: dict[int, Values]) -> None:
+    """Add to each layer's values how its weights compare with the median layer's."""
+    for metric, gap in (("in_weight", "in_gap"), ("out_weight", "out_gap")):
+        known = {at: v[metric] for at, v in of_layers.items() if metric in v}
+        if len(known) < 3:
+            continue
+        middle = torch.stack([v for v in known.values() if isinstance(v, torch.Tensor)]).median()
+        for at, value in known.items():
+            assert isinstance(value, torch.Tensor)
+            of_layers[at][gap] = log2_ratio(value, middle)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from probe.anatomy import ModelParts, is_linear, weight_of
+from probe.attention_call import Recorder
+from probe.measure.numbers import relative
+from probe.measure.sampled import Values
 from probe.schema import Metric
+from probe.stopwatch import Stopwatch
 
 METRICS = (
     Metric(
@@ -77,3 +90,171 @@ METRICS = (
         tolerance=1e-5,
     ),
 )
+
+
+_PROMPT = 12
+_NEW = 2
+
+
+@dataclass
+class Rows:
+    """Two rows of the batch to decode: ids and mask, (2, at most 14), copies."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor | None
+
+
+def keep_rows(ids: torch.Tensor | None, mask: torch.Tensor | None) -> Rows | None:
+    """The first tokens of the two rows with least padding. None where too short to decode."""
+    if ids is None or ids.shape[0] < 2 or ids.shape[1] < 4 + _NEW:
+        return None
+    length = min(ids.shape[1], _PROMPT + _NEW)
+    if mask is None or mask.shape != ids.shape:
+        return Rows(ids[:2, :length].detach().clone(), None)
+    real = (mask[:, :length] != 0).sum(dim=1)
+    best = torch.argsort(real, descending=True)[:2]
+    return Rows(
+        ids.index_select(0, best)[:, :length].clone(),
+        mask.index_select(0, best)[:, :length].clone(),
+    )
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """Dropout does nothing while this is entered; the modules stay in training mode."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (F.dropout, torch.dropout):
+            return args[0] if args else kwargs["input"]
+        if func is F.scaled_dot_product_attention:
+            if len(args) > 4:
+                args = (*args[:4], 0.0, *args[5:])
+            elif "dropout_p" in kwargs:
+                kwargs["dropout_p"] = 0.0
+        return func(*args, **kwargs)
+
+
+def possible(parts: ModelParts) -> bool:
+    """A transformers decoder that may cache while training (checkpointing switches caches off)."""
+    return (
+        parts.intent.causal is True
+        and bool(parts.intent.family)
+        and hasattr(parts.root, "base_model")
+        and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())
+    )
+
+
+def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
+    """Decode two tokens with a cache and compare with a fresh forward, by site ``kv_cache@l``.
+
+    Runs the base model four times on two short rows, without gradients, with forked RNG.
+    """
+    devices = [rows.ids.device] if rows.ids.is_cuda else []
+    errors: list[BaseException] = []
+    recorders: dict[int, Recorder] = {}
+    handles = []
+    for layer in parts.layers:
+        if layer.attention is None:
+            continue
+        recorder = recorders[layer.index] = Recorder(None, errors.append, Stopwatch())
+        handles += _around(layer.attention, recorder)
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast(rows.ids.device.type, enabled=False),
+            torch.random.fork_rng(devices=devices),
+            _WithoutDropout(),
+        ):
+            fresh, cached = _run(parts, rows)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if errors:
+        raise errors[0]
+    return _compare(parts, recorders, fresh, cached)
+
+
+def _around(module: nn.Module, recorder: Recorder) -> list[Any]:
+    """Enter ``recorder`` around each forward of ``module``; returns the handles."""
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        recorder.__enter__()
+
+    def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        recorder.__exit__(None, None, None)
+
+    return [
+        module.register_forward_pre_hook(before),
+        module.register_forward_hook(after, always_call=True),
+    ]
+
+
+def _run(parts: ModelParts, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states of the last two positions: fresh, and by cached decoding. (2, 2, width)."""
+    base: Any = parts.root.base_model
+    ids, mask = rows.ids, rows.mask
+    prompt = ids.shape[1] - _NEW
+
+    def shown(upto: int) -> dict[str, torch.Tensor]:
+        return {} if mask is None else {"attention_mask": mask[:, :upto]}
+
+    fresh = base(ids, **shown(ids.shape[1]), use_cache=False).last_hidden_state[:, -_NEW:]
+    out = base(ids[:, :prompt], **shown(prompt), use_cache=True)
+    steps = []
+    for at in range(prompt, ids.shape[1]):
+        out = base(
+            ids[:, at : at + 1],
+            **shown(at + 1),
+            past_key_values=out.past_key_values,
+            use_cache=True,
+        )
+        steps.append(out.last_hidden_state)
+    return fresh, torch.cat(steps, dim=1)
+
+
+def _compare(
+    parts: ModelParts, recorders: dict[int, Recorder], fresh: torch.Tensor, cached: torch.Tensor
+) -> dict[str, Values]:
+    whole: Values = {"logits_error": relative(cached, fresh)}
+    head = parts.head
+    if head is not None and is_linear(head) and weight_of(head).shape[1] == fresh.shape[-1]:
+        weight = weight_of(head).detach().float()
+        p, q = (torch.log_softmax(t.float() @ weight.t(), dim=-1) for t in (cached, fresh))
+        whole["divergence"] = (p.exp() * (p - q)).sum(dim=-1).mean().clamp_min(0.0)
+    found: dict[str, Values] = {}
+    for at, recorder in recorders.items():
+        values = dict(whole)
+        if len(recorder.key_values) == 2 + _NEW:
+            values |= _keys(recorder.key_values[0], recorder.key_values[-1])
+        found[f"kv_cache@{at}"] = values
+    return found
+
+
+def _keys(
+    fresh: tuple[torch.Tensor, torch.Tensor], cached: tuple[torch.Tensor, torch.Tensor]
+) -> Values:
+    (k_fresh, k), (v_fresh, v) = (_same_heads(f, c) for f, c in zip(fresh, cached, strict=True))
+    wanted, held = k_fresh.shape[2], k.shape[2]
+    values: Values = {"length_gap": torch.log2(torch.tensor(held / wanted)).item()}
+    # A shorter cache should at least hold the newest positions.
+    shared = min(wanted, held)
+    values["key_error"] = relative(k[:, :, -shared:], k_fresh[:, :, -shared:])
+    values["value_error"] = relative(v[:, :, -shared:], v_fresh[:, :, -shared:])
+    values["last_error"] = relative(k[:, :, -1], k_fresh[:, :, -1])
+    flat = k.float().transpose(1, 2).flatten(2)
+    apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
+    apart = apart + torch.eye(held, device=k.device) * 1e3
+    values["stale_share"] = (apart < 1e-6).any(dim=-1).float().mean()
+    return values
+
+
+def _same_heads(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Undo a repetition of key/value heads on one side only."""
+    fewer = min(one.shape[1], two.shape[1])
+    return one[:, :: one.shape[1] // fewer], two[:, :: two.shape[1] // fewer]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
+from probe.capture import LayerCapture
+from probe.measure.numbers import mean
+from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
 
 METRICS = (
@@ -68,3 +73,44 @@ METRICS = (
         contract=True,
     ),
 )
+
+
+def measure(sampled: Sampled, kept: LayerCapture) -> Values:
+    """Metrics of site ``mask@l``: mass where none may be, and pairs shown or hidden wrongly."""
+    call = kept.call
+    if call is None:
+        return {}
+    weights = call.weights.mean(dim=1)
+    shown = call.visible.float().mean(dim=1).expand_as(weights)
+    # A query that may see nothing at all (a fully padded row) has no healthy answer.
+    asks = sampled.valid * (sampled.implied.any(dim=-1)).float()
+    positions, keys = (
+        sampled.capture.picked.positions,
+        torch.arange(weights.shape[-1], device=weights.device),
+    )
+    later = (keys[None, :] > positions[:, None])[None]
+    values: Values = {}
+    if sampled.padding is not None:
+        on_padding = (weights * sampled.padding[:, None, :]).sum(dim=-1)
+        values["padding_mass"] = mean(on_padding, asks)
+    if sampled.causal is not None:
+        future = mean((weights * later).sum(dim=-1), asks)
+        unknown = torch.full_like(future, float("nan"))
+        values["future_mass"] = torch.where(sampled.causal, future, unknown)
+    if sampled.documents is not None:
+        own = sampled.documents[:, positions]
+        other = own[:, :, None] != sampled.documents[:, None, :]
+        values["cross_mass"] = mean((weights * other).sum(dim=-1), asks)
+    pairs = asks[..., None].expand_as(weights)
+    wanted = sampled.implied.float() * pairs
+    unwanted = (1.0 - sampled.implied.float()) * pairs
+    values["leaked"] = (unwanted * shown).sum() / unwanted.sum().clamp_min(1.0)
+    values["hidden"] = (wanted * (1.0 - shown)).sum() / wanted.sum().clamp_min(1.0)
+    if sampled.causal is not None:
+        ahead = wanted * later
+        gone = (ahead * (1.0 - shown)).sum() / ahead.sum().clamp_min(1.0)
+        behind = (wanted * ~later * (1.0 - shown)).sum() / (wanted * ~later).sum().clamp_min(1.0)
+        causal_shape = ((gone > 0.99) & (behind < 0.01)).float()
+        unknown = torch.full_like(causal_shape, float("nan"))
+        values["causal_unasked"] = torch.where(sampled.causal, unknown, causal_shape)
+    return values

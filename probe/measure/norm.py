@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+from torch import nn
+
+from probe.capture import Flow
+from probe.measure.numbers import mean, relative
+from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
 
 _NODES = ("norm_attention", "norm_ffn", "norm_final")
@@ -67,3 +75,49 @@ METRICS = (
         tolerance=0.1,
     ),
 )
+
+
+def eps_of(norm: nn.Module) -> float | None:
+    """The epsilon a norm layer holds, under either of its usual names."""
+    for name in ("eps", "variance_epsilon"):
+        value = getattr(norm, name, None)
+        if isinstance(value, float):
+            return value
+    return None
+
+
+def measure(
+    sampled: Sampled, norm: nn.Module, flow: Flow | None, peers_eps: float | None
+) -> Values:
+    """Metrics of a norm site. ``peers_eps``: the median eps of the model's norms."""
+    weight: torch.Tensor = norm.weight.detach().float()  # type: ignore[union-attr,operator]
+    bias = getattr(norm, "bias", None)
+    width = weight.numel()
+    values: Values = {
+        "gamma_norm": weight.norm() / width**0.5,
+        "gamma_mean": weight.mean(),
+        "gamma_zero": (weight == 0).float().mean(),
+    }
+    if isinstance(bias, torch.Tensor):
+        values["beta_mean"] = bias.detach().float().mean()
+    own, stated = eps_of(norm), sampled.intent.norm_eps or peers_eps
+    if own is not None and stated and own > 0:
+        values["eps_ratio"] = math.log10(own / stated)
+    if flow is None or flow.into is None or flow.out is None:
+        return values
+    out = flow.out.float()
+    values["output_std"] = mean(out.std(dim=-1), sampled.valid)
+    eps = stated if stated is not None else own
+    if eps is not None:
+        made = _formula(flow.into.float(), weight, bias, eps, "rms" in type(norm).__name__.lower())
+        values["formula_error"] = relative(out, made, sampled.tokens)
+    return values
+
+
+def _formula(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, rms: bool
+) -> torch.Tensor:
+    if not rms:
+        x = x - x.mean(dim=-1, keepdim=True)
+    made = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
+    return made if bias is None else made + bias.detach().float()

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+import torch.nn.functional as F
+
+from probe.anatomy import ModelParts, weight_of
+from probe.measure.numbers import log2_ratio, relative, rms
+from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
 
 METRICS = (
@@ -121,3 +129,133 @@ METRICS = (
         "0 at a random start, then negative",
     ),
 )
+
+
+_MOST_LOGITS = 2**26
+"""Above this many logits the loss is not recomputed: a sample may not double the memory."""
+
+
+def measure(sampled: Sampled) -> Values:
+    """Metrics of site ``output``."""
+    capture, parts = sampled.capture, sampled.parts
+    values: Values = {}
+    if parts.head is not None:
+        values |= _head(sampled)
+    logits = capture.logits
+    if logits is None:
+        return values
+    if sampled.intent.classes:
+        values["size_gap"] = float(logits.shape[-1] - sampled.intent.classes)
+    at, labels = _labelled(sampled, logits)
+    if at is not None:
+        values |= _prediction(at.float(), labels)
+    if capture.loss is not None:
+        classes = torch.tensor(float(logits.shape[-1]))
+        if logits.shape[-1] > 1:
+            values["loss_excess"] = torch.log2(capture.loss.float() / classes.log())
+        values |= _loss(sampled, logits)
+    return values
+
+
+def _head(sampled: Sampled) -> Values:
+    parts, capture = sampled.parts, sampled.capture
+    assert parts.head is not None
+    weight = weight_of(parts.head).detach()
+    stride = max(1, weight.shape[1] // 64)
+    values: Values = {
+        "head_weight": rms(weight),
+        "zero_rows": (weight[:, ::stride].abs().amax(dim=1) == 0).float().mean(),
+    }
+    table = parts.token_embedding
+    if sampled.intent.tied and table is not None and table.weight.shape == weight.shape:
+        values["untied"] = float(table.weight.data_ptr() != weight.data_ptr())
+    made = linear(capture.head, parts.head)
+    if made is None or capture.head is None or capture.head.out is None:
+        return values
+    seen = capture.head.out
+    if capture.logits is not None:
+        final = capture.picked.take(capture.logits)
+        if final is not None:
+            seen = final
+    shared = min(made.shape[-1], seen.shape[-1])
+    made, seen = made[..., :shared], seen[..., :shared].float()
+    weigh = sampled.tokens
+    values["head_error"] = relative(seen, made, weigh)
+    values["head_gain"] = log2_ratio((seen * weigh).norm(), (made * weigh).norm())
+    return values
+
+
+def _labelled(
+    sampled: Sampled, logits: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Logits (m, classes) and labels (m,) with -100 where none, as this architecture aligns them."""
+    picked, labels = sampled.capture.picked, sampled.capture.batch.labels
+    if logits.dim() == 2:
+        fits = labels is not None and labels.dim() == 1 and not labels.is_floating_point()
+        return logits.detach(), labels if fits else None
+    at = picked.take(logits)
+    if at is None:
+        return None, None
+    if labels is None or labels.dim() != 2 or labels.shape[1] != picked.length:
+        return at.flatten(0, 1), None
+    if sampled.intent.shifted_labels:
+        labels = F.pad(labels, (0, 1), value=-100)[:, 1:]
+    chosen = picked.take_ids(labels)
+    return at.flatten(0, 1), chosen.flatten() if chosen is not None else None
+
+
+def _prediction(logits: torch.Tensor, labels: torch.Tensor | None) -> Values:
+    log_p = torch.log_softmax(logits, dim=-1)
+    p = log_p.exp()
+    classes = logits.shape[-1]
+    if classes < 2:
+        return {}
+    weight = torch.ones(len(logits), device=logits.device)
+    values: Values = {}
+    if labels is not None:
+        weight = (labels >= 0).float()
+        index = labels.clamp(0, classes - 1)[:, None]
+        own = logits.gather(1, index)[:, 0]
+        others = logits.scatter(1, index, -math.inf).amax(dim=-1)
+        values["margin"] = ((own - others) * weight).sum() / weight.sum()
+    total = weight.sum()
+    values |= {
+        "confidence": (p.amax(dim=-1) * weight).sum() / total,
+        "entropy": (-(p * log_p).sum(dim=-1) / math.log(classes) * weight).sum() / total,
+        "logit_std": (logits.std(dim=-1) * weight).sum() / total,
+    }
+    return values
+
+
+def _loss(sampled: Sampled, logits: torch.Tensor) -> Values:
+    labels, loss = sampled.capture.batch.labels, sampled.capture.loss
+    shift = sampled.intent.shifted_labels
+    if (
+        labels is None
+        or labels.is_floating_point()
+        or shift is None
+        or logits.numel() > _MOST_LOGITS
+    ):
+        return {}
+    if logits.shape[:-1] != labels.shape or logits.shape[-1] < 2:
+        return {}
+    flat = logits.detach().float().flatten(0, -2)
+    if shift:
+        labels = F.pad(labels, (0, 1), value=-100)[..., 1:]
+    assert loss is not None
+    # A label outside the classes would raise on a GPU long after this call.
+    safe = torch.where(labels < logits.shape[-1], labels, torch.full_like(labels, -100)).flatten()
+    items = sampled.capture.batch.items
+    if items is None:
+        made = F.cross_entropy(flat, safe, ignore_index=-100)
+    else:
+        made = F.cross_entropy(flat, safe, ignore_index=-100, reduction="sum") / items
+    return {"loss_error": (loss.float() - made).abs() / torch.maximum(loss.float().abs(), made)}
+
+
+def at_attach(parts: ModelParts) -> Values:
+    """The head's initial scale, read before the first step moves it."""
+    if parts.head is None or not parts.intent.initial_std:
+        return {}
+    weight = weight_of(parts.head)
+    return {"weight_gap": log2_ratio(rms(weight), torch.tensor(float(parts.intent.initial_std)))}

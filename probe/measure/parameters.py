@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from probe.anatomy import ModelParts
+from probe.measure.numbers import TINY, strided
+from probe.measure.sampled import Values
 from probe.schema import Metric
 
 NODES = (
@@ -57,3 +65,126 @@ METRICS = (
         "like q's and k's",
     ),
 )
+
+
+_SAMPLE = 1024
+
+
+@dataclass
+class Watched:
+    """A parameter at a site. ``part``: q, k, v or empty; ``silent``: softmax cancels its gradient."""
+
+    site: str
+    parameter: nn.Parameter
+    part: str = ""
+    silent: bool = False
+    table: bool = False
+
+
+@dataclass
+class Moving:
+    """Samples of the parameters before a step, and what their gradients said."""
+
+    values: dict[str, Values] = field(default_factory=dict)
+    before: list[torch.Tensor] = field(default_factory=list)
+    grad_zero: list[torch.Tensor | None] = field(default_factory=list)
+    rows: torch.Tensor | None = None
+
+
+def watched(parts: ModelParts) -> list[Watched]:
+    """The parameters of every site that has some."""
+    found: list[Watched] = []
+
+    def add(site: str, module: nn.Module | None, part: str = "", key: bool = False) -> None:
+        if module is None:
+            return
+        for name, parameter in module.named_parameters(recurse=False):
+            table = isinstance(module, nn.Embedding)
+            found.append(Watched(site, parameter, part, key and name == "bias", table))
+
+    add("embedding", parts.token_embedding)
+    add("positional", parts.position_embedding)
+    for layer in parts.layers:
+        at = layer.index
+        add(f"qkv@{at}", layer.fused)
+        add(f"qkv@{at}", layer.query, "q")
+        add(f"qkv@{at}", layer.key, "k", key=True)
+        add(f"qkv@{at}", layer.value, "v")
+        add(f"attention@{at}", layer.attention_out)
+        add(f"norm_attention@{at}", layer.norm_attention)
+        for module in (layer.gate, layer.expand, layer.contract):
+            add(f"ffn@{at}", module)
+        add(f"norm_ffn@{at}", layer.norm_ffn)
+    add("norm_final", parts.norm_final)
+    add("output", parts.head)
+    return found
+
+
+def read_before(
+    found: list[Watched], ids: torch.Tensor | None, unscale: torch.Tensor | None
+) -> Moving:
+    """In the step pre-hook: gradient norms, and strided samples of the weights.
+
+    ``ids``: picked token ids, the rows of an embedding table that this step can move.
+    ``unscale``: the loss scale where the gradients still hold it.
+    """
+    moving = Moving(rows=ids.flatten() if ids is not None else None)
+    grads = [w.parameter.grad for w in found]
+    present = [g.detach() for g in grads if g is not None and not g.is_sparse]
+    norms = torch._foreach_norm(present) if present else []
+    norms = [n.float() for n in norms]
+    if unscale is not None:
+        norms = [n / unscale for n in norms]
+    left = iter(norms)
+    sums: dict[str, list[tuple[torch.Tensor, int]]] = {}
+    for watch, grad in zip(found, grads, strict=True):
+        if grad is None or grad.is_sparse:
+            moving.grad_zero.append(None)
+        else:
+            norm = next(left)
+            sums.setdefault(watch.site, []).append((norm, grad.numel()))
+            moving.grad_zero.append((norm == 0).float())
+        moving.before.append(_sample(watch, moving.rows).clone())
+    for site, pairs in sums.items():
+        count = sum(n for _, n in pairs)
+        total = torch.stack([norm for norm, _ in pairs]).norm()
+        moving.values.setdefault(site, {})["grad_norm"] = total / count**0.5
+    return moving
+
+
+def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
+    data = watch.parameter.detach()
+    if watch.table and rows is not None and watch.site == "embedding":
+        return data[rows.clamp(0, data.shape[0] - 1)][:, :: max(1, data.shape[1] // 64)]
+    return strided(data, _SAMPLE)
+
+
+def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) -> dict[str, Values]:
+    """In the step post-hook: update ratios and who did not move. ``rates``: id(parameter) -> lr."""
+    change: dict[tuple[str, str], list[torch.Tensor]] = {}
+    size: dict[tuple[str, str], list[torch.Tensor]] = {}
+    still: dict[str, list[torch.Tensor]] = {}
+    for watch, before, zero in zip(found, moving.before, moving.grad_zero, strict=True):
+        after = _sample(watch, moving.rows)
+        delta = (after.float() - before.float()).norm()
+        for part in {"", watch.part}:
+            if part and watch.parameter.dim() < 2:
+                continue
+            change.setdefault((watch.site, part), []).append(delta)
+            size.setdefault((watch.site, part), []).append(before.float().norm())
+        if watch.silent or not watch.parameter.requires_grad:
+            continue
+        if zero is None:
+            stuck = torch.ones_like(delta)
+        elif rates.get(id(watch.parameter), 0.0) > 0 and watch.parameter.dtype == torch.float32:
+            stuck = torch.maximum(zero, (delta == 0).float())
+        else:
+            stuck = zero
+        still.setdefault(watch.site, []).append(stuck)
+    values = moving.values
+    for (site, part), deltas in change.items():
+        ratio = torch.stack(deltas).norm() / torch.stack(size[site, part]).norm().clamp_min(TINY)
+        values.setdefault(site, {})[f"{part}_update" if part else "update_ratio"] = ratio
+    for site, flags in still.items():
+        values.setdefault(site, {})["unmoved"] = torch.stack(flags).mean()
+    return values

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
+from probe.capture import LayerCapture
+from probe.measure.numbers import mean, relative
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
 METRICS = (
@@ -69,3 +76,175 @@ METRICS = (
         tolerance=1e-4,
     ),
 )
+
+
+_MOST_POSITIONS = 8192
+
+
+def measure(sampled: Sampled, made: dict[int, Projections]) -> Values:
+    """Metrics of site ``positional``: learned positions, or rotary ones seen at every layer."""
+    values: Values = {}
+    if sampled.parts.position_embedding is not None:
+        values |= _learned(sampled)
+    elif sampled.intent.rotary_theta is not None:
+        values |= _rotary(sampled, made)
+    hidden = [k.block.out for k in sampled.capture.layers if k.block and k.block.out is not None]
+    if hidden:
+        values["sensitivity"] = torch.stack([_steps(h, sampled.valid) for h in hidden]).mean()
+    return values
+
+
+def _steps(hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Mean distance between neighbouring picked tokens."""
+    hidden = hidden.float()
+    apart = (hidden[:, 1:] - hidden[:, :-1]).norm(dim=-1) / hidden.shape[-1] ** 0.5
+    return mean(apart, valid[:, 1:] * valid[:, :-1])
+
+
+def _implied(sampled: Sampled) -> torch.Tensor:
+    """(r, p) the caller's position ids, else a token's place in its row."""
+    picked, given = sampled.capture.picked, sampled.capture.batch.positions
+    chosen = picked.take_ids(given) if given is not None else None
+    if chosen is not None:
+        return chosen.float()
+    return picked.positions.float()[None, :].expand(sampled.valid.shape)
+
+
+def _learned(sampled: Sampled) -> Values:
+    capture, table = sampled.capture, sampled.parts.position_embedding
+    flow, tokens = capture.position_embedding, sampled.capture.token_embedding
+    assert table is not None
+    if flow is None:
+        return {"missing": 1.0} if tokens is not None else {}
+    if flow.out is None or tokens is None or tokens.out is None:
+        return {}
+    added = flow.out.float()
+    values: Values = {
+        "strength": (added * sampled.tokens).norm()
+        / (tokens.out.float() * sampled.tokens).norm().clamp_min(1e-12),
+        "missing": _missing(sampled, added),
+    }
+    if table.padding_idx is None and table.num_embeddings <= _MOST_POSITIONS:
+        # The row that was added is the index that was used, whatever index the code asked for.
+        used = torch.cdist(added.flatten(0, 1), table.weight.detach().float()).argmin(dim=-1)
+        present = added.abs().amax(dim=-1) > 0
+        values |= _indices(sampled, used.view(added.shape[:2]).float(), sampled.valid * present)
+    return values
+
+
+def _missing(sampled: Sampled, added: torch.Tensor) -> torch.Tensor:
+    """1 where the embeddings' sum holds less than half of the position vectors."""
+    capture = sampled.capture
+    stream, tokens, types = capture.stream, capture.token_embedding, capture.type_embedding
+    present = (added * sampled.tokens).square().sum()
+    if stream is None or tokens is None or tokens.out is None:
+        return (present == 0).float()
+    rest = stream.float() - tokens.out.float()
+    if types is not None and types.out is not None:
+        rest = rest - types.out.float()
+    share = (rest * added * sampled.tokens).sum() / present.clamp_min(1e-12)
+    return ((share < 0.5) | (present == 0)).float()
+
+
+def _indices(sampled: Sampled, used: torch.Tensor, weight: torch.Tensor) -> Values:
+    """``used`` (r, p) position each token got; compared with the implied one, and its neighbour's."""
+    implied = _implied(sampled)
+    off = used - implied
+    both = weight[:, 1:] * weight[:, :-1]
+    gaps = (implied[:, 1:] - implied[:, :-1]).clamp_min(1.0)
+    standing = ((used[:, 1:] - used[:, :-1]) / gaps).abs() < 0.5
+    return {
+        "index_error": mean((off.abs() > 0.5).float(), weight),
+        "offset": mean(off, weight),
+        "repeated": mean(standing.float(), both),
+    }
+
+
+def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
+    implied = _implied(sampled)
+    seen: list[Values] = []
+    for at, projected in made.items():
+        found = _rotary_layer(sampled, sampled.capture.layers[at], projected, implied)
+        if found:
+            seen.append(found)
+    if not seen:
+        return {}
+    values: Values = {}
+    for name in seen[0]:
+        stacked = torch.stack([torch.as_tensor(v[name]) for v in seen])
+        if name == "offset":
+            values[name] = stacked.gather(0, stacked.abs().nan_to_num().argmax(0, keepdim=True))[0]
+        else:
+            values[name] = stacked.amin() if name == "strength" else stacked.amax()
+    return values
+
+
+def _rotary_layer(
+    sampled: Sampled, kept: LayerCapture, projected: Projections, implied: torch.Tensor
+) -> Values:
+    call, theta = kept.call, sampled.intent.rotary_theta
+    if call is None or theta is None:
+        return {}
+    dim = call.q.shape[-1]
+    kv_heads = projected.k.shape[-1] // dim
+    q, k = flat_heads(call.q).float(), flat_heads(call.k, kv_heads).float()
+    if (
+        q.shape != projected.q.shape
+        or k.shape != projected.k.shape
+        or dim != sampled.intent.head_dim
+    ):
+        return {}
+    half = torch.arange(dim // 2, device=q.device).float()
+    frequency = theta ** (-2.0 * half / dim)
+    angle = implied[..., None] * frequency
+    errors, same, values = [], [], {}
+    for seen, plain in ((q, projected.q), (k, projected.k)):
+        errors.append(relative(seen, _rotate(plain, angle, dim), sampled.tokens))
+        same.append(relative(seen, plain, sampled.tokens))
+    values["rotation_error"] = torch.maximum(errors[0], errors[1])
+    values["strength"] = torch.minimum(same[0], same[1])
+    # A row of one token has nothing to rotate; every longer one has.
+    values["missing"] = (values["strength"] < 1e-3).float()
+    if call.kernel_dtype == torch.float32:
+        values |= _rotary_indices(sampled, (q, k), projected, frequency, dim)
+    return values
+
+
+def _rotary_indices(
+    sampled: Sampled,
+    seen: tuple[torch.Tensor, torch.Tensor],
+    projected: Projections,
+    frequency: torch.Tensor,
+    dim: int,
+) -> Values:
+    """Positions read back from how far q and k were turned, at the fastest unambiguous frequency."""
+    length = sampled.capture.picked.length
+    slow = (frequency * 2 * length < math.pi).float()
+    at = slow.argmax()
+    found: list[Values] = []
+    for turned, plain in ((seen[0], projected.q), (seen[1], projected.k)):
+        z, w = _complex(turned, dim), _complex(plain, dim)
+        product = (z * w.conj()).sum(dim=2)
+        product = product.gather(-1, at.expand(*product.shape[:-1], 1))[..., 0]
+        found.append(_indices(sampled, product.angle() / frequency[at], sampled.valid))
+    q, k = found
+    worst = {name: torch.maximum(_t(q[name]), _t(k[name])) for name in ("index_error", "repeated")}
+    offset = torch.where(
+        _t(q["offset"]).abs() > _t(k["offset"]).abs(), _t(q["offset"]), _t(k["offset"])
+    )
+    return {**worst, "offset": offset}
+
+
+def _t(value: torch.Tensor | float) -> torch.Tensor:
+    return torch.as_tensor(value)
+
+
+def _complex(flat: torch.Tensor, dim: int) -> torch.Tensor:
+    """(r, p, h * d) -> complex (r, p, h, d / 2), half-split pairs."""
+    halves = flat.unflatten(-1, (-1, 2, dim // 2))
+    return torch.complex(halves[..., 0, :].contiguous(), halves[..., 1, :].contiguous())
+
+
+def _rotate(flat: torch.Tensor, angle: torch.Tensor, dim: int) -> torch.Tensor:
+    turned = _complex(flat, dim) * torch.polar(torch.ones_like(angle), angle)[:, :, None, :]
+    return torch.stack([turned.real, turned.imag], dim=-2).flatten(-3)

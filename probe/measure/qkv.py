@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
+from probe.capture import LayerCapture
+from probe.measure.numbers import mean, relative, rms, strided
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
 METRICS = (
@@ -156,3 +161,96 @@ METRICS = (
         contract=True,
     ),
 )
+
+
+_SAME = 0.9999
+
+
+def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
+    """Metrics of site ``qkv@l``. ``made``: q, k, v by the projections' own weights."""
+    values: Values = {}
+    if made is not None:
+        values |= _weights(made, sampled.intent.heads)
+    call = kept.call
+    if call is None:
+        return values
+    heads = call.q.shape[1]
+    spread = _spread(call.k, heads), _spread(call.v, heads)
+    q, k, v = call.q.float(), spread[0].float(), spread[1].float()
+    per_head = sampled.valid[:, None, :].expand(q.shape[:3])
+    values |= {
+        "cos_qk": mean(torch.cosine_similarity(q, k, dim=-1), per_head),
+        "q_norm": mean(q.norm(dim=-1) / q.shape[-1] ** 0.5, per_head),
+        "k_norm": mean(k.norm(dim=-1) / k.shape[-1] ** 0.5, per_head),
+        "v_norm": mean(v.norm(dim=-1) / v.shape[-1] ** 0.5, per_head),
+        "tied_outputs": _tied((q * per_head[..., None]).transpose(0, 1).flatten(1)),
+    }
+    if v.shape == q.shape:
+        values["cos_qv"] = mean(torch.cosine_similarity(q, v, dim=-1), per_head)
+        values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), per_head)
+    if sampled.intent.heads:
+        ratio = torch.tensor(heads / sampled.intent.heads)
+        values["head_count"] = torch.log2(ratio).item()
+    if made is not None:
+        values |= _against_weights(sampled, kept, made)
+    return values
+
+
+def _weights(made: Projections, heads: int | None) -> Values:
+    q, k, v = made.weights
+    samples = [strided(w, 4096) for w in (q, k, v)]
+    values: Values = {
+        "q_weight": rms(q),
+        "k_weight": rms(k),
+        "v_weight": rms(v),
+        "zero_weights": torch.stack([(s.abs().amax() == 0).float() for s in samples]).mean(),
+    }
+    if heads and heads > 1 and q.shape[0] % heads == 0:
+        stride = max(1, q.shape[1] // 256)
+        values["tied_heads"] = _tied(q.float()[:, ::stride].reshape(heads, -1))
+    return values
+
+
+def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) -> Values:
+    call = kept.call
+    assert call is not None
+    rotary = sampled.parts.intent.rotary_theta is not None
+    kv_heads = made.k.shape[-1] // call.k.shape[-1]
+    q, k = flat_heads(call.q).float(), flat_heads(call.k, kv_heads).float()
+    v = flat_heads(call.v, kv_heads).float()
+    values: Values = {}
+    if v.shape == made.v.shape:
+        values["v_error"] = relative(v, made.v, sampled.tokens)
+    if q.shape != made.q.shape or k.shape != made.k.shape:
+        return values
+    dim = call.q.shape[-1]
+    q_seen, k_seen, q_made, k_made = (
+        _pair_norms(t, dim) if rotary else t for t in (q, k, made.q, made.k)
+    )
+    q_error = relative(q_seen, q_made, sampled.tokens)
+    values["q_error"] = q_error
+    values["k_error"] = relative(k_seen, k_made, sampled.tokens)
+    if q_seen.shape == k_made.shape:
+        crossed = relative(q_seen, k_made, sampled.tokens)
+        values["swapped"] = ((crossed < 0.1) & (q_error > 0.1)).float()
+    return values
+
+
+def _pair_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:
+    """Norms of the pairs (i, i + dim / 2) that a rotary embedding turns: it keeps them."""
+    pairs = flat.unflatten(-1, (-1, 2, dim // 2))
+    return pairs.norm(dim=-2).flatten(-2)
+
+
+def _spread(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    own = tensor.shape[1]
+    return tensor if own == heads else tensor.repeat_interleave(heads // own, dim=1)
+
+
+def _tied(rows: torch.Tensor) -> torch.Tensor:
+    """Share of rows (heads, n) that point the same way as another one and have its length."""
+    norms = rows.norm(dim=-1)
+    unit = rows / norms.clamp_min(1e-12)[:, None]
+    alike = unit @ unit.t() - 2.0 * torch.eye(len(rows), device=rows.device)
+    near = (norms[:, None] / norms[None, :].clamp_min(1e-12) - 1.0).abs() < 1e-3
+    return ((alike > _SAME) & near).any(dim=1).float().mean()

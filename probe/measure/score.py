@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
+from probe.capture import LayerCapture
+from probe.measure.numbers import log2_ratio, moments, significand_bits
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
 METRICS = (
@@ -80,3 +87,61 @@ METRICS = (
         contract=True,
     ),
 )
+
+
+def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
+    """Metrics of site ``score@l``."""
+    call = kept.call
+    if call is None:
+        return {}
+    scores, visible = call.scores, call.visible.expand_as(call.scores)
+    scale: torch.Tensor | float = call.scale
+    values: Values = {}
+    if call.hand_scores is not None:
+        scale, by_hand = _by_hand(sampled, call.hand_scores, scores, visible)
+        scores = scores * torch.where(torch.isnan(scale), torch.ones_like(scale), scale)
+        lost = significand_bits(call.score_dtype) - significand_bits(call.kernel_dtype)
+        values |= by_hand | {"precision_gap": float(min(0, lost))}
+    else:
+        values["precision_gap"] = 0.0
+    weight = (visible & sampled.valid[:, None, :, None].bool()).float()
+    centre, std, skew, kurtosis = moments(scores, weight)
+    values |= {
+        "mean": centre,
+        "std": std,
+        "skew": skew,
+        "kurtosis": kurtosis,
+        "max": scores.masked_fill(weight == 0, -math.inf).amax(),
+    }
+    if sampled.intent.scale and made is not None:
+        kv_heads = made.k.shape[-1] // call.k.shape[-1]
+        gain = _norm_ratio(flat_heads(call.q), made.q) * _norm_ratio(
+            flat_heads(call.k, kv_heads), made.k
+        )
+        values["scale_ratio"] = log2_ratio(
+            gain * scale, torch.full_like(gain, sampled.intent.scale)
+        )
+    return values
+
+
+def _norm_ratio(seen: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    return seen.float().norm() / made.norm().clamp_min(1e-12)
+
+
+def _by_hand(
+    sampled: Sampled, hand: torch.Tensor, raw: torch.Tensor, visible: torch.Tensor
+) -> tuple[torch.Tensor, Values]:
+    """Fit softmax's input against q k^T row by row: an additive mask or bias cancels in the mean."""
+    weight = (visible & sampled.valid[:, None, :, None].bool()).float()
+    count = weight.sum(dim=-1, keepdim=True).clamp_min(1.0)
+    shown = torch.where(weight > 0, hand, torch.zeros_like(hand))
+    h = (shown - (shown * weight).sum(-1, keepdim=True) / count) * weight
+    s = (raw - (raw * weight).sum(-1, keepdim=True) / count) * weight
+    slope = (h * s).sum() / (s * s).sum().clamp_min(1e-12)
+    error = (h - slope * s).norm() / h.norm().clamp_min(1e-12)
+    dropped = ((hand == 0) & (raw.abs() > 1e-6)).float()
+    nothing = torch.full_like(slope, float("nan"))
+    return torch.where(error < 1e-2, slope, nothing), {
+        "input_error": error,
+        "dropped": (dropped * weight).sum() / weight.sum().clamp_min(1.0),
+    }

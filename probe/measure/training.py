@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+
+import torch
+from torch import nn
+
+from probe.anatomy import LayerParts, ModelParts
+from probe.measure.sampled import Values
 from probe.schema import Metric
 
 METRICS = (
@@ -137,3 +144,101 @@ METRICS = (
     ),
     Metric("loss", ("validation",), "positive", "", "as given by p.validation", "falling"),
 )
+
+
+DECAY_HORIZON = 1000
+
+
+def coverage(parts: ModelParts, optimizers: list[torch.optim.Optimizer]) -> Values:
+    """Which parameters with a gradient no optimizer holds, and which stand in several groups."""
+    held: dict[int, int] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                held[id(parameter)] = held.get(id(parameter), 0) + 1
+    live = [p for p in parts.root.parameters() if p.requires_grad and p.grad is not None]
+    if not live or not held:
+        return {}
+    return {
+        "uncovered": sum(id(p) not in held for p in live) / len(live),
+        "duplicated": sum(held.get(id(p), 0) > 1 for p in live) / len(live),
+    }
+
+
+def rates(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
+    """Learning rate by id of the parameter. Rates kept as tensors on a GPU are left out."""
+    found: dict[int, float] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            rate = group.get("lr", 0.0)
+            if isinstance(rate, torch.Tensor):
+                if rate.is_cuda:
+                    continue
+                rate = float(rate)
+            for parameter in group["params"]:
+                found[id(parameter)] = float(rate)
+    return found
+
+
+def decays(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
+    """Weight decay by id of the parameter."""
+    return {
+        id(parameter): float(group.get("weight_decay", 0.0) or 0.0)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -> float:
+    """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1."""
+    weight = decay.get(id(norm.weight), float("nan"))
+    return min(1.0, weight * peak_rate * DECAY_HORIZON)
+
+
+def decay_gap(layer: LayerParts, parts: ModelParts, decay: dict[int, float]) -> float:
+    """Decay of a layer's feed-forward weights minus the median of the model's other matrices."""
+    own = {id(m.weight) for m in (layer.gate, layer.expand, layer.contract) if m is not None}
+    ffn = {
+        id(m.weight)
+        for other in parts.layers
+        for m in (other.gate, other.expand, other.contract)
+        if m is not None
+    }
+    mine = [decay[i] for i in own if i in decay]
+    rest = [
+        decay[id(p)]
+        for p in parts.root.parameters()
+        if p.dim() >= 2 and id(p) in decay and id(p) not in ffn
+    ]
+    if not mine or not rest:
+        return float("nan")
+    return max(mine) - statistics.median(rest)
+
+
+def gradients(by_site: dict[str, Values], layers: int) -> Values:
+    """Statistics over the components' gradient norms (each per root element)."""
+    norms = [v["grad_norm"] for v in by_site.values() if "grad_norm" in v]
+    stacked = torch.stack([n for n in norms if isinstance(n, torch.Tensor)]) if norms else None
+    if stacked is None:
+        return {}
+    values: Values = {
+        "grad_max": stacked.amax(),
+        "grad_min": stacked.amin(),
+        "grad_mean": stacked.mean(),
+        "grad_spread": stacked.std() / stacked.mean().clamp_min(1e-12),
+    }
+    first, last = (by_site.get(f"ffn@{at}", {}).get("grad_norm") for at in (0, layers - 1))
+    if isinstance(first, torch.Tensor) and isinstance(last, torch.Tensor) and layers > 1:
+        values["grad_decay"] = torch.log2(first / last)
+    return values
+
+
+def global_norm(parts: ModelParts, unscale: torch.Tensor | None) -> torch.Tensor | None:
+    """Norm of all gradients, as the optimizer sees them."""
+    grads = [p.grad.detach() for p in parts.root.parameters() if p.grad is not None]
+    dense = [g for g in grads if not g.is_sparse]
+    if not dense:
+        return None
+    total = torch.stack([n.float() for n in torch._foreach_norm(dense)]).norm()
+    return total if unscale is None else total / unscale

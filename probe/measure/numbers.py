@@ -1,0 +1,59 @@
+"""Small reductions that stay on the device and never wait for it. All return 0-d float32 tensors."""
+
+from __future__ import annotations
+
+import torch
+
+TINY = 1e-12
+
+
+def relative(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """‖a - b‖ over the larger of ‖a‖ and ‖b‖; 0 where both are zero. ``weight`` broadcasts."""
+    a, b = a.float(), b.float()
+    if weight is not None:
+        a, b = a * weight, b * weight
+    return (a - b).norm() / torch.maximum(a.norm(), b.norm()).clamp_min(TINY)
+
+
+def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean of ``values`` weighted by ``weight`` of the same shape; NaN where all weights are 0."""
+    return (values.float() * weight).sum() / weight.sum()
+
+
+def log2_ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """log2(a / b) of two positive numbers; NaN where either is zero."""
+    good = (a > TINY) & (b > TINY)
+    ratio = torch.where(good, a / b.clamp_min(TINY), torch.full_like(a, float("nan")))
+    return torch.log2(ratio)
+
+
+def strided(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """About ``count`` elements of a tensor, evenly spaced; a view where the layout allows it."""
+    flat = (
+        tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().t().reshape(-1)
+    )
+    # An odd stride does not keep hitting the same columns of a matrix.
+    stride = max(1, flat.numel() // count) | 1
+    return flat[::stride]
+
+
+def rms(tensor: torch.Tensor, count: int = 4096) -> torch.Tensor:
+    """Root mean square of about ``count`` strided elements."""
+    return strided(tensor, count).float().square().mean().sqrt()
+
+
+def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Weighted mean, standard deviation, skewness and excess kurtosis."""
+    total = weight.sum().clamp_min(1.0)
+    centre = (values * weight).sum() / total
+    off = (values - centre) * weight
+    variance = (off * off).sum() / total
+    std = variance.sqrt().clamp_min(TINY)
+    skew = (off**3).sum() / total / std**3
+    kurtosis = (off**4).sum() / total / std**4 - 3.0
+    return centre, variance.sqrt(), skew, kurtosis
+
+
+def significand_bits(dtype: torch.dtype) -> int:
+    """Bits of significand: 24 for float32, 11 for float16, 8 for bfloat16."""
+    return round(-torch.tensor(torch.finfo(dtype).eps).log2().item()) + 1

@@ -1,0 +1,69 @@
+"""Values known for every step without measuring: loss, learning rate, step time, what a user logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from probe.schema import Scalars
+
+Number = float | torch.Tensor
+
+
+@dataclass
+class Row:
+    """The values of one step. Tensors are 0-d copies; they are read in the publishing thread."""
+
+    step: int
+    time: float
+    values: dict[str, Number] = field(default_factory=dict)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    """One per micro-batch, as the model returned them."""
+    began: bool = False
+    """A forward of this step was seen: what is logged from now on belongs to it."""
+    shares: bool = False
+    """The losses are shares of the step's (divided by its number of tokens), to be summed."""
+
+    def loss(self) -> Number | None:
+        """What the user logged as loss, else the mean over the micro-batches."""
+        if "loss" in self.values:
+            return self.values["loss"]
+        if not self.losses:
+            return None
+        if len(self.losses) == 1:
+            return self.losses[0]
+        stacked = torch.stack([loss.float() for loss in self.losses])
+        return stacked.sum() if self.shares else stacked.mean()
+
+
+def number(value: Number) -> float:
+    """A float from a float or a 0-d tensor; may wait for the device, so only in the thread."""
+    return float(value)
+
+
+def pack(rows: list[Row], seq: int, rank: int) -> Scalars | None:
+    """One record for several rows; a name missing in a row is NaN. None for no rows."""
+    if not rows:
+        return None
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row.values))
+    names.pop("loss", None)
+    ordered = ("loss", *names)
+    values = np.full((len(rows), len(ordered)), np.nan, dtype="<f4")
+    for at, row in enumerate(rows):
+        loss = row.loss()
+        if loss is not None:
+            values[at, 0] = number(loss)
+        for name, value in row.values.items():
+            values[at, ordered.index(name)] = number(value)
+    return Scalars(
+        seq=seq,
+        rank=rank,
+        names=ordered,
+        steps=tuple(row.step for row in rows),
+        times=tuple(row.time for row in rows),
+        values=values.tobytes(),
+    )

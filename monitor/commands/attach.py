@@ -1,0 +1,87 @@
+"""Watch a live run on the screen.
+
+TARGET is a run's name or id as list shows it, the address given to probe.attach (ipc:///path,
+tcp://host:port), or ssh://[user@]host[:port][/run], which uses your own ssh: one login, no open
+port. Leaving the screen never stops the training; a training paused from here goes on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monitor.sources.source import Source
+
+HELP = "watch a live run (name, address or ssh://)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of ``attach``."""
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="default: the only run")
+    parser.add_argument(
+        "--remote-python",
+        metavar="PATH",
+        help="with ssh://: the Python there that has defaultpp-monitor (default: the run's own)",
+    )
+    configure_screen(parser)
+
+
+def configure_screen(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that opens the screen. Unset ones leave an earlier value alone."""
+    screen = parser.add_argument_group("screen")
+    unset = argparse.SUPPRESS
+    screen.add_argument(
+        "--ascii", action="store_true", default=unset, help="draw with plain ASCII characters"
+    )
+    screen.add_argument(
+        "--fps", type=_fps, default=unset, metavar="N", help="redraws per second, 1 to 30 (4)"
+    )
+    screen.add_argument(
+        "--theme", default=unset, metavar="NAME", help="dark, light or the name of a theme"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Open the target and show it."""
+    from monitor.targets import open_target
+
+    source = open_target(options.target, options.remote_python)
+    require_terminal(source)
+    return show(source, options)
+
+
+def show(source: Source, options: argparse.Namespace) -> int:
+    """Run the screen over a source until the person leaves; closes the source."""
+    try:
+        from monitor.app import MonitorApp
+
+        MonitorApp(
+            source,
+            ascii=getattr(options, "ascii", False),
+            fps=getattr(options, "fps", 4),
+            theme=getattr(options, "theme", None),
+        ).run()
+    finally:
+        source.close()
+    return 0
+
+
+def require_terminal(source: Source | None = None) -> None:
+    """Raises UsageError where there is no terminal to draw on, and closes the source then."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if source is not None:
+            source.close()
+        from monitor.usage import UsageError
+
+        raise UsageError(
+            "the screen needs a terminal; without one use defaultpp-monitor watch, diagnose or "
+            "demo --headless"
+        )
+
+
+def _fps(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not 1 <= value <= 30:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 to 30")
+    return value

@@ -1,0 +1,68 @@
+"""The diagnosis of a stream of records, without a screen: what ``diagnose`` and ``watch`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from diagnoser.diagnosis import Diagnosis
+from monitor.diagnosing import EngineFactory, EngineLike, load_engine
+from monitor.sources.source import SourceError
+from probe.schema import Frame, Header, Record
+
+
+class StreamDiagnosis:
+    """Feeds frames to the engine, in order. A new header starts a new engine."""
+
+    def __init__(self, factory: EngineFactory | None = None) -> None:
+        """``factory`` None: the product's engine, loaded with the first header (imports torch)."""
+        self._factory = factory
+        self._engine: EngineLike | None = None
+        self.header: Header | None = None
+        self.current: Diagnosis | None = None
+        """State after the last frame; before any, "insufficient" with 0 frames."""
+
+    def take(self, record: Record) -> Diagnosis | None:
+        """The diagnosis after this record if it was a frame, else None."""
+        if isinstance(record, Header):
+            if self._factory is None:
+                self._factory = load_engine()
+            self.header = record
+            self._engine = self._factory(record)
+            self.current = nothing_seen(record.run)
+        elif isinstance(record, Frame) and self._engine is not None:
+            self.current = self._engine.update(record)
+            return self.current
+        return None
+
+
+def nothing_seen(run: str) -> Diagnosis:
+    """The diagnosis before the first frame."""
+    return Diagnosis(
+        run=run, frames=0, last_step=0, verdict="insufficient", probability=float("nan")
+    )
+
+
+def diagnose_records(
+    records: Iterable[Record],
+    factory: EngineFactory | None = None,
+    progress: Callable[[Frame], None] | None = None,
+) -> Diagnosis | None:
+    """The engine's state at the end of the records; None where no header is among them."""
+    stream = StreamDiagnosis(factory)
+    for record in records:
+        stream.take(record)
+        if progress is not None and isinstance(record, Frame):
+            progress(record)
+    return stream.current
+
+
+def diagnose_trace(path: Path, factory: EngineFactory | None = None) -> Diagnosis:
+    """The diagnosis of a saved run. Raises TraceError or :class:`SourceError`."""
+    from probe.trace import TraceReader
+
+    with TraceReader(path) as reader:
+        diagnosis = diagnose_records(reader, factory)
+    if diagnosis is None:
+        raise SourceError(f"{path}: the run ended before its model was seen: nothing to diagnose")
+    return diagnosis

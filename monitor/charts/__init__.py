@@ -1,0 +1,1 @@
+"""Charts drawn by line: pure raster functions, and thin widgets around them."""

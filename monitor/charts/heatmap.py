@@ -1,0 +1,240 @@
+"""A layer x step heatmap as lines of text.
+
+Columns are buckets of samples, filled from left to right. When there are more buckets than
+columns, two, four, ... share a column: a column once drawn changes only when its own buckets do,
+so that a screen sent over a slow link needs only its newest part again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor import glyphs
+from monitor.charts.line import Line, Piece, from_cells
+from monitor.charts.line_chart import mark_glyph, mark_role
+from monitor.charts.scale import LOG_FLOOR, Scale, scale_for
+from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve, FloatArray
+from monitor.formatting import number
+from monitor.run_model import StepMark
+from probe.schema import Form
+
+LEVELS = 12
+EMPTY, NOT_A_NUMBER, PLUS, MINUS = -1, -2, -3, -4
+"""Codes below 0: no data in this column, NaN only, +inf and -inf seen."""
+
+IntArray = npt.NDArray[np.int64]
+_ASCII_RAMP = " .,:;-=+*%#@"
+
+
+@dataclass(frozen=True)
+class Heat:
+    """``levels``: (layers, columns), 0 .. LEVELS - 1 or a code below 0; ``marks`` by column."""
+
+    labels: tuple[str, ...]
+    levels: IntArray
+    marks: tuple[tuple[int, StepMark], ...]
+    scale: Scale | None
+    two_sided: bool
+    span: tuple[int, int]
+
+
+def heat(curves: Sequence[Curve], form: Form, columns: int, marks: Sequence[StepMark] = ()) -> Heat:
+    """Levels of a metric over layers and time. All curves share their buckets.
+
+    Of a column's values the one that matters is shown: the largest magnitude of a signed metric,
+    the one furthest from the metric's median where any real number may come, else the largest.
+    """
+    buckets = len(curves[0]) if curves else 0
+    share = 1
+    while buckets > share * columns:
+        share *= 2
+    two_sided = form == "signed"
+    scale = _scale(curves, form)
+    levels = np.full((len(curves), columns), EMPTY, np.int64)
+    for row, curve in enumerate(curves):
+        if not buckets:
+            break
+        starts = np.arange(0, buckets, share)
+        values = _telling(curve, form)
+        size = np.abs(values - _centre(curve, form))
+        for column, start in enumerate(starts):
+            part = slice(start, start + share)
+            levels[row, column] = _level(
+                values[part], size[part], int(np.bitwise_or.reduce(curve.marks[part])), scale
+            )
+    placed = []
+    if buckets:
+        for mark in marks:
+            bucket = int(np.searchsorted(curves[0].last, mark.step))
+            placed.append((min(bucket, buckets - 1) // share, mark))
+    span = (int(curves[0].first[0]), int(curves[0].last[-1])) if buckets else (0, 0)
+    labels = tuple(curve.label for curve in curves)
+    return Heat(labels, levels, tuple(placed), scale, two_sided, span)
+
+
+def _level(
+    values: FloatArray,
+    size: FloatArray,
+    marks: int,
+    scale: Scale | None,
+) -> int:
+    if marks & PLUS_INFINITY:
+        return PLUS
+    if marks & MINUS_INFINITY:
+        return MINUS
+    if scale is None or not np.isfinite(values).any():
+        return NOT_A_NUMBER if marks & NAN else EMPTY
+    value = values[np.nanargmax(size)]
+    return min(int(float(scale.position(value)) * LEVELS), LEVELS - 1)
+
+
+def _centre(curve: Curve, form: Form) -> float:
+    if form != "statistic" or not np.isfinite(curve.high).any():
+        return 0.0
+    return float(np.nanmedian(curve.high))
+
+
+def _telling(curve: Curve, form: Form) -> FloatArray:
+    """Of a bucket's lowest and highest value, the one worth showing."""
+    if form not in ("signed", "statistic"):
+        return curve.high
+    centre = _centre(curve, form)
+    low_further = np.abs(curve.low - centre) > np.abs(curve.high - centre)
+    return np.where(low_further, curve.low, curve.high)
+
+
+def _scale(curves: Sequence[Curve], form: Form) -> Scale | None:
+    found = scale_for(curves, log=form == "residual", ticks=3)
+    if found is None:
+        return None
+    if form == "residual":
+        # From rounding to "completely wrong", so that healthy noise stays dark.
+        return Scale(min(LOG_FLOOR * 10, found.low), max(1.0, found.high), True, ())
+    if form == "signed":
+        edge = max(abs(found.low), abs(found.high))
+        return Scale(-edge, edge, False, ())
+    if form == "share":
+        return Scale(min(0.0, found.low), found.high, False, ())
+    if form == "positive" and found.low >= 0 and found.high > 0:
+        wide = scale_for(curves, log=True)
+        if wide is not None and wide.high / wide.low > 1000:
+            return wide
+    return found
+
+
+def rows_for(layers: int, height: int) -> int:
+    """Lines the layers take in a height: up to three each, or half blocks where they are many."""
+    if layers <= height:
+        return layers * min(3, height // max(layers, 1))
+    return min(height, -(-layers // 2))
+
+
+def layer_of_row(row: int, layers: int, height: int) -> int:
+    """The first layer that line ``row`` shows."""
+    rows = rows_for(layers, height)
+    return row * layers // max(rows, 1)
+
+
+def draw_tile(
+    found: Heat, start: int, stop: int, height: int, ascii_only: bool
+) -> tuple[Line, ...]:
+    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks."""
+    levels = found.levels[:, start:stop]
+    layers, rows = len(levels), rows_for(len(levels), height - 1)
+    lines = []
+    for row in range(rows):
+        if layers <= height - 1:
+            layer = layer_of_row(row, layers, height - 1)
+            lines.append(_row(levels[layer], found.two_sided, ascii_only))
+        elif ascii_only:
+            first, last = row * layers // rows, (row + 1) * layers // rows
+            lines.append(_row(_worst(levels[first:last]), found.two_sided, ascii_only))
+        else:
+            edges = [half * layers // (2 * rows) for half in (2 * row, 2 * row + 1, 2 * row + 2)]
+            upper = _worst(levels[edges[0] : max(edges[1], edges[0] + 1)])
+            lower = _worst(levels[edges[1] : max(edges[2], edges[1] + 1)])
+            lines.append(_half_row(upper, lower, found.two_sided))
+    lines.append(_axis(found, start, stop))
+    return tuple(lines)
+
+
+def _worst(levels: IntArray) -> IntArray:
+    """One level per column: infinity first, then the largest, then NaN."""
+    infinite = levels <= PLUS
+    return np.where(infinite.any(axis=0), PLUS, levels.max(axis=0))
+
+
+def _colour(level: int, two_sided: bool) -> str:
+    if level >= 0:
+        return f"{'d' if two_sided else 'h'}{level}"
+    return "bad" if level in (PLUS, MINUS) else "hollow"
+
+
+def _row(levels: IntArray, two_sided: bool, ascii_only: bool) -> Line:
+    pieces: list[Piece] = []
+    for level in levels:
+        if level == EMPTY:
+            pieces.append((" ", "fg"))
+        elif level == NOT_A_NUMBER:
+            pieces.append((glyphs.BEAD, "faint"))
+        elif level < 0:
+            glyph = glyphs.PLUS_INFINITY_MARK if level == PLUS else glyphs.MINUS_INFINITY_MARK
+            pieces.append((glyph, "bad bold"))
+        elif ascii_only:
+            pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
+        else:
+            pieces.append((" ", f"fg on {_colour(int(level), two_sided)}"))
+    return _joined(pieces)
+
+
+def _half_row(upper: IntArray, lower: IntArray, two_sided: bool) -> Line:
+    pieces = []
+    for above, below in zip(upper, lower, strict=True):
+        if above == EMPTY and below == EMPTY:
+            pieces.append((" ", "fg"))
+        else:
+            role = f"{_colour(int(above), two_sided)} on {_colour(int(below), two_sided)}"
+            pieces.append(("▀", role))
+    return _joined(pieces)
+
+
+def _joined(pieces: list[Piece]) -> Line:
+    if not pieces:
+        return ()
+    roles = np.array([role for _, role in pieces], dtype=object)
+    return from_cells(np.array([text for text, _ in pieces]), roles)
+
+
+def _axis(found: Heat, start: int, stop: int) -> Line:
+    characters = np.full(stop - start, glyphs.HORIZONTAL)
+    roles = np.full(stop - start, "faint", dtype=object)
+    for column, mark in found.marks:
+        if start <= column < stop:
+            characters[column - start] = mark_glyph(mark.kind)
+            roles[column - start] = mark_role(mark)
+    return from_cells(characters, roles)
+
+
+def legend(found: Heat, unit: str, ascii_only: bool) -> Line:
+    """The colour ramp with its ends in numbers, and what the other signs mean."""
+    if found.scale is None:
+        return (("no value yet", "muted"),)
+    pieces: list[Piece] = [(f"{number(found.scale.low)} ", "muted")]
+    for level in range(LEVELS):
+        if ascii_only:
+            pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
+        else:
+            pieces.append((" ", f"fg on {_colour(level, found.two_sided)}"))
+    pieces.append((f" {number(found.scale.high)}{' log' if found.scale.log else ''}", "muted"))
+    if unit:
+        pieces.append((f" {unit}", "muted"))
+    pieces.append((f"   steps {found.span[0]}–{found.span[1]}", "muted"))
+    if (found.levels == NOT_A_NUMBER).any():
+        pieces.append((f"   {glyphs.BEAD} not measured or NaN", "muted"))
+    if (found.levels <= PLUS).any():
+        pieces.append((f"   {glyphs.PLUS_INFINITY_MARK} infinite", "bad"))
+    return tuple(pieces)

@@ -1,0 +1,209 @@
+"""A line chart as lines of text: title, plot, axis with marks, step labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor import glyphs
+from monitor.charts import raster
+from monitor.charts.line import Line, Piece, fitted, from_cells, spread
+from monitor.charts.scale import Scale, scale_for
+from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
+from monitor.formatting import clipped, number
+from monitor.run_model import StepMark
+
+LABEL_WIDTH = 7
+END_WIDTH = 4
+SERIES_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class ChartData:
+    """All a chart shows. ``span`` is the steps from left to right edge."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    span: tuple[int, int]
+    unit: str = ""
+    log: bool = False
+    marks: tuple[StepMark, ...] = ()
+    absent: str = ""
+    """Why there is nothing to see, in the probe's words."""
+    contract: bool = False
+    selected: bool = False
+    flagged: bool = False
+    """Speaks for the diagnosis."""
+
+
+def series_role(index: int, total: int) -> str:
+    """Colour of a curve: the first layer's to the last layer's, spread over the ramp."""
+    if total <= 1:
+        return "accent"
+    return f"s{round(index * (SERIES_COLOURS - 1) / (total - 1))}"
+
+
+def draw(data: ChartData, width: int, height: int, ascii_only: bool = False) -> tuple[Line, ...]:
+    """The chart in exactly ``height`` lines of ``width`` cells."""
+    if width < LABEL_WIDTH + END_WIDTH + 4 or height < 3:
+        return tuple(fitted([(data.title, "fg")], width) for _ in range(min(height, 1)))
+    labels = height >= 6
+    plot_height = height - (3 if labels else 2)
+    layered = len(data.curves) > 1
+    plot_width = width - LABEL_WIDTH - 1 - (END_WIDTH if layered else 1)
+    scale = scale_for(data.curves, data.log, ticks=3 if plot_height < 7 else 4)
+    lines = [_title(data, width)]
+    if scale is None:
+        lines += _nothing(data, width, plot_height)
+    else:
+        lines += _plot(data, scale, plot_width, plot_height, ascii_only, width)
+    lines.append(_axis(data, plot_width, width))
+    if labels:
+        lines.append(_step_labels(data, plot_width, width))
+    return tuple(lines)
+
+
+def _title(data: ChartData, width: int) -> Line:
+    name_role = "accent bold" if data.selected else "fg bold"
+    lead = glyphs.SELECTED if data.selected else " "
+    right: list[Piece] = []
+    if len(data.curves) == 1 and len(data.curves[0]):
+        value = float(data.curves[0].latest[-1])
+        right.append((number(value), "fg" if np.isfinite(value) else "bad bold"))
+    if data.log:
+        right.append((" log", "muted"))
+    if data.unit:
+        right.append((f" {data.unit}", "muted"))
+    flag = f" {glyphs.FLAG_MARK}" if data.flagged else ""
+    room = width - sum(len(text) for text, _ in right) - 2 - len(flag)
+    left = [(lead, "accent"), (clipped(data.title, room), name_role), (flag, "warn")]
+    return spread(left, right, width)
+
+
+def _nothing(data: ChartData, width: int, height: int) -> list[Line]:
+    bad = any(curve.marks.any() for curve in data.curves if not curve.sparse or curve.measured)
+    text = data.absent or ("no finite value" if bad and data.curves else "no value yet")
+    middle = height // 2
+    indent = " " * (LABEL_WIDTH + 1)
+    return [
+        fitted([(indent, "fg"), (clipped(text, width - len(indent)), "muted")], width)
+        if row == middle
+        else fitted([], width)
+        for row in range(height)
+    ]
+
+
+def _plot(
+    data: ChartData, scale: Scale, width: int, height: int, ascii_only: bool, total: int
+) -> list[Line]:
+    dots = raster.ASCII if ascii_only else raster.BRAILLE
+    layers = [
+        raster.curve_dots(curve, data.span, scale, width * dots[0], height * dots[1])
+        for curve in data.curves
+    ]
+    characters, owner = raster.cells(layers, width, height, dots)
+    roles = _roles(len(data.curves), owner)
+    for mark in data.marks:
+        column = int(raster.dot_columns([mark.step], data.span, width)[0])
+        empty = owner[:, column] < 0
+        characters[empty, column] = glyphs.STEP_MARK
+        roles[empty, column] = mark_role(mark)
+    ticks = _tick_rows(scale, height)
+    ends = _end_labels(data.curves, scale, height) if len(data.curves) > 1 else {}
+    lines = []
+    for row in range(height):
+        label = ticks.get(row, "")
+        rim = "┤" if label else glyphs.VERTICAL
+        pieces: list[Piece] = [(label.rjust(LABEL_WIDTH), "muted"), (rim, "faint")]
+        pieces += from_cells(characters[row], roles[row])
+        pieces.append(ends.get(row, ("", "fg")))
+        lines.append(fitted(pieces, total))
+    return lines
+
+
+def _roles(curves: int, owner: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+    names = np.array([*(series_role(i, curves) for i in range(curves)), "fg"], dtype=object)
+    return names[owner]
+
+
+def mark_role(mark: StepMark) -> str:
+    """Colour of a vertical mark: faults and flags stand out, other events stay quiet."""
+    return {"fault": "bad", "flagged": "warn"}.get(mark.kind, "faint")
+
+
+def mark_glyph(kind: str) -> str:
+    """The sign of an event's kind, the same on the axis of a chart and in the event log."""
+    return {"fault": glyphs.FAULT_MARK, "flagged": glyphs.FLAG_MARK}.get(kind, glyphs.EVENT_MARK)
+
+
+def _tick_rows(scale: Scale, height: int) -> dict[int, str]:
+    rows: dict[int, str] = {}
+    for tick in scale.ticks:
+        row = round((1 - float(scale.position(tick))) * (height - 1))
+        if row not in rows and row - 1 not in rows and row + 1 not in rows:
+            rows[row] = _tick_label(tick)
+    return rows
+
+
+def _tick_label(tick: float) -> str:
+    text = number(tick)
+    return (
+        text.rstrip("0").rstrip(".")
+        if "." in text and text[-1].isdigit() and "e" not in text
+        else text
+    )
+
+
+def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[int, Piece]:
+    """Layer numbers at the right edge, at the height where their curves end."""
+    found: dict[int, list[int]] = {}
+    for index, curve in enumerate(curves):
+        finite = np.flatnonzero(np.isfinite(curve.high))
+        if len(finite):
+            level = float(scale.position(float(curve.high[finite[-1]])))
+            found.setdefault(round((1 - level) * (height - 1)), []).append(index)
+    labels = {}
+    for row, indices in found.items():
+        names = [curves[i].label for i in indices]
+        if len(names) == 1:
+            text = names[0]
+        elif indices[-1] - indices[0] == len(indices) - 1:
+            text = f"{names[0]}–{names[-1]}"
+        else:
+            text = f"{names[0]},{names[-1]}" if len(names) == 2 else f"{names[0]}+"
+        text = text if len(text) < END_WIDTH else f"{names[0]}+"
+        labels[row] = (f" {text}"[:END_WIDTH], series_role(indices[-1], len(curves)))
+    return labels
+
+
+def _axis(data: ChartData, width: int, total: int) -> Line:
+    """The horizontal axis: marks of events, and of values that are not finite."""
+    characters = np.full(width, glyphs.HORIZONTAL)
+    roles = np.full(width, "faint", dtype=object)
+    quiet = [curve for curve in data.curves if curve.sparse]
+    for curve in (*quiet, *(curve for curve in data.curves if not curve.sparse)):
+        columns = raster.dot_columns((curve.first + curve.last) / 2, data.span, width)
+        for bit, glyph in (
+            (NAN, glyphs.NAN_MARK),
+            (PLUS_INFINITY, glyphs.PLUS_INFINITY_MARK),
+            (MINUS_INFINITY, glyphs.MINUS_INFINITY_MARK),
+        ):
+            if bit == NAN and curve.sparse:
+                continue  # measured on rare samples only: absence is no news
+            at = columns[(curve.marks & bit) > 0]
+            characters[at] = glyph
+            roles[at] = "bad"
+    for mark in data.marks:
+        column = int(raster.dot_columns([mark.step], data.span, width)[0])
+        characters[column], roles[column] = mark_glyph(mark.kind), mark_role(mark)
+    left: list[Piece] = [(" " * LABEL_WIDTH, "fg"), ("└", "faint")]
+    return fitted([*left, *from_cells(characters, roles)], total)
+
+
+def _step_labels(data: ChartData, width: int, total: int) -> Line:
+    first, last = (str(step) for step in data.span)
+    gap = max(1, width - len(first) - len(last))
+    text = " " * (LABEL_WIDTH + 1) + first + " " * gap + last
+    return fitted([(text, "muted")], total)

@@ -1,0 +1,76 @@
+"""Vertical scales: which values a chart spans, where its ticks are, linear or logarithmic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.envelope import Curve, FloatArray
+
+LOG_FLOOR = 1e-9
+"""Smallest value a logarithmic axis goes down to; zero and below are drawn at the floor."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From ``low`` (bottom) to ``high`` (top), in the chart's own units."""
+
+    low: float
+    high: float
+    log: bool
+    ticks: tuple[float, ...]
+
+    def position(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Values to [0, 1] from bottom to top, clipped; NaN stays NaN."""
+        values = np.asarray(values, np.float64)
+        if not self.log:
+            return np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
+        low, high = math.log(self.low), math.log(self.high)
+        return np.clip((np.log(np.maximum(values, self.low)) - low) / (high - low), 0.0, 1.0)
+
+
+def scale_for(curves: Sequence[Curve], log: bool, ticks: int = 4) -> Scale | None:
+    """A scale that holds every finite value of the curves; None where there is none."""
+    low = np.concatenate([curve.low for curve in curves]) if curves else np.empty(0)
+    high = np.concatenate([curve.high for curve in curves]) if curves else np.empty(0)
+    finite = np.isfinite(low)
+    if not finite.any():
+        return None
+    if log:
+        return _log_scale(low[finite], high[finite])
+    return _linear_scale(float(low[finite].min()), float(high[finite].max()), ticks)
+
+
+def _linear_scale(low: float, high: float, ticks: int) -> Scale:
+    # Float32 resolution: what differs by less is a constant, drawn in the middle.
+    if high - low <= 1e-6 * max(abs(low), abs(high), 1e-30):
+        pad = abs(low) * 0.1
+        low, high = (low - pad, high + pad) if pad else (0.0, 1.0)
+    unit = _nice((high - low) / max(ticks - 1, 1))
+    first, last = math.floor(low / unit + 1e-6), math.ceil(high / unit - 1e-6)
+    values = tuple(float(f"{n * unit:.12g}") for n in range(first, last + 1))
+    return Scale(values[0], values[-1], False, values)
+
+
+def _nice(size: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least ``size``."""
+    power = 10.0 ** math.floor(math.log10(size))
+    return next(power * m for m in (1.0, 2.0, 5.0, 10.0) if power * m >= size * (1 - 1e-9))
+
+
+def _log_scale(low: FloatArray, high: FloatArray) -> Scale:
+    positive = high[high > 0]
+    if not len(positive):
+        return Scale(LOG_FLOOR, 1.0, True, (LOG_FLOOR, 1.0))
+    top = max(float(positive.max()), LOG_FLOOR * 10)
+    bottom = max(float(np.concatenate([low[low > 0], positive]).min()), LOG_FLOOR)
+    first, last = math.floor(math.log10(bottom)), math.ceil(math.log10(top) - 1e-9)
+    if last <= first:
+        last = first + 1
+    every = max(1, math.ceil((last - first) / 4))
+    ticks = tuple(10.0**n for n in range(first, last + 1, every))
+    return Scale(10.0**first, 10.0**last, True, ticks)

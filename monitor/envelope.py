@@ -1,0 +1,184 @@
+"""A bounded history of many values that never loses a spike.
+
+An :class:`Envelope` holds buckets of samples. Each bucket keeps the smallest, the largest and the
+latest value of every column, and marks what was not finite. When all buckets are full, neighbours
+are merged in pairs and later buckets hold twice as many samples: memory stays bounded, the whole
+run stays visible, extremes and NaN survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+NAN, PLUS_INFINITY, MINUS_INFINITY = 1, 2, 4
+"""Bits of a bucket's mark: the bucket holds at least one such value."""
+
+_FIRST_ALLOCATION = 64
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One column of an envelope, each field of shape (buckets,). ``first`` and ``last`` are steps.
+
+    ``low`` and ``high`` are over finite values only, NaN where a bucket has none; ``latest`` is
+    the last value as it came, finite or not.
+    """
+
+    label: str
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+    low: FloatArray
+    high: FloatArray
+    latest: FloatArray
+    marks: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def sparse(self) -> bool:
+        """Most buckets hold no finite value: the metric is measured on rare samples only."""
+        return len(self) > 0 and int(np.isfinite(self.high).sum()) * 2 < len(self)
+
+    @property
+    def measured(self) -> bool:
+        """At least one value is finite or infinite."""
+        infinite = PLUS_INFINITY | MINUS_INFINITY
+        return bool(np.isfinite(self.high).any() or (self.marks & infinite).any())
+
+
+class Envelope:
+    """History of ``columns`` values per sample in at most ``capacity`` (even) buckets."""
+
+    def __init__(self, columns: int, capacity: int = 512) -> None:
+        if capacity < 2 or capacity % 2:
+            raise ValueError("capacity must be an even number of at least 2")
+        self.capacity = capacity
+        self.columns = columns
+        self.count = 0
+        self.stride = 1
+        """Samples a full bucket holds."""
+        self._filled = 0
+        self._allocate(min(_FIRST_ALLOCATION, capacity))
+
+    def _allocate(self, rows: int) -> None:
+        self._first = np.zeros(rows, np.int64)
+        self._last = np.zeros(rows, np.int64)
+        self._low = np.full((rows, self.columns), np.nan, np.float32)
+        self._high = np.full((rows, self.columns), np.nan, np.float32)
+        self._latest = np.full((rows, self.columns), np.nan, np.float32)
+        self._marks = np.zeros((rows, self.columns), np.uint8)
+
+    @property
+    def _arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        return (self._first, self._last, self._low, self._high, self._latest, self._marks)
+
+    def extend(self, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
+        """Add samples; ``values`` has shape (samples, columns)."""
+        at = 0
+        while at < len(steps):
+            if self.count == 0 or self._filled >= self.stride:
+                self._open_bucket()
+            piece = slice(at, at + self.stride - self._filled)
+            self._add(steps[piece], values[piece])
+            self._filled += len(steps[piece])
+            at = piece.stop
+
+    def merge_into_last(self, values: FloatArray) -> None:
+        """Add one more sample, shape (columns,), of the newest step (another rank's) to it."""
+        self._add(self._last[self.count - 1 : self.count], values[None, :])
+
+    @property
+    def last_step(self) -> int | None:
+        return int(self._last[self.count - 1]) if self.count else None
+
+    def _open_bucket(self) -> None:
+        if self.count == self.capacity:
+            self._halve()
+        if self.count == len(self._first):
+            held = self._arrays
+            self._allocate(min(self.capacity, 2 * self.count))
+            for new, old in zip(self._arrays, held, strict=True):
+                new[: self.count] = old
+        row = self.count
+        self._low[row] = self._high[row] = self._latest[row] = np.nan
+        self._marks[row] = 0
+        self._first[row] = -1
+        self.count += 1
+        self._filled = 0
+
+    def _halve(self) -> None:
+        """Merge neighbouring buckets; all are full when this is called."""
+        half = self.count // 2
+        even, odd = slice(0, self.count, 2), slice(1, self.count, 2)
+        self._first[:half] = self._first[even]
+        self._last[:half] = self._last[odd]
+        self._low[:half] = np.fmin(self._low[even], self._low[odd])
+        self._high[:half] = np.fmax(self._high[even], self._high[odd])
+        self._latest[:half] = self._latest[odd]
+        self._marks[:half] = self._marks[even] | self._marks[odd]
+        self.count = half
+        self.stride *= 2
+        self._filled = self.stride
+
+    def _add(self, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
+        row = self.count - 1
+        finite = np.isfinite(values)
+        if finite.all():
+            low, high = values.min(axis=0), values.max(axis=0)
+        else:
+            kept = np.where(finite, values, np.nan)
+            low, high = np.fmin.reduce(kept, axis=0), np.fmax.reduce(kept, axis=0)
+            marks = NAN * np.isnan(values).any(axis=0)
+            marks = marks | (PLUS_INFINITY * (values == np.inf).any(axis=0))
+            marks = marks | (MINUS_INFINITY * (values == -np.inf).any(axis=0))
+            self._marks[row] |= marks.astype(np.uint8)
+        self._low[row] = np.fmin(self._low[row], low)
+        self._high[row] = np.fmax(self._high[row], high)
+        self._latest[row] = values[-1]
+        if self._first[row] < 0:
+            self._first[row] = steps[0]
+        self._last[row] = steps[-1]
+
+    def curve(self, column: int, label: str = "", upto: int | None = None) -> Curve:
+        """Copies of one column's buckets, those that begin after step ``upto`` left out."""
+        count = self._visible(upto)
+        return Curve(
+            label,
+            self._first[:count].copy(),
+            self._last[:count].copy(),
+            self._low[:count, column].copy(),
+            self._high[:count, column].copy(),
+            self._latest[:count, column].copy(),
+            self._marks[:count, column].copy(),
+        )
+
+    def _visible(self, upto: int | None) -> int:
+        if upto is None:
+            return self.count
+        return int(np.searchsorted(self._first[: self.count], upto, side="right"))
+
+    def latest(self, column: int) -> float:
+        """The newest value of a column, NaN before the first."""
+        return float(self._latest[self.count - 1, column]) if self.count else float("nan")
+
+    def rearranged(self, sources: list[int | None]) -> Envelope:
+        """A new envelope whose column i is this one's column ``sources[i]``; None: no history."""
+        new = Envelope(len(sources), self.capacity)
+        new._allocate(len(self._first))
+        new.count, new.stride, new._filled = self.count, self.stride, self._filled
+        new._first[:], new._last[:] = self._first, self._last
+        for column, source in enumerate(sources):
+            if source is None:
+                new._marks[: self.count, column] = NAN
+                continue
+            new._low[:, column] = self._low[:, source]
+            new._high[:, column] = self._high[:, source]
+            new._latest[:, column] = self._latest[:, source]
+            new._marks[:, column] = self._marks[:, source]
+        return new

@@ -1,0 +1,136 @@
+"""Colours: two themes of our own, and the palette that any Textual theme gives the charts."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from rich.style import Style
+from textual.color import Color, ColorParseError
+from textual.theme import Theme
+
+DARK = Theme(
+    name="monitor-dark",
+    primary="#7cb7ff",
+    secondary="#9aa7ff",
+    accent="#7cb7ff",
+    foreground="#d6dbe5",
+    background="#10141b",
+    surface="#161c26",
+    panel="#1c2430",
+    success="#7fc99a",
+    warning="#e8b45e",
+    error="#f4737c",
+    dark=True,
+)
+LIGHT = Theme(
+    name="monitor-light",
+    primary="#0b5cad",
+    secondary="#4a4fb5",
+    accent="#0b5cad",
+    foreground="#22272e",
+    background="#fbfbf9",
+    surface="#f2f2ee",
+    panel="#e8e8e2",
+    success="#1b7a48",
+    warning="#946200",
+    error="#c3242f",
+    dark=False,
+)
+THEMES = (DARK, LIGHT)
+
+_SERIES_DARK = (
+    "#6ca8ff",
+    "#57c7e3",
+    "#5fd3a6",
+    "#a5d66f",
+    "#e3cf63",
+    "#f0a95f",
+    "#f0838c",
+    "#dd8fd8",
+)
+_SERIES_LIGHT = (
+    "#1f5fd0", "#0b7f9c", "#0d8560", "#4d7d0a", "#8c7400", "#b85c00", "#c22f4a", "#96309a",
+)  # fmt: skip
+_HEAT_DARK = (
+    "#1b2433",
+    "#1f3a5f",
+    "#22587f",
+    "#217d8f",
+    "#2fa386",
+    "#7cc45c",
+    "#d9d24a",
+    "#fff3a8",
+)
+_HEAT_LIGHT = (
+    "#eceff1",
+    "#d3e4ee",
+    "#a9cfe0",
+    "#74b4c9",
+    "#44919f",
+    "#2c6d86",
+    "#254a70",
+    "#1b1f4d",
+)
+_TWO_DARK = ("#8ec5ff", "#3f7fc4", "#24405f", "#1b2433", "#5f3a2a", "#c4753f", "#ffc98e")
+_TWO_LIGHT = ("#1d4f91", "#6a9fd0", "#c9dcec", "#eceff1", "#f0d9c4", "#d68a4c", "#8f3f0a")
+_LEVELS = 12
+_SERIES = 8
+
+
+class Palette:
+    """Colour names of the charts' roles, and the styles made of them."""
+
+    def __init__(self, colours: dict[str, str]) -> None:
+        self.colours = colours
+        self._styles: dict[str, Style] = {}
+
+    def style(self, role: str) -> Style:
+        """The style of a role such as ``bad bold`` or ``h3 on h7``."""
+        style = self._styles.get(role)
+        if style is None:
+            words = [self.colours.get(word, word) for word in role.split()]
+            style = self._styles[role] = Style.parse(" ".join(words))
+        return style
+
+
+@lru_cache(maxsize=32)
+def _palette(foreground: str, background: str, accents: tuple[str, ...], dark: bool) -> Palette:
+    front, back = Color.parse(foreground), Color.parse(background)
+    colours = {
+        "fg": front.hex,
+        "muted": front.blend(back, 0.42).hex,
+        "faint": front.blend(back, 0.74).hex,
+        "hollow": front.blend(back, 0.9).hex,
+        "ground": back.hex,
+    }
+    colours |= dict(zip(("accent", "ok", "warn", "bad"), accents, strict=True))
+    ramps = (
+        ("s", _SERIES_DARK if dark else _SERIES_LIGHT, _SERIES),
+        ("h", _HEAT_DARK if dark else _HEAT_LIGHT, _LEVELS),
+        ("d", _TWO_DARK if dark else _TWO_LIGHT, _LEVELS),
+    )
+    for letter, stops, count in ramps:
+        for level in range(count):
+            colours[f"{letter}{level}"] = _between(stops, level / (count - 1))
+    return Palette(colours)
+
+
+def _between(stops: tuple[str, ...], share: float) -> str:
+    at = share * (len(stops) - 1)
+    index = min(int(at), len(stops) - 2)
+    return Color.parse(stops[index]).blend(Color.parse(stops[index + 1]), at - index).hex
+
+
+def palette_for(theme: Theme) -> Palette:
+    """The palette of a theme. Themes of terminal colours, which cannot be mixed, give ours."""
+    own = DARK if theme.dark else LIGHT
+    names = ("accent", "success", "warning", "error")
+    values = [getattr(theme, name) or getattr(own, name) for name in names]
+    front, back = theme.foreground or own.foreground, theme.background or own.background
+    try:
+        mixed = [Color.parse(value) for value in (front, back, *values)]
+    except ColorParseError:
+        mixed = []
+    if not mixed or any(colour.ansi is not None for colour in mixed):
+        return palette_for(own)
+    return _palette(mixed[0].hex, mixed[1].hex, tuple(c.hex for c in mixed[2:]), theme.dark)

@@ -1,0 +1,45 @@
+"""What the keys do to a replay."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from monitor.sources.source import Position, Replayable, Source
+
+MIN_SPEED, MAX_SPEED = 1 / 16, 1024.0
+
+
+class Replaying:
+    """A thin hand on a source that has a position."""
+
+    def __init__(self, source: Replayable) -> None:
+        self._source = source
+
+    @classmethod
+    def of(cls, source: Source) -> Replaying | None:
+        """None where the source is a live run."""
+        return cls(cast(Replayable, source)) if hasattr(source, "position") else None
+
+    @property
+    def position(self) -> Position:
+        return self._source.position()
+
+    def toggle(self) -> None:
+        """Play, or pause; at the end, play again from the beginning."""
+        position = self.position
+        if not position.playing and position.record >= position.records:
+            self._source.jump(0)
+        self._source.play(not position.playing)
+
+    def change_speed(self, factor: float) -> None:
+        """Multiply the speed, within 1/16 and 1024."""
+        self._source.set_speed(min(max(self.position.speed * factor, MIN_SPEED), MAX_SPEED))
+
+    def step(self, frames: int) -> None:
+        """Pause, and move by frames."""
+        self._source.play(False)
+        self._source.step(frames)
+
+    def jump(self, step: int) -> None:
+        """Go to the first frame at or after a step."""
+        self._source.jump(step)

@@ -1,0 +1,218 @@
+"""What the monitor knows about a run: histories, events, state. Pure: numpy, no thread, no screen.
+
+A source's batches go in through :meth:`RunModel.take`; the widgets read. Memory is bounded
+whatever the run's length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.envelope import Curve, Envelope
+from monitor.metric_groups import Member, MetricGroup, groups_of
+from monitor.sources.source import Batch, Link
+from probe.schema import End, Event, Frame, Header, Record, Scalars
+
+FRAME_MEMORY = 48 * 1024 * 1024
+"""Bytes the histories of all frame columns may take."""
+_BYTES_PER_VALUE = 13
+SCALAR_BUCKETS = 2048
+MAX_EVENTS = 2000
+MAX_SCALARS = 256
+_RATE_WINDOW = 64
+
+
+@dataclass(frozen=True)
+class StepMark:
+    """A vertical mark on every chart. ``kind`` is an event's kind, or ``flagged``."""
+
+    step: int
+    kind: str
+
+
+class RunModel:
+    """The run as read so far. ``version`` changes whenever anything a screen shows did."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.link: Link = "connecting"
+        self.state = ""
+        self.text = ""
+        self.overhead = float("nan")
+        self.ignored = 0
+        self.header: Header | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.step: int | None = None
+        self.first_step: int | None = None
+        self.frames = 0
+        self.end: End | None = None
+        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._history = Envelope(0, 2)
+        self._measured = np.zeros(0, bool)
+        self._scalars: dict[str, Envelope] = {}
+        self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
+        self._groups: dict[str, MetricGroup] | None = None
+
+    def take(self, batch: Batch) -> None:
+        """Take in what one read brought."""
+        status = (batch.link, batch.state, batch.text, batch.overhead, batch.ignored)
+        known = (self.link, self.state, self.text, self.overhead, self.ignored)
+        if batch.records or repr(status) != repr(known):
+            self.version += 1
+        self.link, self.ignored = batch.link, batch.ignored
+        self.state = batch.state or self.state
+        if batch.text or batch.link in ("live", "replay", "connecting"):
+            self.text = batch.text
+        if not math.isnan(batch.overhead):
+            self.overhead = batch.overhead
+        for record in batch.records:
+            self._take_record(record)
+
+    def note(self, text: str, kind: str = "monitor", step: int | None = None) -> None:
+        """Put a sentence of the monitor's own into the event log, at ``step`` or the newest."""
+        self.version += 1
+        step = self.step if step is None else step
+        self.events.append(
+            Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)
+        )
+
+    def _take_record(self, record: Record) -> None:
+        if isinstance(record, Frame):
+            self._take_frame(record)
+        elif isinstance(record, Scalars):
+            self._take_scalars(record)
+        elif isinstance(record, Event):
+            self.events.append(record)
+            self._see(record.step)
+        elif isinstance(record, Header):
+            self._take_header(record)
+        elif isinstance(record, End):
+            self.end = record
+
+    def _take_header(self, header: Header) -> None:
+        held = self.header
+        columns = len(header.columns)
+        self.header = header
+        self._groups = None
+        if held is not None and held.run == header.run and header.revision > held.revision:
+            places = {column: index for index, column in enumerate(held.columns)}
+            sources = [places.get(column) for column in header.columns]
+            self._history = self._history.rearranged(sources)
+            self._measured = np.array([s is not None and self._measured[s] for s in sources], bool)
+            return
+        self._clear()
+        buckets = FRAME_MEMORY // (_BYTES_PER_VALUE * max(columns, 1))
+        self._history = Envelope(columns, min(1024, max(64, buckets // 2 * 2)))
+        self._measured = np.zeros(columns, bool)
+
+    def _take_frame(self, frame: Frame) -> None:
+        values = frame.array
+        if self.header is None or len(values) != len(self.header.columns):
+            self.ignored += 1
+            return
+        if self._history.last_step == frame.step:
+            self._history.merge_into_last(values)
+        else:
+            self._history.extend(np.array([frame.step]), values[None, :])
+            self.frames += 1
+        self._measured |= ~np.isnan(values)
+        self._see(frame.step)
+        self._time(frame.step, frame.time)
+
+    def _take_scalars(self, scalars: Scalars) -> None:
+        if not scalars.steps:
+            return
+        steps = np.array(scalars.steps, np.int64)
+        for index, name in enumerate(scalars.names):
+            history = self._scalars.get(name)
+            if history is None:
+                if len(self._scalars) >= MAX_SCALARS:
+                    continue
+                history = self._scalars[name] = Envelope(1, SCALAR_BUCKETS)
+                self._groups = None
+            history.extend(steps, scalars.array[:, index : index + 1])
+        self._see(scalars.steps[0])
+        self._see(scalars.steps[-1])
+        self._time(scalars.steps[0], scalars.times[0])
+        self._time(scalars.steps[-1], scalars.times[-1])
+
+    def _see(self, step: int) -> None:
+        self.step = step if self.step is None else max(self.step, step)
+        self.first_step = step if self.first_step is None else min(self.first_step, step)
+
+    def _time(self, step: int, time: float) -> None:
+        if not self._pace or step > self._pace[-1][0]:
+            self._pace.append((step, time))
+
+    @property
+    def steps_per_second(self) -> float:
+        """Over the latest records, by the run's own clock; NaN before two of them."""
+        if len(self._pace) < 2:
+            return float("nan")
+        (step, time), (last_step, last_time) = self._pace[0], self._pace[-1]
+        return (last_step - step) / (last_time - time) if last_time > time else float("nan")
+
+    @property
+    def groups(self) -> dict[str, MetricGroup]:
+        """All charts of the run by key."""
+        if self._groups is None:
+            self._groups = groups_of(self.header, tuple(self._scalars))
+        return self._groups
+
+    def curve(self, member: Member, upto: int | None = None) -> Curve:
+        """History of one member of a group."""
+        if member.scalar:
+            return self._scalars[member.scalar].curve(0, member.label, upto)
+        return self._history.curve(member.column, member.label, upto)
+
+    def curves(self, key: str, upto: int | None = None) -> tuple[Curve, ...]:
+        """All curves of a chart; empty where the run has no such chart."""
+        group = self.groups.get(key)
+        return tuple(self.curve(m, upto) for m in group.members) if group else ()
+
+    def latest(self, key: str) -> float:
+        """Newest value of a chart with one curve; NaN where there is none."""
+        group = self.groups.get(key)
+        if group is None:
+            return float("nan")
+        member = group.members[0]
+        if member.scalar:
+            return self._scalars[member.scalar].latest(0)
+        return self._history.latest(member.column)
+
+    def measured(self, key: str) -> bool:
+        """Some value of this chart was ever a number (infinity counts)."""
+        group = self.groups.get(key)
+        return group is not None and any(
+            m.scalar or self._measured[m.column] for m in group.members
+        )
+
+    def absence(self, key: str) -> str:
+        """Why a chart has no values, in the probe's words; empty where it gave no reason."""
+        if self.header is None:
+            return ""
+        node, _, metric = key.rpartition("/")
+        for name in (key, metric, *self._column_keys(key), node):
+            if name in self.header.absent:
+                return self.header.absent[name]
+        return ""
+
+    def _column_keys(self, key: str) -> list[str]:
+        group = self.groups.get(key)
+        if group is None or self.header is None:
+            return []
+        return [self.header.columns[m.column].key for m in group.members if m.column >= 0]
+
+    def marks(self, upto: int | None = None) -> tuple[StepMark, ...]:
+        """Vertical marks for the run's own events."""
+        return tuple(
+            StepMark(event.step, event.kind)
+            for event in self.events
+            if event.seq >= 0 and event.kind != "attached" and (upto is None or event.step <= upto)
+        )

@@ -1,0 +1,59 @@
+"""From the run's state to what header, footer and status line say. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from monitor.replaying import Replaying
+from monitor.run_model import RunModel
+from monitor.viewing import Viewing
+from monitor.widgets.run_header import HeaderData
+
+_LOSS = "training/loss"
+
+
+def header_data(
+    model: RunModel, viewing: Viewing, title: str, replaying: Replaying | None
+) -> HeaderData:
+    """What the header shows now; numbers stand still while the view is paused."""
+    header = model.header
+    frozen = viewing.frozen
+    curves = model.curves(_LOSS, frozen)
+    known = bool(curves and len(curves[0])) and model.measured(_LOSS)
+    return HeaderData(
+        title=title,
+        run=header.name or header.run if header else "",
+        anatomy=header.anatomy if header else None,
+        step=model.step if frozen is None else frozen,
+        steps_per_second=model.steps_per_second,
+        loss=float(curves[0].latest[-1]) if known else math.nan,
+        loss_known=known,
+        overhead=model.overhead,
+        ignored=model.ignored,
+        link=model.link,
+        state=model.state,
+        view_paused=frozen is not None,
+        position=replaying.position if replaying else None,
+    )
+
+
+def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) -> dict[str, str]:
+    """Labels that say what a key would do now."""
+    labels = {}
+    if viewing.frozen is not None:
+        labels["toggle_view"] = "Unpause"
+    if holding:
+        labels["toggle_training"] = "Resume training"
+    if replaying is not None and replaying.position.playing:
+        labels["toggle_play"] = "Pause"
+    return labels
+
+
+def status_of(model: RunModel, viewing: Viewing, message: str) -> tuple[str, str]:
+    """Text and role of the status line; empty text hides it."""
+    if message:
+        return message, "fg"
+    if model.text and model.link in ("lost", "silent", "ended", "connecting"):
+        role = {"lost": "bad", "silent": "warn"}.get(model.link, "muted")
+        return model.text, role
+    return "", "muted"

@@ -1,0 +1,76 @@
+"""The pane of the Fault Propagation Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diagnoser.diagnosis import Diagnosis
+from diagnoser.graph import edges
+from monitor import glyphs
+from monitor.charts.line import Line
+from monitor.widgets.graph_drawing import LABEL_WIDTH, GraphDrawing
+from monitor.widgets.graph_layout import GraphLayout, lay_out, suspected_path
+from monitor.widgets.line_pane import LinePane
+from probe.schema import Anatomy
+
+PITCH = 6
+
+
+class GraphPane(LinePane):
+    """The model as a graph, each component with its suspicion, the suspected path marked."""
+
+    BORDER_TITLE = "Fault propagation graph"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._anatomy: Anatomy | None = None
+        self._layout: GraphLayout | None = None
+        self._edges: dict[str, tuple[str, ...]] = {}
+        self._suspicion: dict[str, float] = {}
+        self._path: tuple[str, ...] = ()
+
+    def show(self, anatomy: Anatomy | None, diagnosis: Diagnosis | None) -> None:
+        """Draw a model and what is suspected in it."""
+        if anatomy is not self._anatomy:
+            self._anatomy = anatomy
+            self._layout = lay_out(anatomy) if anatomy else None
+            self._edges = _targets(anatomy) if anatomy else {}
+        self._suspicion = dict(diagnosis.suspicion) if diagnosis else {}
+        faulty = diagnosis is not None and diagnosis.verdict == "faulty"
+        self._path = suspected_path(self._edges, self._suspicion) if faulty else ()
+        self.redraw()
+
+    def wanted_width(self, screen_width: int) -> int:
+        """Cells this pane makes use of on a screen of that width."""
+        layers = self._layout.layers if self._layout else 0
+        frame = 2 + LABEL_WIDTH + 1
+        return max(30, min(frame + layers * PITCH, screen_width // 3))
+
+    def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        if self._layout is None:
+            return ((("waiting for the model", "muted"),),)
+        key = self._legend(width)
+        spare = height - len(key)
+        drawing = GraphDrawing(self._layout, self._suspicion, self._path, width, spare).draw()
+        blank: tuple[Line, ...] = tuple(() for _ in range(max(0, spare - len(drawing))))
+        return (*drawing, *blank, *key)
+
+    def _legend(self, width: int) -> tuple[Line, ...]:
+        if self._path:
+            texts = (
+                f" {glyphs.ORIGIN} origin   1–9 suspicion in tenths",
+                f" {glyphs.ORIGIN} origin  1–9 tenths",
+            )
+        elif self._suspicion:
+            texts = (f" {glyphs.BEAD} no suspicion   1–9 in tenths", f" {glyphs.BEAD} no suspicion")
+        else:
+            return ()
+        text = next((text for text in texts if len(text) <= width), texts[-1])
+        return (((text, "muted"),),)
+
+
+def _targets(anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for edge in edges(anatomy):
+        found.setdefault(edge.source, []).append(edge.target)
+    return {source: tuple(targets) for source, targets in found.items()}

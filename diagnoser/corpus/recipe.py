@@ -94,7 +94,7 @@ def draw_recipe(family: Family, task: str, rng: np.random.Generator) -> Recipe:
         weight_decay=float(rng.choice([0.0, 0.01, 0.05, 0.1])),
         decay_norms=bool(rng.random() < 0.3),
         warmup=int(rng.choice([0, 5, 10, 30])),
-        schedule=("constant", "linear", "cosine")[int(rng.integers(3))],  # type: ignore[arg-type]
+        schedule=("constant", "linear", "cosine")[int(rng.integers(3))],
         horizon=int(rng.choice([300, 600, 1200])),
         clip=1.0 if rng.random() < 0.7 else None,
         accumulate=2 if rng.random() < 0.08 else 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,7 +20,7 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
     """Adam or AdamW; norms and biases in a group without decay unless the recipe decays them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.decay_norms:
-        groups = [{"params": parameters}]
+        groups: list[dict[str, Any]] = [{"params": parameters}]
     else:
         groups = [
             {"params": [p for p in parameters if p.ndim > 1]},
@@ -49,9 +50,14 @@ class Training:
         self.recipe = recipe
         self.model: PreTrainedModel = models.build(recipe)
         self.optimizer = make_optimizer(self.model, recipe)
-        self.scheduler = LambdaLR(self.optimizer, lambda step: rate_factor(recipe, step))
+        self.set_schedule(recipe)
         self.batches = Batches(recipe)
+        self.evaluate_every: int | None = None
         self.steps_done = 0
+
+    def set_schedule(self, recipe: Recipe) -> None:
+        """Starts the recipe's schedule of the learning rate from its step 0."""
+        self.scheduler = LambdaLR(self.optimizer, lambda step: rate_factor(recipe, step))
 
     def step(self) -> float:
         """One optimizer step. The loss is the mean over the step's micro-batches."""
@@ -69,6 +75,8 @@ class Training:
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
+        if self.evaluate_every and self.steps_done % self.evaluate_every == 0:
+            self.evaluate(batches=1)
         return total
 
     def evaluate(self, batches: int = 2) -> float:
@@ -87,14 +95,14 @@ class Training:
         twin.model = copy.deepcopy(self.model)
         twin.optimizer = make_optimizer(twin.model, self.recipe)
         twin.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
-        recipe = self.recipe
-        twin.scheduler = LambdaLR(twin.optimizer, lambda step: rate_factor(recipe, step))
+        twin.set_schedule(self.recipe)
         twin.scheduler.load_state_dict(copy.deepcopy(self.scheduler.state_dict()))
         for group, saved in zip(
             twin.optimizer.param_groups, self.optimizer.param_groups, strict=True
         ):
             group["lr"] = saved["lr"]  # making a scheduler sets the rate of step 0
         twin.batches = self.batches.fork()
+        twin.evaluate_every = self.evaluate_every
         twin.steps_done = self.steps_done
         return twin
 

@@ -1,0 +1,125 @@
+"""``python -m diagnoser.corpus build`` and ``describe``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from diagnoser.corpus import CorpusError
+
+if TYPE_CHECKING:
+    from diagnoser.corpus.build import Tally
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m diagnoser.corpus", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="run the plan; goes on where it stopped")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR")
+    build.add_argument("--minutes", type=float, default=40.0, help="stop after (default 40)")
+    build.add_argument("--jobs", type=_positive, default=2, help="processes (default 2)")
+    build.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
+    build.add_argument("--limit", type=_positive, help="stop at this many runs")
+    build.add_argument("--retry", action="store_true", help="run again what crashed")
+    describe = commands.add_parser("describe", help="count what was built")
+    describe.add_argument("folder", type=Path, metavar="DIR")
+    return parser.parse_args(arguments)
+
+
+def _build(options: argparse.Namespace) -> None:
+    from diagnoser.corpus.build import build
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    begun = time.monotonic()
+    with Progress(*columns, console=console) as progress:
+        total = options.limit or options.minutes * 60
+        bar = progress.add_task("starting", total=total)
+
+        def report(tally: Tally, _: str) -> None:
+            done = tally.runs if options.limit else time.monotonic() - begun
+            progress.update(bar, completed=done, description=_sentence(tally))
+
+        tally = build(
+            options.out,
+            seed=options.seed,
+            minutes=options.minutes,
+            jobs=options.jobs,
+            limit=options.limit,
+            retry=options.retry,
+            report=report,
+        )
+    console.print(f"{_sentence(tally)}, in {options.out}")
+
+
+def _sentence(tally: Tally) -> str:
+    return (
+        f"{tally.clean} clean, {tally.faulty} faulty, {tally.discarded} discarded, "
+        f"{tally.failed} failed"
+    )
+
+
+def _describe(folder: Path) -> None:
+    from diagnoser.corpus.manifest import Ledger, load
+
+    entries = load(folder)
+    audits = Ledger(folder).audits
+    families = sorted({entry.family for entry in entries})
+    rows: Counter[tuple[str, str, str]] = Counter()
+    for entry in entries:
+        rows[entry.category or "clean", entry.root_cause or "", entry.family] += 1
+    console = Console()
+    table = Table("category", "root cause", *families, "all", "not kept")
+    for category, cause in sorted({row[:2] for row in rows}):
+        counts = [rows[category, cause, family] for family in families]
+        left_out = sum(
+            (audit.category or "clean", audit.root_cause or "") == (category, cause)
+            for audit in audits
+        )
+        table.add_row(category, cause, *map(str, [*counts, sum(counts), left_out]))
+    console.print(table)
+    pairs = Table("model-task pair", "clean", "faulty")
+    for group in sorted({entry.group for entry in entries}):
+        kinds = Counter(entry.kind for entry in entries if entry.group == group)
+        pairs.add_row(group, str(kinds["clean"]), str(kinds["faulty"]))
+    console.print(pairs)
+    events = Counter((audit.event, audit.operator or "clean") for audit in audits)
+    for (event, operator), count in sorted(events.items()):
+        console.print(f"{event} {operator}: {count}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; the exit status."""
+    options = _arguments(arguments)
+    try:
+        if options.command == "build":
+            _build(options)
+        else:
+            _describe(options.folder)
+    except CorpusError as error:
+        print(error, file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

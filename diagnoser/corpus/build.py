@@ -1,0 +1,148 @@
+"""Builds the corpus: scenarios of the plan, in parallel processes, until time or number is up."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from diagnoser.corpus import CorpusError, execute, pool
+from diagnoser.corpus.execute import Begun, Order
+from diagnoser.corpus.manifest import Audit, Entry, Ledger
+from diagnoser.corpus.plan import Scenario, scenarios
+
+PATIENCE_SECONDS = 180.0
+"""A run takes a few seconds; one that is silent this long hangs."""
+
+
+@dataclass
+class Tally:
+    """How far the build is."""
+
+    clean: int = 0
+    faulty: int = 0
+    discarded: int = 0
+    failed: int = 0
+
+    @property
+    def runs(self) -> int:
+        return self.clean + self.faulty
+
+    def count(self, line: Entry | Audit) -> None:
+        if isinstance(line, Entry):
+            self.clean += line.kind == "clean"
+            self.faulty += line.kind == "faulty"
+        elif line.event in ("discarded", "unfit"):
+            self.discarded += 1
+        else:
+            self.failed += 1
+
+
+def _claim(folder: Path, seed: int) -> None:
+    """A folder belongs to one plan; mixing two would hold two runs of one id."""
+    file = folder / "plan.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not file.is_file():
+        file.write_bytes(msgspec.json.encode({"seed": seed}))
+        return
+    begun = msgspec.json.decode(file.read_bytes()).get("seed")
+    if begun != seed:
+        raise CorpusError(
+            f"{folder} was begun with --seed {begun}: pass that seed, or choose another folder"
+        )
+
+
+class _Queue:
+    """Orders to hand out: those whose process was lost first, then the plan."""
+
+    def __init__(
+        self, plan: Iterator[Scenario], folder: Path, settled: set[str], stop_at: float
+    ) -> None:
+        self._plan = plan
+        self._again: deque[Scenario] = deque()
+        self._folder = folder
+        self._stop_at = stop_at
+        self.settled = settled
+        self.stopped = False
+
+    def take(self) -> Order | None:
+        """The next scenario with something left to run; None once stopped."""
+        while not self.stopped and time.time() < self._stop_at:
+            scenario = self._again.popleft() if self._again else next(self._plan, None)
+            if scenario is None:
+                return None
+            if not all(branch.id in self.settled for branch in scenario.branches):
+                return Order(
+                    scenario, self._folder, frozenset(self.settled_of(scenario)), self._stop_at
+                )
+        return None
+
+    def settled_of(self, scenario: Scenario) -> set[str]:
+        return {branch.id for branch in scenario.branches} & self.settled
+
+    def again(self, scenario: Scenario) -> None:
+        self._again.append(scenario)
+
+
+def build(
+    folder: Path,
+    *,
+    seed: int = 0,
+    minutes: float = 40.0,
+    jobs: int = 2,
+    limit: int | None = None,
+    retry: bool = False,
+    report: Callable[[Tally, str], None] = lambda tally, run: None,
+    work: Callable[[Order], Iterable[Any]] = execute.run,
+    patience: float = PATIENCE_SECONDS,
+) -> Tally:
+    """Runs the plan of ``seed`` into ``folder`` and returns what the folder then holds.
+
+    Goes on where an earlier build stopped. Ends after ``minutes``, or once ``limit`` runs are
+    kept. ``retry`` runs again what crashed. ``report(tally, id)`` is called after each run.
+    ``work`` is what a process does with an order; it must be importable.
+    Raises :class:`CorpusError` where the folder was begun with another seed.
+    """
+    _claim(folder, seed)
+    ledger = Ledger(folder)
+    tally = Tally()
+    for entry in ledger.entries:
+        tally.count(entry)
+    for audit in ledger.audits:
+        tally.count(audit)
+    queue = _Queue(
+        scenarios(seed), folder, ledger.settled(retry), stop_at=time.time() + minutes * 60
+    )
+    queue.stopped = limit is not None and tally.runs >= limit
+
+    def settle(line: Entry | Audit) -> None:
+        ledger.add(line)
+        queue.settled.add(line.id)
+        tally.count(line)
+        report(tally, line.id)
+
+    for event in pool.run(queue.take, work, jobs=jobs, patience=patience):
+        if isinstance(event, pool.Lost):
+            _settle_lost(event, queue, settle)
+        elif isinstance(event.content, Entry | Audit):
+            settle(event.content)
+        if limit is not None and tally.runs >= limit:
+            break
+    return tally
+
+
+def _settle_lost(
+    event: pool.Lost[Order], queue: _Queue, settle: Callable[[Entry | Audit], None]
+) -> None:
+    """One branch is to blame, the others get another process."""
+    order = event.job
+    blamed = event.last.id if isinstance(event.last, Begun) else None
+    for audit in execute.lost(order, blamed, event.reason):
+        if audit.id not in queue.settled:
+            settle(audit)
+    queue.again(order.scenario)

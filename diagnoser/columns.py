@@ -98,7 +98,7 @@ class Columns:
         """log10 of magnitude over tolerance, moved and cut to [0, 6]: 1 is the tolerance itself."""
         with np.errstate(all="ignore"):
             found = np.log10(np.maximum(np.abs(raw), 1e-30) / self.tolerance)
-        return np.clip(found, -1.0, 5.0) + 1.0
+        return np.asarray(np.clip(found, -1.0, 5.0) + 1.0, dtype=np.float32)
 
     def _peer_groups(self, stacks: dict[str, str]) -> npt.NDArray[np.int64]:
         """(groups, layers) column numbers of one metric over the layers, padded with -1."""

@@ -85,19 +85,16 @@ class Engine:
         firings = self._watch.firings()
         scores, output = self._trained.run([columns.graph], [features.nodes], votes(firings)[None])
         decided = self._decision.update(frame.step, scores[0], features.measured)
-        common = {
-            "run": self._header.run,
-            "frames": features.frames,
-            "last_step": frame.step,
-            "probability": round(decided.probability, 6),
-        }
         if not decided.flagged:
             origin = locate(columns.graph, decided.origin * decided.probability, firings, None)
             self._diagnosis = Diagnosis(
                 verdict="healthy" if decided.enough else "insufficient",
                 suspicion=origin.suspicion,
                 evidence=gather(columns, state, firings, None, frame.step),
-                **common,
+                run=self._header.run,
+                frames=features.frames,
+                last_step=frame.step,
+                probability=decided.probability,
             )
             return self._diagnosis
         category, cause = chosen(decided)
@@ -108,7 +105,7 @@ class Engine:
             first_flagged_step=decided.first_flagged_step,
             category=name,
             category_probability=float(decided.category[category]),
-            root_cause=ROOT_CAUSE_KEYS[cause].split("/")[1],
+            root_cause=_name(cause),
             root_cause_probability=float(decided.joint[cause]),
             layers=origin.layers,
             ranking=_ranking(decided),
@@ -116,7 +113,10 @@ class Engine:
             suspicion=origin.suspicion,
             evidence=gather(columns, state, firings, name, frame.step),
             repair=root_causes()[ROOT_CAUSE_KEYS[cause]].repair,
-            **common,
+            run=self._header.run,
+            frames=features.frames,
+            last_step=frame.step,
+            probability=decided.probability,
         )
         return self._diagnosis
 
@@ -150,10 +150,14 @@ def chosen(state: State) -> tuple[int, int]:
     return category, int(np.argmax(within))
 
 
+def _name(cause: int) -> str:
+    return ROOT_CAUSE_KEYS[cause].split("/")[1]
+
+
 def _ranking(state: State) -> tuple[Candidate, ...]:
     best = np.argsort(-state.joint, kind="stable")[:RANKED]
     return tuple(
-        Candidate(*ROOT_CAUSE_KEYS[number].split("/"), probability=float(state.joint[number]))
+        Candidate(CATEGORY_NAMES[CAUSE_CATEGORY[number]], _name(number), float(state.joint[number]))
         for number in best
     )
 

@@ -129,7 +129,7 @@ def edges(anatomy: Anatomy) -> tuple[Edge, ...]:
                     add(source, target, mechanism, row["limiter"])
             elif row["source"] == "encoder output":
                 for source, target, kind in _cross(places, stack):
-                    add(source, target, kind, "softmax" if "cross_mask" in source else "")
+                    add(source, target, kind, "softmax" if "cross_mask" in (source or "") else "")
             else:
                 for layer in places.layers[stack]:
                     source_site = _resolve(row["source"], layer, stack, places)

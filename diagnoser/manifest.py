@@ -1,0 +1,99 @@
+"""A corpus's manifest: one JSON line a run, and where its trace lies."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from diagnoser.taxonomy import root_causes
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used. The message says what to do."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A labelled run. Frames before ``start_step`` of a faulty run are healthy."""
+
+    id: str
+    group: str
+    """Model-task pair, e.g. ``bert/which_module``; what is held out together."""
+    family: str
+    task: str
+    kind: str
+    """``clean`` or ``faulty``."""
+    category: str | None = None
+    root_cause: str | None = None
+    operator: str | None = None
+    layers: tuple[int, ...] = ()
+    start_step: int | None = None
+
+    @property
+    def faulty(self) -> bool:
+        return self.kind == "faulty"
+
+    @property
+    def key(self) -> str | None:
+        """``category/root_cause``, None where clean."""
+        return f"{self.category}/{self.root_cause}" if self.faulty else None
+
+    @property
+    def start(self) -> int:
+        """First step that may be faulty; beyond every step where clean."""
+        return (self.start_step or 0) if self.faulty else 2**62
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The runs of a corpus, the lines left out (with reasons), and a checksum of the file."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+    skipped: tuple[str, ...]
+    checksum: str
+
+    def trace(self, run: Run) -> Path:
+        return self.folder / "runs" / f"{run.id}.trace"
+
+
+def read(folder: Path) -> Manifest:
+    """Read ``DIR/manifest.jsonl``. A bad line is left out with its reason; a run that stands
+    twice counts with its last line. Raises :class:`CorpusError` where there is nothing to use."""
+    path = folder / "manifest.jsonl"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(
+            f"no manifest at {path} ({error.strerror}): build the corpus with "
+            "`python -m diagnoser.corpus`"
+        ) from None
+    runs: dict[str, Run] = {}
+    skipped = []
+    decoder = msgspec.json.Decoder(Run)
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            run = decoder.decode(line)
+            _check(run)
+        except (msgspec.DecodeError, ValueError) as error:
+            skipped.append(f"manifest line {number}: {error}")
+            continue
+        runs[run.id] = run
+    if not runs:
+        raise CorpusError(f"{path} lists no usable run: build the corpus again")
+    return Manifest(
+        folder, tuple(runs.values()), tuple(skipped), hashlib.sha256(data).hexdigest()[:16]
+    )
+
+
+def _check(run: Run) -> None:
+    if run.kind not in ("clean", "faulty"):
+        raise ValueError(f"run {run.id}: kind is {run.kind!r}, not clean or faulty")
+    if run.faulty and run.key not in root_causes():
+        raise ValueError(f"run {run.id}: {run.key} is no root cause of the taxonomy")
+    if "/" in run.id or run.id.startswith("."):
+        raise ValueError(f"run id {run.id!r} is no file name")

@@ -125,7 +125,16 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from probe.registry import DirectoryError, RegistryError
     from probe.trace import TraceError
 
-    return (SourceError, UsageError, TraceError, RegistryError, DirectoryError)
+    errors: tuple[type[Exception], ...] = (
+        SourceError,
+        UsageError,
+        TraceError,
+        RegistryError,
+        DirectoryError,
+    )
+    # Loaded only where a diagnosis was tried; importing it here would cost seconds.
+    engine = sys.modules.get("diagnoser.engine")
+    return (*errors, engine.EngineError) if engine is not None else errors
 
 
 if __name__ == "__main__":

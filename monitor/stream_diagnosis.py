@@ -12,7 +12,7 @@ from probe.schema import Frame, Header, Record
 
 
 class StreamDiagnosis:
-    """Feeds frames to the engine, in order. A new header starts a new engine."""
+    """Feeds frames to the engine, in order. The header of another run starts a new engine."""
 
     def __init__(self, factory: EngineFactory | None = None) -> None:
         """``factory`` None: the product's engine, loaded with the first header (imports torch)."""
@@ -25,21 +25,28 @@ class StreamDiagnosis:
     def take(self, record: Record) -> Diagnosis | None:
         """The diagnosis after this record if it was a frame, else None."""
         if isinstance(record, Header):
-            if self._factory is None:
-                self._factory = load_engine()
-            self.header = record
-            self._engine = self._factory(record)
-            self.current = nothing_seen(record.run)
+            self._begin(record)
         elif isinstance(record, Frame) and self._engine is not None:
             self.current = self._engine.update(record)
             return self.current
         return None
 
+    def _begin(self, header: Header) -> None:
+        known, self.header = self.header, header
+        rebind = getattr(self._engine, "rebind", None)
+        if rebind is not None and known is not None and known.run == header.run:
+            rebind(header)  # a later revision of the same run keeps what was learned
+            return
+        if self._factory is None:
+            self._factory = load_engine()
+        self.current = nothing_seen(header.run)
+        self._engine = self._factory(header)
+
 
 def nothing_seen(run: str) -> Diagnosis:
     """The diagnosis before the first frame."""
     return Diagnosis(
-        run=run, frames=0, last_step=0, verdict="insufficient", probability=float("nan")
+        run=run, frames=0, last_step=-1, verdict="insufficient", probability=float("nan")
     )
 
 

@@ -30,6 +30,7 @@ class Watcher:
         self._text = ""
         self._state = ""
         self._said: tuple[str, str | None, str | None] = ("", None, None)
+        self._failed = False
         self.over = False
         """The run ended or was lost, and all it sent was taken in."""
 
@@ -59,7 +60,7 @@ class Watcher:
         yield self._change("link", link=batch.link, text=text)
 
     def _recorded(self, record: Record) -> Iterator[Change]:
-        diagnosis = self._stream.take(record)
+        diagnosis, failure = self._diagnosed(record)
         if isinstance(record, Header):
             yield self._change(
                 "run",
@@ -75,6 +76,8 @@ class Watcher:
             yield self._change("event", step=record.step, event=record.kind, text=record.text)
         elif isinstance(record, End):
             yield self._change("end", step=record.step, reason=record.reason)
+        if failure:
+            yield self._change("note", text=f"no diagnosis: {failure}")
         if diagnosis is not None:
             said = (diagnosis.verdict, diagnosis.category, diagnosis.root_cause)
             if said != self._said:
@@ -85,6 +88,17 @@ class Watcher:
                     text=headline(diagnosis),
                     diagnosis=diagnosis,
                 )
+
+    def _diagnosed(self, record: Record) -> tuple[Diagnosis | None, str]:
+        """The diagnosis after the record, or why there will be none from now on."""
+        if self._failed and not isinstance(record, Header):
+            return None, ""
+        try:
+            self._failed = False
+            return self._stream.take(record), ""
+        except Exception as error:  # following the run is worth something without a verdict
+            self._failed = True
+            return None, " ".join((str(error) or type(error).__name__).split())
 
     def _change(self, kind: str, **fields: Any) -> Change:
         return {"kind": kind, "time": self._clock(), **fields}
@@ -115,4 +129,6 @@ def _sentence(change: Change) -> str:
         return f"step {change['step']} event {change['event']}: {change['text']}"
     if kind == "end":
         return f"step {change['step']} end: {change['reason']}"
+    if kind == "note":
+        return str(change["text"])
     return f"step {change['step']} {change['text']}"

@@ -35,10 +35,10 @@ def configure_screen(parser: argparse.ArgumentParser) -> None:
         "--ascii", action="store_true", default=unset, help="draw with plain ASCII characters"
     )
     screen.add_argument(
-        "--fps", type=_fps, default=unset, metavar="N", help="redraws per second, 1 to 30 (4)"
+        "--fps", type=_fps, default=unset, metavar="N", help="redraws per second, 0.5 to 30 (4)"
     )
     screen.add_argument(
-        "--theme", default=unset, metavar="NAME", help="dark, light or the name of a theme"
+        "--theme", default=unset, metavar="NAME", help="name of a theme; the palette in the screen lists them"
     )
 
 
@@ -80,8 +80,11 @@ def require_terminal(source: Source | None = None) -> None:
         )
 
 
-def _fps(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if not 1 <= value <= 30:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 to 30")
+def _fps(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 30:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0.5 to 30")
     return value

@@ -2,7 +2,7 @@
 state or the diagnosis, and for each event. Ends with the run.
 
 Exit status as diagnose: 0 healthy, 1 faulty, 2 cannot say. With --json each line is an object with
-a "kind": run, link, state, event, diagnosis or end."""
+a "kind": run, link, state, event, diagnosis, note or end."""
 
 from __future__ import annotations
 

@@ -6,19 +6,18 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from probe.backlog import RecordRing
 from probe.lease import PauseLease
 from probe.schema import (
     Backlog,
     Control,
     Done,
-    Header,
     Hello,
     Reply,
     Welcome,
     decode_request,
 )
 from probe.status import Status
+from probe.stream import Stream
 
 Action = Literal["pause", "resume", "sample"]
 
@@ -33,16 +32,15 @@ class Answers:
     def __init__(
         self,
         run: str,
-        ring: RecordRing,
+        stream: Stream,
         on_control: Callable[[Action], Done],
         status: Callable[[], Status],
         on_error: Callable[[BaseException], None],
         world_size: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.header: Header | None = None
         self._run = run
-        self._ring = ring
+        self._stream = stream
         self._on_control = on_control
         self._status = status
         self._on_error = on_error
@@ -60,13 +58,13 @@ class Answers:
         if isinstance(request, Hello):
             return Welcome(
                 run=self._run,
-                header=self.header,
-                first_seq=self._ring.first_seq,
-                next_seq=self._ring.next_seq,
+                header=self._stream.header,
+                first_seq=self._stream.ring.first_seq,
+                next_seq=self._stream.ring.next_seq,
                 state=self._status().state,
             )
         if isinstance(request, Backlog):
-            return self._ring.part(request.first, request.last)
+            return self._stream.ring.part(request.first, request.last)
         return self._control(request)
 
     def end_lapsed_pause(self) -> None:

@@ -21,15 +21,11 @@ import zmq
 from probe import registry
 from probe.answers import Action, Answers
 from probe.backlog import DEFAULT_CAP_BYTES as BACKLOG_BYTES
-from probe.backlog import RecordRing
 from probe.endpoint import CurveKeys, choose
 from probe.registry import RunEntry
 from probe.schema import (
-    MAX_MESSAGE_BYTES,
     Done,
     End,
-    Event,
-    Frame,
     Header,
     Heartbeat,
     Record,
@@ -38,6 +34,7 @@ from probe.schema import (
 )
 from probe.sockets import RunSockets
 from probe.status import State, Status
+from probe.stream import Stream
 from probe.trace_writer import DEFAULT_CAP_BYTES as TRACE_BYTES
 from probe.trace_writer import TraceWriter
 from probe.wake import Wake
@@ -90,13 +87,11 @@ class Publisher:
         self._queue: deque[Draft] = deque()
         self._queue_size = queue_size
         self._drops = itertools.count(1)
-        self._ring = RecordRing(backlog_bytes)
+        self._stream = Stream(backlog_bytes)
         self._answers = Answers(
-            entry.run, self._ring, on_control, self._safe_status, self._report, entry.world_size
+            entry.run, self._stream, on_control, self._safe_status, self._report, entry.world_size
         )
         self._unreadable = 0
-        self._trace: TraceWriter | None = None
-        self._sockets: RunSockets | None = None
         self._poller = zmq.Poller()
         self._wake: Wake | None = None
         self._thread: threading.Thread | None = None
@@ -105,7 +100,6 @@ class Publisher:
         self._closing = False
         self._reason = ""
         self._drain_until = float("inf")
-        self._noted_thinning = False
         self._beat_due = self._refresh_due = 0.0
 
     @property
@@ -116,12 +110,13 @@ class Publisher:
     @property
     def header(self) -> Header | None:
         """The latest header that passed through."""
-        return self._answers.header
+        return self._stream.header
 
     @property
     def rejected(self) -> int:
         """Unreadable requests and peers so far."""
-        return self._unreadable + (self._sockets.rejected if self._sockets else 0)
+        sockets = self._stream.sockets
+        return self._unreadable + (0 if sockets is None else sockets.rejected)
 
     def start(self) -> None:
         """Start the thread, which opens the trace and the sockets and registers the run."""
@@ -202,8 +197,9 @@ class Publisher:
     def _open(self) -> None:
         try:
             if self._trace_path is not None:
-                self._trace = TraceWriter(self._trace_path, self._trace_bytes, self._report)
-                if self._trace.storing:
+                trace = TraceWriter(self._trace_path, self._trace_bytes, self._report)
+                self._stream.trace = trace
+                if trace.storing:
                     self._entry = msgspec.structs.replace(
                         self._entry, trace=str(self._trace_path.absolute())
                     )
@@ -220,18 +216,18 @@ class Publisher:
 
     def _listen(self, endpoint: str | None) -> None:
         try:
-            self._sockets = RunSockets(choose(endpoint, self._keys))
+            sockets = RunSockets(choose(endpoint, self._keys))
         except Exception as error:
             self._report(error)
             return
-        for socket in self._sockets.pollables():
+        self._stream.sockets = sockets
+        for socket in sockets.pollables():
             self._poller.register(socket, zmq.POLLIN)
-        keys = self._sockets.keys
         self._entry = msgspec.structs.replace(
             self._entry,
-            publish=self._sockets.publish_endpoint,
-            control=self._sockets.control_endpoint,
-            key="" if keys is None else keys.access_key,
+            publish=sockets.publish_endpoint,
+            control=sockets.control_endpoint,
+            key="" if sockets.keys is None else sockets.keys.access_key,
         )
 
     def _turn(self) -> None:
@@ -264,74 +260,43 @@ class Publisher:
 
     def _carry_out(self, draft: Draft) -> None:
         try:
-            record = draft(self._ring.next_seq)
+            record = draft(self._stream.ring.next_seq)
             if record is not None:
-                self._take(record)
+                self._stream.take(record)
         except Exception as error:
             self._report(error)
 
-    def _take(self, record: Record) -> None:
-        """Number, store, keep and publish a record."""
-        if not isinstance(record, Record):
-            raise TypeError(f"a draft returned {type(record).__name__}, which is not a record")
-        record.seq = self._ring.next_seq
-        payload = encode(record)
-        if len(payload) > MAX_MESSAGE_BYTES:
-            raise SchemaError(
-                f"a record of {len(payload)} bytes is over the limit of {MAX_MESSAGE_BYTES}: "
-                "it was left out"
-            )
-        if isinstance(record, Header):
-            self._answers.header = record
-        if self._trace is not None:
-            self._trace.append(payload, thin=isinstance(record, Frame))
-        self._ring.append(payload, header=isinstance(record, Header))
-        if self._sockets is not None:
-            self._sockets.publish(payload)
-        if self._trace is not None and self._trace.thinned and not self._noted_thinning:
-            self._noted_thinning = True
-            self._take(self._note(f"the trace has {self._trace.size} bytes: frames are thinned"))
-
-    def _note(self, text: str) -> Event:
-        return Event(
-            seq=self._ring.next_seq,
-            rank=self._entry.rank,
-            step=self._safe_status().step,
-            time=time.time(),
-            kind="note",
-            text=text,
-        )
-
     def _serve(self) -> None:
-        if self._sockets is None:
+        sockets = self._stream.sockets
+        if sockets is None:
             return
-        for request in self._sockets.requests():
+        for request in sockets.requests():
             try:
                 reply = encode(self._answers.answer(request[2]))
             except SchemaError:
                 self._unreadable += 1
                 continue
-            self._sockets.reply(request, reply)
+            sockets.reply(request, reply)
 
     def _beat(self, state: State | None = None) -> None:
-        if self._sockets is None:
+        if self._stream.sockets is None:
             return
         status = self._safe_status()
         beat = Heartbeat(
             run=self._entry.run,
-            last_seq=self._ring.next_seq - 1,
+            last_seq=self._stream.ring.next_seq - 1,
             step=status.step,
             state=state or status.state,
             dropped=self.dropped + status.dropped,
             rejected=self.rejected,
             overhead=status.overhead,
         )
-        self._sockets.publish(encode(beat))
+        self._stream.sockets.publish(encode(beat))
 
     def _end(self) -> None:
-        self._take(
+        self._stream.take(
             End(
-                seq=self._ring.next_seq,
+                seq=self._stream.ring.next_seq,
                 rank=self._entry.rank,
                 step=self._safe_status().step,
                 time=time.time(),
@@ -342,14 +307,11 @@ class Publisher:
 
     def _let_go(self) -> None:
         """Whatever happened before: leave the training running and nothing behind."""
-        releases: list[Callable[[], None]] = [
+        releases = (
             self._answers.end_pause,
             partial(registry.unregister, self._entry),
-        ]
-        if self._trace is not None:
-            releases.append(self._trace.close)
-        if self._sockets is not None:
-            releases.append(partial(self._sockets.close, END_LINGER_MS))
+            partial(self._stream.close, END_LINGER_MS),
+        )
         for release in releases:
             try:
                 release()

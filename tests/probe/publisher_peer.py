@@ -99,7 +99,7 @@ class Run:
 class Peer:
     """A monitor: asks, listens."""
 
-    def __init__(self, entry, key=None, subscribe=True):
+    def __init__(self, entry, key=None, subscribe=True, rcvhwm=10_000):
         self.context = zmq.Context()
         key = entry.key if key is None else key
         self.requests = self._connect(zmq.DEALER, entry.control, key)
@@ -107,6 +107,7 @@ class Peer:
         if subscribe:
             self.stream = self.context.socket(zmq.SUB)
             self.stream.subscribe(b"")
+            self.stream.rcvhwm = rcvhwm
             secure_client(self.stream, key)
             self.stream.connect(entry.publish)
             self.heard = []

@@ -114,8 +114,7 @@ def main():
     publisher.wait_opened()
     submit(publisher, header(publisher.entry))
     print(publisher.entry.run, flush=True)
-    log = options.steps_file.open("w") if options.steps_file else open(os.devnull, "w")
-    with log:
+    with (options.steps_file or Path(os.devnull)).open("w") as log:
         for step in range(options.steps):
             state["step"] = step
             submit(publisher, frame(step))

@@ -91,7 +91,7 @@ def test_a_run_is_followed_over_ssh_with_its_whole_history(sshd, stand_in):
         assert source.send(Control(action="sample")) == "sample it is"
         assert source.title.endswith("/standin")
         training.kill()
-        after, batch = drain(source, lambda records, batch: batch.link == "lost")
+        _, batch = drain(source, lambda records, batch: batch.link == "lost")
         assert "gone" in batch.text
         assert "127.0.0.1" in batch.text
     finally:
@@ -177,5 +177,5 @@ def test_a_login_without_the_key_is_one_clear_sentence(sshd, monkeypatch):
         "ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o IdentityFile=/dev/null "
         "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
     )
-    with pytest.raises(SourceError, match="cannot be reached over ssh: .*[Pp]ermission denied"):
+    with pytest.raises(SourceError, match=r"cannot be reached over ssh: .*[Pp]ermission denied"):
         open_ssh(f"ssh://{sshd}")

@@ -126,7 +126,7 @@ def test_garbage_to_either_socket_is_counted_and_ignored(stand_in, opened):
         wait_for(rejected, "a heartbeat that counts the garbage")
         step = training.step
         wait_for(lambda: training.step > step + 20, "further steps")
-        records, batch = drain(source, lambda records, batch: len(records) > 20)
+        _, batch = drain(source, lambda records, batch: len(records) > 20)
         assert batch.link == "live"
         assert source.send(Control(action="sample")) == "sample it is"
     finally:

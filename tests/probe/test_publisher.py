@@ -194,6 +194,7 @@ def test_an_oversized_request_is_refused_by_the_socket(start):
     run = start()
     rude = start(Peer, run.entry)
     assert rude.ask(b"x" * 1_000_000, timeout=0.3) is None
+    assert run.publisher.rejected == 0  # it did not even reach the probe's thread
     assert start(Peer, run.entry).hello().run == run.entry.run
 
 

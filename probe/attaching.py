@@ -27,7 +27,7 @@ from probe.capture import Capture, Capturing, read_batch, read_output
 from probe.catalogue import METRICS, columns_for
 from probe.directories import traces_dir
 from probe.frames import FrameDraft, History
-from probe.measure import kv_cache, output, parameters, training
+from probe.measure import kv_cache, parameters, training
 from probe.measure.sampled import Values
 from probe.measurement import measure_forward
 from probe.publisher import Publisher
@@ -139,8 +139,6 @@ class Probe:
             self._parts = find(model)
             self._watched = parameters.watched(self._parts)
             self._compiled = hasattr(model, "_orig_mod") or _is_compiled(model)
-            with quiet():
-                self._constant: dict[str, Values] = {"output": output.at_attach(self._parts)}
             self._publisher.start()
             self._hook()
             self._wanted = True
@@ -384,8 +382,6 @@ class Probe:
         assert self._forward is not None and self._moving is not None
         values = self._forward
         for site, metrics in parameters.read_after(self._watched, self._moving, rates).items():
-            values.setdefault(site, {}).update(metrics)
-        for site, metrics in (self._constant | {}).items():
             values.setdefault(site, {}).update(metrics)
         own = values.setdefault("training", {})
         own.update(self._pre.get("training", {}))

@@ -50,6 +50,8 @@ class AttentionCall:
     backend: int
     best_backend: int
     heads: int
+    strided: float
+    """Share of q, k, v whose last dimension is not contiguous."""
 
 
 class Recorder(TorchFunctionMode):
@@ -146,6 +148,7 @@ class Recorder(TorchFunctionMode):
                 backend=backend,
                 best_backend=best,
                 heads=query.shape[1],
+                strided=_strided(query, key, value),
             )
         )
 
@@ -200,9 +203,14 @@ class Recorder(TorchFunctionMode):
                 backend=-1,
                 best_backend=-1,
                 heads=query.shape[1],
+                strided=0.0,
             )
         )
         self._matmul = None
+
+
+def _strided(*tensors: torch.Tensor) -> float:
+    return sum(t.stride(-1) != 1 for t in tensors) / len(tensors)
 
 
 def _cut(

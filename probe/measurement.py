@@ -59,8 +59,10 @@ def measure_forward(
         if at:
             found[f"drift@{at}"] = drift.measure(sampled, capture.layers[at - 1], kept)
     ffn.against_peers(feed_forward)
+    qkv.against_peers({at: found[f"qkv@{at}"] for at in made})
     if parts.norm_final is not None:
         found["norm_final"] = norm.measure(sampled, parts.norm_final, capture.norm_final, peers_eps)
+    norm.against_peers({site: v for site, v in found.items() if site.startswith("norm_")})
     found["positional"] = positional.measure(sampled, made)
     found["output"] = output.measure(sampled)
     return found, grams

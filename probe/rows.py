@@ -24,9 +24,12 @@ class Picked:
     def take(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Hidden states (batch, length, d), or flattened (batch * length, d) -> copy (r, p, d).
 
-        A leading dimension of 1 stands for every row. None where the shape does not fit.
+        A leading dimension of 1 stands for every row; pooled states (batch, d) give (r, 1, d).
+        None where the shape does not fit.
         """
         tensor = tensor.detach()
+        if tensor.dim() == 2 and tensor.shape[0] == self.batch and self.length > 1:
+            return tensor.index_select(0, self.rows)[:, None, :]
         if tensor.dim() == 2 and tensor.shape[0] == self.batch * self.length:
             tensor = tensor.view(self.batch, self.length, -1)
         if tensor.dim() != 3 or tensor.shape[1] != self.length:

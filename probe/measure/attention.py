@@ -141,6 +141,15 @@ METRICS = (
         "0",
         contract=True,
     ),
+    Metric(
+        "strided_inputs",
+        ("attention",),
+        "share",
+        "share",
+        "of the kernel's q, k and v, those whose last dimension is not contiguous",
+        "0",
+        contract=True,
+    ),
 )
 
 
@@ -207,7 +216,8 @@ def _kernel(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
         values["kernel_changed"] = float(call.by_hand != asked_by_hand)
     if call.backend >= 0:
         values["backend_fallback"] = float(call.backend == 0 and call.best_backend != 0)
-    if made is not None:
+    values["strided_inputs"] = call.strided
+    if made is not None and not call.by_hand:
         lost = significand_bits(call.kernel_dtype) - significand_bits(made.dtype)
         values["precision_gap"] = float(min(0, lost))
     if call.dropout == 0.0 and call.reference is not None and call.output is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from probe.measure.numbers import log2_ratio, mean, relative
+from probe.measure.numbers import log2_ratio, mean, relative, rms
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
 
@@ -60,6 +60,24 @@ METRICS = (
         contract=True,
         tolerance=1e-3,
     ),
+    Metric(
+        "small_rows",
+        ("embedding",),
+        "share",
+        "share",
+        "sampled tokens whose vector is below a quarter of the median norm",
+        "0",
+        contract=True,
+        tolerance=0.05,
+    ),
+    Metric(
+        "type_gap",
+        ("embedding",),
+        "signed",
+        "log2",
+        "segment table's root mean square against the token table's",
+        "steady",
+    ),
 )
 
 
@@ -79,6 +97,7 @@ def measure(sampled: Sampled) -> Values:
         "norm": mean(out.norm(dim=-1) / width**0.5, sampled.valid),
         "token_variance": spread.mean(),
         "zero_rows": mean(zero, sampled.valid),
+        "small_rows": _small(out, sampled),
         "zero_dims": (spread <= 1e-12 * spread.amax()).float().mean(),
     }
     ids = capture.batch.ids
@@ -90,5 +109,13 @@ def measure(sampled: Sampled) -> Values:
     if types is not None and types.out is not None and capture.type_ids is not None:
         assert type_table is not None
         expected = type_table.weight.detach()[capture.type_ids]
+        values["type_gap"] = log2_ratio(rms(type_table.weight), rms(table.weight))
         values["type_scale"] = log2_ratio(types.out.float().norm(), expected.float().norm())
     return values
+
+
+def _small(out: torch.Tensor, sampled: Sampled) -> torch.Tensor:
+    norms = out.norm(dim=-1)
+    # Padding's row is zero by construction: it takes no part in the median.
+    shown = torch.where(sampled.valid > 0, norms, torch.full_like(norms, float("nan")))
+    return mean((norms < 0.25 * shown.nanmedian()).float(), sampled.valid)

@@ -71,7 +71,7 @@ METRICS = (
         ("ffn",),
         "signed",
         "log2",
-        "expanding weights at attach against the median layer's",
+        "expanding weights against the median layer's",
         "0",
         contract=True,
         tolerance=0.35,
@@ -81,7 +81,7 @@ METRICS = (
         ("ffn",),
         "signed",
         "log2",
-        "contracting weights at attach against the median layer's",
+        "contracting weights against the median layer's",
         "0",
         contract=True,
         tolerance=0.35,
@@ -112,6 +112,22 @@ METRICS = (
         "0",
         contract=True,
         tolerance=1e-6,
+    ),
+    Metric(
+        "in_level",
+        ("ffn",),
+        "signed",
+        "log2",
+        "expanding weights' root mean square against the same layer's attention output weights'",
+        "steady",
+    ),
+    Metric(
+        "out_level",
+        ("ffn",),
+        "signed",
+        "log2",
+        "contracting weights' root mean square against the same layer's attention output weights'",
+        "steady",
     ),
 )
 
@@ -145,6 +161,10 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         "weight_kurtosis": (centred**4).mean() / variance.square() - 3.0,
         "constant_weights": torch.stack(constant).float().mean(),
     }
+    if parts.attention_out is not None:
+        level = rms(weight_of(parts.attention_out)).clamp_min(1e-9)
+        values["in_level"] = torch.log2(rms(wide).clamp_min(1e-9) / level)
+        values["out_level"] = torch.log2(rms(narrow).clamp_min(1e-9) / level)
     contract = kept.contract
     if contract is None or contract.into is None or contract.out is None:
         return values

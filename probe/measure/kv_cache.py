@@ -92,13 +92,13 @@ METRICS = (
 )
 
 
-_PROMPT = 12
+_PROMPT = 22
 _NEW = 2
 
 
 @dataclass
 class Rows:
-    """Two rows of the batch to decode: ids and mask, (2, at most 14), copies."""
+    """Two rows of the batch to decode: ids and mask, (2, at most 24), copies."""
 
     ids: torch.Tensor
     mask: torch.Tensor | None

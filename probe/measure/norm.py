@@ -74,6 +74,26 @@ METRICS = (
         contract=True,
         tolerance=0.1,
     ),
+    Metric(
+        "gamma_gap",
+        _NODES,
+        "signed",
+        "log2",
+        "gamma's root mean square against the median norm layer's",
+        "within a factor of 1.4",
+        contract=True,
+        tolerance=0.5,
+    ),
+    Metric(
+        "beta_shift",
+        _NODES,
+        "signed",
+        "",
+        "mean of beta over the root mean square of the median gamma",
+        "near 0",
+        contract=True,
+        tolerance=0.25,
+    ),
 )
 
 
@@ -121,3 +141,16 @@ def _formula(
         x = x - x.mean(dim=-1, keepdim=True)
     made = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
     return made if bias is None else made + bias.detach().float()
+
+
+def against_peers(of_sites: dict[str, Values]) -> None:
+    """Add to each norm's values how its gamma and beta compare with the median norm's gamma."""
+    known = {site: v["gamma_norm"] for site, v in of_sites.items() if "gamma_norm" in v}
+    if len(known) < 2:
+        return
+    middle = torch.stack([torch.as_tensor(v) for v in known.values()]).median().clamp_min(1e-9)
+    for site, gamma in known.items():
+        values = of_sites[site]
+        values["gamma_gap"] = torch.log2(torch.as_tensor(gamma).clamp_min(1e-9) / middle)
+        if "beta_mean" in values:
+            values["beta_shift"] = values["beta_mean"] / middle

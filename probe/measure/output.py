@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from probe.anatomy import ModelParts, weight_of
+from probe.anatomy import weight_of
 from probe.measure.numbers import log2_ratio, relative, rms
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
@@ -89,8 +89,8 @@ METRICS = (
         ("output",),
         "signed",
         "log2",
-        "head's weights at attach against the config's initial scale (or the tied embedding's)",
-        "0 where trained from scratch",
+        "head's weights' root mean square against the config's initial scale",
+        "0 at a random start",
     ),
     Metric(
         "size_gap",
@@ -127,6 +127,16 @@ METRICS = (
         "log2",
         "loss over log of the classes",
         "0 at a random start, then negative",
+    ),
+    Metric(
+        "small_rows",
+        ("output",),
+        "share",
+        "share",
+        "rows of the head's weight below a quarter of the median row's norm",
+        "0",
+        contract=True,
+        tolerance=0.02,
     ),
 )
 
@@ -166,6 +176,11 @@ def _head(sampled: Sampled) -> Values:
         "head_weight": rms(weight),
         "zero_rows": (weight[:, ::stride].abs().amax(dim=1) == 0).float().mean(),
     }
+    if len(weight) > 2:
+        norms = weight[:, ::stride].float().norm(dim=1)
+        values["small_rows"] = (norms < 0.25 * norms.median()).float().mean()
+    if sampled.intent.initial_std:
+        values["weight_gap"] = torch.log2(rms(weight).clamp_min(1e-9) / sampled.intent.initial_std)
     table = parts.token_embedding
     if sampled.intent.tied and table is not None and table.weight.shape == weight.shape:
         values["untied"] = float(table.weight.data_ptr() != weight.data_ptr())
@@ -251,11 +266,3 @@ def _loss(sampled: Sampled, logits: torch.Tensor) -> Values:
     else:
         made = F.cross_entropy(flat, safe, ignore_index=-100, reduction="sum") / items
     return {"loss_error": (loss.float() - made).abs() / torch.maximum(loss.float().abs(), made)}
-
-
-def at_attach(parts: ModelParts) -> Values:
-    """The head's initial scale, read before the first step moves it."""
-    if parts.head is None or not parts.intent.initial_std:
-        return {}
-    weight = weight_of(parts.head)
-    return {"weight_gap": log2_ratio(rms(weight), torch.tensor(float(parts.intent.initial_std)))}

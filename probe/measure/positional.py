@@ -170,8 +170,8 @@ def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
     if not seen:
         return {}
     values: Values = {}
-    for name in seen[0]:
-        stacked = torch.stack([torch.as_tensor(v[name]) for v in seen])
+    for name in {name for found in seen for name in found}:
+        stacked = torch.stack([torch.as_tensor(v[name]) for v in seen if name in v])
         if name == "offset":
             values[name] = stacked.gather(0, stacked.abs().nan_to_num().argmax(0, keepdim=True))[0]
         else:

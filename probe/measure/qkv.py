@@ -160,6 +160,17 @@ METRICS = (
         "0",
         contract=True,
     ),
+    Metric(
+        "weight_gap",
+        ("qkv",),
+        "signed",
+        "log2",
+        "smallest of the query, key and value weights' root mean squares against the median of all "
+        "layers' projections",
+        "within a factor of 2",
+        contract=True,
+        tolerance=1.0,
+    ),
 )
 
 
@@ -254,3 +265,17 @@ def _tied(rows: torch.Tensor) -> torch.Tensor:
     alike = unit @ unit.t() - 2.0 * torch.eye(len(rows), device=rows.device)
     near = (norms[:, None] / norms[None, :].clamp_min(1e-12) - 1.0).abs() < 1e-3
     return ((alike > _SAME) & near).any(dim=1).float().mean()
+
+
+def against_peers(of_layers: dict[int, Values]) -> None:
+    """Add to each layer's values how its smallest projection compares with all projections."""
+    names = ("q_weight", "k_weight", "v_weight")
+    known = {at: [v[n] for n in names if n in v] for at, v in of_layers.items()}
+    every = [value for values in known.values() for value in values]
+    if len(every) < 3:
+        return
+    middle = torch.stack([torch.as_tensor(v) for v in every]).median()
+    for at, values in known.items():
+        if values:
+            least = torch.stack([torch.as_tensor(v) for v in values]).amin()
+            of_layers[at]["weight_gap"] = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))

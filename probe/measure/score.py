@@ -100,7 +100,8 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
     if call.hand_scores is not None:
         scale, by_hand = _by_hand(sampled, call.hand_scores, scores, visible)
         scores = scores * torch.where(torch.isnan(scale), torch.ones_like(scale), scale)
-        lost = significand_bits(call.score_dtype) - significand_bits(call.kernel_dtype)
+        asked = made.dtype if made is not None else call.kernel_dtype
+        lost = significand_bits(call.score_dtype) - significand_bits(asked)
         values |= by_hand | {"precision_gap": float(min(0, lost))}
     else:
         values["precision_gap"] = 0.0

@@ -20,12 +20,6 @@ USAGE = 64
 def main(arguments: list[str] | None = None) -> int:
     """Train; status 64 where the fault does not fit the model."""
     options = _parser().parse_args(arguments)
-    # As an exception it unwinds, so that the probe writes the end of the trace.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    import torch
-
-    torch.set_num_threads(1)  # the other core is for the monitor
-
     import probe
     from diagnoser.corpus.recipe import demo_recipe
     from diagnoser.corpus.training import Training
@@ -106,5 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def own_the_process() -> None:
+    """Settings of a process that does nothing but this training."""
+    import torch
+
+    # As an exception it unwinds, so that the probe writes the end of the trace.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    torch.set_num_threads(1)  # the other core is for the monitor
+
+
 if __name__ == "__main__":
+    own_the_process()
     sys.exit(main())

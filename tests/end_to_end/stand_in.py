@@ -92,7 +92,9 @@ def main():
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--interval", type=float, default=0.005)
     parser.add_argument("--steps-file", type=Path)
+    parser.add_argument("--ignore-input", action="store_true")
     options = parser.parse_args()
+    inputs = [] if options.ignore_input else [sys.stdin]
     state = {"step": 0, "paused": False}
 
     def control(action):
@@ -124,7 +126,7 @@ def main():
             log.write(f"{step}\n")
             log.flush()
             # The pause between steps is also the wait for the end of the input.
-            if select.select([sys.stdin], [], [], options.interval)[0]:
+            if select.select(inputs, [], [], options.interval)[0]:
                 break
             while state["paused"]:
                 time.sleep(0.01)

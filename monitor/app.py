@@ -37,7 +37,7 @@ from monitor.widgets.metric_picker import MetricPicker
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
 from monitor.widgets.status_line import StatusLine
-from probe.schema import Header
+from probe.schema import Event, Header
 
 MIN_FPS, MAX_FPS = 0.5, 30.0
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
@@ -55,8 +55,8 @@ class MonitorApp(App[None]):
     CSS_PATH = "monitor.tcss"
     TITLE = "defaultpp-monitor"
     ENABLE_COMMAND_PALETTE = True
-    HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
-    VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
+    AUTO_FOCUS = ""
+    """Nothing has the keyboard until a prompt asks for it."""
     BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
 
     def __init__(
@@ -70,6 +70,8 @@ class MonitorApp(App[None]):
         title: str | None = None,
     ) -> None:
         super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
+        self.VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
         self.ascii_only = ascii
         self.run_title = title or source.title
         self.model = RunModel()
@@ -184,7 +186,7 @@ class MonitorApp(App[None]):
             faulty = diagnosis is not None and diagnosis.verdict == "faulty"
             base.set_class(not faulty, "-quiet")
             base.query_one(DiagnosisPane).show(self.diagnosis)
-            base.query_one(EventLog).show(tuple(self.model.events))
+            base.query_one(EventLog).show(tuple(sorted(self.model.events, key=_step_of)))
         self.draw_charts()
 
     def draw_charts(self) -> None:
@@ -211,7 +213,8 @@ class MonitorApp(App[None]):
             heatmap.show(f"Heatmap · {chosen_key}", found, metric.unit if metric else "")
 
     def _charts_title(self, start: int, shown: int, total: int) -> str:
-        title = f"Charts · {start + 1}–{start + shown} of {total}" if total else "Charts · none"
+        shown_range = f"{start + 1}–{start + shown}" if shown > 1 else f"{start + 1}"
+        title = f"Charts · {shown_range} of {total}" if total else "Charts · none"
         return f"{title} · filter {self.viewing.pattern}" if self.viewing.pattern else title
 
     @on(ChartGrid.Reshaped)
@@ -400,6 +403,10 @@ class MonitorApp(App[None]):
 
     def _run(self, action: str) -> None:
         self.call_later(self.run_action, action)
+
+
+def _step_of(event: Event) -> int:
+    return event.step
 
 
 __all__ = ["MonitorApp"]

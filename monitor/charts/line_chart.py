@@ -53,7 +53,7 @@ def draw(data: ChartData, width: int, height: int, ascii_only: bool = False) -> 
     plot_height = height - (3 if labels else 2)
     layered = len(data.curves) > 1
     plot_width = width - LABEL_WIDTH - 1 - (END_WIDTH if layered else 1)
-    scale = scale_for(data.curves, data.log, ticks=3 if plot_height < 7 else 4)
+    scale = scale_for(data.curves, data.log)
     lines = [_title(data, width)]
     if scale is None:
         lines += _nothing(data, width, plot_height)

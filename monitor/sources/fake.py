@@ -50,6 +50,8 @@ class Script:
     nan_steps: tuple[int, ...] = ()
     """Steps at which the loss is NaN and the logits' spread is infinite."""
     seed: int = 0
+    metrics: tuple[Metric, ...] = METRICS
+    """Only these are measured; definitions of the catalogue."""
 
 
 def anatomy(layers: int = 4) -> Anatomy:
@@ -76,6 +78,7 @@ def anatomy(layers: int = 4) -> Anatomy:
 def header(script: Script) -> Header:
     """The stream's first record."""
     found = anatomy(script.layers)
+    names = {metric.name for metric in script.metrics}
     return Header(
         seq=0,
         run="20260101-000000-bert",
@@ -84,8 +87,8 @@ def header(script: Script) -> Header:
         host="fake",
         pid=1,
         anatomy=found,
-        metrics=METRICS,
-        columns=columns_for(found.sites),
+        metrics=script.metrics,
+        columns=tuple(c for c in columns_for(found.sites) if c.metric in names),
         absent={"mask/cross_mass": "the batch is not packed", "training/clip_level": "no clipping"},
     )
 
@@ -150,7 +153,7 @@ def _values(
     random: np.random.Generator,
     losses: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    forms = {(metric.name, node): metric for metric in METRICS for node in metric.nodes}
+    forms = {(metric.name, node): metric for metric in script.metrics for node in metric.nodes}
     noise = random.normal(size=len(columns))
     values = np.empty(len(columns))
     for index, column in enumerate(columns):

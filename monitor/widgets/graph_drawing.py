@@ -182,6 +182,8 @@ class GraphDrawing:
         uppers, lowers = self._binned(above, stack), self._binned(below, stack)
         for column in range(columns):
             strong = self._on_path(uppers.get(column)) and self._on_path(lowers.get(column))
+            if self._pitch == 1 and not strong:
+                continue  # wires side by side would be a wall
             row[self._x(column)] = (
                 (glyphs.STRONG_VERTICAL, "warn") if strong else (glyphs.VERTICAL, "faint")
             )

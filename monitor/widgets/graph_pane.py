@@ -44,7 +44,7 @@ class GraphPane(LinePane):
         """Cells this pane makes use of on a screen of that width."""
         layers = self._layout.layers if self._layout else 0
         frame = 2 + LABEL_WIDTH + 1
-        return max(30, min(frame + layers * PITCH, screen_width // 3))
+        return max(min(30, screen_width * 2 // 5), min(frame + layers * PITCH, screen_width // 3))
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self._layout is None:

@@ -45,7 +45,7 @@ def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
         return [("meaning", "a value that the training logs itself")]
     kind = _FORMS[metric.form]
     if metric.contract:
-        kind += "; a contract: its healthy value is known exactly, whatever the model"
+        kind += "; a contract, whose healthy value is known exactly"
     lines = [
         ("meaning", metric.meaning),
         ("unit", metric.unit or "none"),

@@ -26,7 +26,7 @@ class Prompt(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Label("", id="prompt-label")
-        yield Input(compact=True, id="prompt-input", select_on_focus=False)
+        yield Input(compact=True, id="prompt-input", select_on_focus=False, disabled=True)
 
     @property
     def asking(self) -> bool:

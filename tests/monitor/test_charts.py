@@ -1,0 +1,245 @@
+import numpy as np
+import pytest
+
+from monitor.charts import raster
+from monitor.charts.heatmap import (
+    EMPTY,
+    LEVELS,
+    MINUS,
+    NOT_A_NUMBER,
+    PLUS,
+    draw_tile,
+    heat,
+    legend,
+    rows_for,
+)
+from monitor.charts.line import fitted, spread, text_of, width_of
+from monitor.charts.line_chart import ChartData, draw
+from monitor.charts.scale import scale_for
+from monitor.envelope import Envelope
+from monitor.formatting import clipped, layer_list, number, percent
+from monitor.glyphs import to_ascii
+from monitor.run_model import StepMark
+
+
+def curve(values, label="", first=0):
+    envelope = Envelope(1, 512)
+    values = np.asarray(values, np.float32).reshape(-1, 1)
+    envelope.extend(np.arange(first, first + len(values)), values)
+    return envelope.curve(0, label)
+
+
+def dots(values, width=40, height=16, log=False):
+    found = curve(values)
+    scale = scale_for([found], log)
+    return raster.curve_dots(found, (0, len(values) - 1), scale, width, height)
+
+
+def test_a_straight_line_runs_from_corner_to_corner():
+    drawn = dots(np.linspace(0, 3, 40), height=16)
+    assert drawn[15, 0]
+    assert drawn[0, 39]
+    assert drawn.any(axis=0).all()
+    tops = drawn.argmax(axis=0)
+    assert (np.diff(tops) <= 0).all()
+
+
+def test_a_gap_is_never_bridged():
+    values = np.ones(40)
+    values[15:25] = np.nan
+    drawn = dots(values).any(axis=0)
+    assert drawn[:15].all()
+    assert not drawn[15:25].any()
+    assert drawn[25:].all()
+
+
+def test_infinity_breaks_the_curve_too():
+    values = np.ones(40)
+    values[20] = np.inf
+    assert not dots(values)[:, 20].any()
+
+
+def test_a_spike_is_drawn_to_its_height_and_joined():
+    values = np.zeros(400)
+    values[200] = 1.0
+    drawn = dots(values, width=40, height=16)
+    column = raster.dot_columns([200], (0, 399), 40)[0]
+    assert drawn[0, column]
+    assert drawn[:, column].sum() == 16, "the spike stands on the line"
+
+
+def test_sparse_points_are_joined_across_empty_columns_but_not_across_nan():
+    drawn = dots([0.0, 1.0], width=20).any(axis=0)
+    assert drawn.all()
+    drawn = dots([0.0, np.nan, 1.0], width=21).any(axis=0)
+    assert list(np.flatnonzero(drawn)) == [0, 20]
+
+
+def test_braille_cells():
+    layer = np.zeros((4, 2), bool)
+    layer[0, 0] = layer[3, 1] = True
+    characters, owner = raster.cells([layer], 1, 1, raster.BRAILLE)
+    assert characters[0, 0] == chr(0x2800 + 0x01 + 0x80)
+    assert owner[0, 0] == 0
+    characters, owner = raster.cells([np.zeros((4, 2), bool)], 1, 1, raster.BRAILLE)
+    assert (characters[0, 0], owner[0, 0]) == (" ", -1)
+
+
+def test_the_last_curve_owns_a_shared_cell():
+    full = np.ones((4, 2), bool)
+    assert raster.cells([full, full], 1, 1, raster.BRAILLE)[1][0, 0] == 1
+
+
+def test_ascii_cells_use_ascii_only():
+    layer = np.array([[True, False], [False, True]])
+    characters, _ = raster.cells([layer], 2, 1, raster.ASCII)
+    assert "".join(characters[0]) == "'."
+
+
+def test_scale_holds_all_values_and_has_round_ticks():
+    scale = scale_for([curve([0.13, 0.87])], log=False)
+    assert scale.low <= 0.13 <= 0.87 <= scale.high
+    assert scale.ticks == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) or len(scale.ticks) <= 6
+    assert scale_for([curve([np.nan])], log=False) is None
+    constant = scale_for([curve([3.0, 3.0])], log=False)
+    assert constant.low < 3.0 < constant.high
+
+
+def test_log_scale_puts_zero_at_the_floor():
+    scale = scale_for([curve([0.0, 1e-7, 1.0])], log=True)
+    assert scale.log
+    assert float(scale.position(0.0)) == 0.0
+    assert float(scale.position(1.0)) == 1.0
+    assert 0 <= float(scale.position(1e-7)) < 0.2
+
+
+@pytest.mark.parametrize("size", [(80, 12), (37, 8), (36, 5), (20, 3)])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_a_chart_fills_its_place_exactly(size, ascii_only):
+    width, height = size
+    marks = (StepMark(10, "fault"), StepMark(20, "flagged"))
+    curves = tuple(curve(np.sin(np.arange(50) / 9 + i), str(i)) for i in range(4))
+    data = ChartData("attention/entropy", curves, (0, 49), "of log n", marks=marks)
+    lines = draw(data, width, height, ascii_only)
+    assert len(lines) == height
+    assert {width_of(line) for line in lines} == {width}
+
+
+def test_marks_and_not_finite_values_stand_on_the_axis():
+    values = np.ones(60)
+    values[30], values[40], values[50] = np.nan, np.inf, -np.inf
+    data = ChartData("training/loss", (curve(values),), (0, 59), marks=(StepMark(10, "fault"),))
+    axis = text_of(draw(data, 70, 10)[-2])
+    for sign in "▲×↑↓":
+        assert axis.count(sign) == 1
+    assert axis.index("▲") < axis.index("×") < axis.index("↑") < axis.index("↓")
+
+
+def test_rare_metrics_do_not_cry_nan():
+    values = np.full(60, np.nan)
+    values[::10] = 1.0
+    data = ChartData("validation/accuracy", (curve(values),), (0, 59))
+    assert "×" not in text_of(draw(data, 70, 10)[-2])
+
+
+def test_a_chart_without_values_says_why():
+    data = ChartData("mask/cross_mass", (), (0, 9), absent="the batch is not packed")
+    assert any("the batch is not packed" in text_of(line) for line in draw(data, 60, 8))
+    data = ChartData("training/loss", (curve([np.inf, np.inf]),), (0, 9))
+    assert any("no finite value" in text_of(line) for line in draw(data, 60, 8))
+
+
+def test_layers_are_named_where_their_curves_end():
+    curves = (curve(np.zeros(9), "0"), curve(np.ones(9), "1"), curve(np.ones(9), "2"))
+    lines = [text_of(line).rstrip() for line in draw(ChartData("x/y", curves, (0, 8)), 50, 10)]
+    assert lines[1].endswith("1–2")
+    assert any(line.endswith(" 0") for line in lines[2:8])
+
+
+def test_heat_shows_the_worst_of_a_column():
+    values = np.zeros((2, 100))
+    values[1, 42] = 1.0
+    found = heat([curve(v, str(i)) for i, v in enumerate(values)], "share", 50)
+    assert found.levels.shape == (2, 50)
+    assert found.levels[1, 21] == LEVELS - 1
+    assert found.levels[0].max() == 0
+
+
+def test_heat_of_signed_metrics_keeps_the_sign():
+    found = heat([curve([-2.0, 0.0, 1.0])], "signed", 10)
+    assert found.levels[0, 0] == 0
+    assert found.levels[0, 1] == LEVELS // 2
+    assert found.levels[0, 2] > LEVELS // 2
+    assert found.two_sided
+
+
+def test_heat_keeps_nan_and_infinity_apart():
+    found = heat([curve([1.0, np.nan, np.inf, -np.inf])], "statistic", 10)
+    assert list(found.levels[0, 1:5]) == [NOT_A_NUMBER, PLUS, MINUS, EMPTY]
+    text = text_of(draw_tile(found, 0, 6, 4, False)[0])
+    assert (text[1], text[2], text[3]) == ("·", "↑", "↓")
+    assert "infinite" in text_of(legend(found, "", False))
+
+
+def test_a_heat_column_once_drawn_stays_when_more_steps_come():
+    values = np.linspace(0, 1, 90)
+    early = heat([curve(values[:70])], "share", 100)
+    late = heat([curve(values)], "share", 100)
+    assert early.scale.high == late.scale.high
+    np.testing.assert_array_equal(early.levels[:, :70], late.levels[:, :70])
+
+
+@pytest.mark.parametrize("layers", [1, 4, 12, 30])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_tiles_join_without_a_seam(layers, ascii_only):
+    curves = [curve(np.random.default_rng(i).random(60), str(i)) for i in range(layers)]
+    found = heat(curves, "share", 40, [StepMark(20, "fault")])
+    height = 8
+    whole = [text_of(line) for line in draw_tile(found, 0, 40, height, ascii_only)]
+    left = [text_of(line) for line in draw_tile(found, 0, 16, height, ascii_only)]
+    right = [text_of(line) for line in draw_tile(found, 16, 40, height, ascii_only)]
+    assert whole == [a + b for a, b in zip(left, right, strict=True)]
+    assert len(whole) == rows_for(layers, height - 1) + 1 <= height
+    assert "▲" in whole[-1]
+
+
+def test_half_blocks_show_two_layers_in_a_line():
+    values = np.zeros((8, 4))
+    values[5] = 1.0
+    found = heat([curve(v, str(i)) for i, v in enumerate(values)], "share", 4)
+    lines = draw_tile(found, 0, 4, 5, False)
+    assert text_of(lines[2]) == "▀▀▀▀"
+    assert lines[2][0][1] == f"h0 on h{LEVELS - 1}"
+
+
+def test_lines_fit():
+    assert text_of(fitted([("abc", "fg")], 5)) == "abc  "
+    assert text_of(fitted([("abcdef", "fg")], 4)) == "abcd"
+    assert text_of(spread([("left", "fg")], [("right", "fg")], 12)) == "left   right"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (2.3456, "2.35"),
+        (0.01234, "0.0123"),
+        (1.2e-7, "1.2e-7"),
+        (34567, "34.6k"),
+        (1905664, "1.91M"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_words():
+    assert layer_list((2, 3, 4, 7)) == "layers 2–4, 7"
+    assert layer_list((5,)) == "layer 5"
+    assert percent(0.999) == ">99 %"
+    assert percent(0.001) == "<1 %"
+    assert percent(1.0) == "100 %"
+    assert clipped("abcdef", 4) == "abc…"
+    assert to_ascii("a › b … “q” ✗ 日") == 'a > b ~ "q" x ?'

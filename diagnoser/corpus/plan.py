@@ -24,7 +24,7 @@ from diagnoser.faults import Operator, operators_for
 
 FAULTS_PER_SCENARIO = 2
 INTERVALS = (1, 2, 3, 5, 10)
-INTERVAL_SHARES = (0.42, 0.25, 0.15, 0.1, 0.08)
+INTERVAL_SHARES = (0.5, 0.27, 0.12, 0.07, 0.04)
 
 Kind = Literal["clean", "faulty"]
 
@@ -124,16 +124,17 @@ def _shape(
             recipe, batch_size=min(recipe.batch_size, 6), length=min(recipe.length, 40)
         )
     if at_start:
-        frames, before, unseen = int(rng.integers(20, 29)), 0, 0
+        frames, before, unseen = int(rng.integers(14, 20)), 0, 0
         inject_step = 0
     else:
-        before, after = int(rng.integers(5, 9)), int(rng.integers(14, 20))
+        before, after = int(rng.integers(4, 8)), int(rng.integers(10, 15))
         frames = before + after
-        fewest, most = ((0, 1), (5, 40), (40, 150))[int(rng.choice(3, p=[0.3, 0.4, 0.3]))]
+        fewest, most = ((0, 1), (5, 30), (30, 100))[int(rng.choice(3, p=[0.3, 0.4, 0.3]))]
         unseen = int(rng.integers(fewest, most))
         # anywhere between two samples, since nobody's fault waits for one
-        inject_step = (before - 1) * interval + 1 + int(rng.integers(0, interval))
-    return recipe, interval, unseen, inject_step, (frames - 1) * interval + 1
+        inject_step = before * interval + 1 + int(rng.integers(0, interval))
+    # the first step tells the probe the anatomy; samples begin after it
+    return recipe, interval, unseen, inject_step, frames * interval + 1
 
 
 def _scenario(

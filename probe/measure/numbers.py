@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import torch
 
 TINY = 1e-12
@@ -54,6 +57,7 @@ def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, .
     return centre, variance.sqrt(), skew, kurtosis
 
 
+@lru_cache(maxsize=16)
 def significand_bits(dtype: torch.dtype) -> int:
     """Bits of significand: 24 for float32, 11 for float16, 8 for bfloat16."""
-    return round(-torch.tensor(torch.finfo(dtype).eps).log2().item()) + 1
+    return round(-math.log2(torch.finfo(dtype).eps)) + 1

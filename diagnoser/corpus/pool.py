@@ -17,6 +17,9 @@ from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 
+START_SECONDS = 300.0
+"""A new process imports torch and the models first; that does not count as silence."""
+
 
 @dataclass(frozen=True)
 class Message(Generic[Job]):
@@ -37,6 +40,11 @@ class Lost(Generic[Job]):
 
 
 @dataclass(frozen=True)
+class _Ready:
+    """The process has imported what it needs."""
+
+
+@dataclass(frozen=True)
 class _Finished:
     """The job came to its end."""
 
@@ -45,7 +53,9 @@ def _serve(connection: Connection, work: Callable[[Any], Iterable[Any]]) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         while True:
-            for content in work(connection.recv()):
+            job = connection.recv()  # unpickling it imports the modules of the job
+            connection.send(_Ready())
+            for content in work(job):
                 connection.send(content)
             connection.send(_Finished())
     except (EOFError, BrokenPipeError):  # the parent is gone
@@ -59,6 +69,7 @@ class _Worker(Generic[Job]):
     job: Job | None = None
     last: Any = None
     heard: float = field(default_factory=time.monotonic)
+    ready: bool = False
 
     def __post_init__(self) -> None:
         self.connection, theirs = self.context.Pipe()
@@ -71,6 +82,10 @@ class _Worker(Generic[Job]):
     def start(self, job: Job) -> None:
         self.job, self.last, self.heard = job, None, time.monotonic()
         self.connection.send(job)
+
+    def deadline(self, patience: float) -> float:
+        """When its silence becomes too long, on the monotonic clock."""
+        return self.heard + (patience if self.ready else START_SECONDS)
 
     def end(self) -> None:
         self.process.kill()
@@ -99,7 +114,7 @@ def run(
             busy = [worker for worker in workers if worker.job is not None]
             if not busy:
                 return
-            deadline = min(worker.heard for worker in busy) + patience
+            deadline = min(worker.deadline(patience) for worker in busy)
             wait([w.connection for w in busy], timeout=max(0.0, deadline - time.monotonic()))
             for worker in busy:
                 yield from _listen(worker, patience, workers)
@@ -143,7 +158,9 @@ def _listen(
     try:
         while worker.job is not None and worker.connection.poll():
             content = worker.connection.recv()
-            worker.heard = time.monotonic()
+            worker.heard, worker.ready = time.monotonic(), True
+            if isinstance(content, _Ready):
+                continue
             if isinstance(content, _Finished):
                 worker.job = None
             else:
@@ -154,7 +171,7 @@ def _listen(
         worker.end()
         yield Lost(job, worker.last, f"the process ended with status {worker.process.exitcode}")
         return
-    if worker.job is not None and time.monotonic() - worker.heard > patience:
+    if worker.job is not None and time.monotonic() > worker.deadline(patience):
         workers.remove(worker)
         worker.end()
         yield Lost(job, worker.last, f"nothing was heard for {patience:.0f} s")

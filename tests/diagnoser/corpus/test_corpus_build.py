@@ -1,0 +1,212 @@
+"""Building: real traces end to end, resumable, isolated from crashes and hangs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import islice
+
+import corpus_work
+import pytest
+
+from diagnoser.corpus import execute, pool
+from diagnoser.corpus.__main__ import main
+from diagnoser.corpus.build import build
+from diagnoser.corpus.comparison import first_difference
+from diagnoser.corpus.execute import Begun, Order
+from diagnoser.corpus.manifest import Audit, Entry, Ledger, load, trace_path
+from diagnoser.corpus.plan import Branch, FaultPlan, Scenario, scenarios
+from diagnoser.corpus.recipe import Recipe, Size
+from probe import trace
+from probe.schema import Frame, Header
+
+SMALL = Size(layers=2, width=32, heads=2, kv_heads=2, vocabulary=320)
+
+
+def fault(operator: str, category: str, cause: str, name: str = "") -> Branch:
+    return Branch(name or operator, fault=FaultPlan(operator, category, cause, seed=1))
+
+
+def scenario(*branches: Branch, inject_step: int = 3) -> Scenario:
+    recipe = Recipe("gpt2", "lm_source", SMALL, seed=1, batch_size=4, length=24, dropout=0.1)
+    return Scenario(0, recipe, 1, 2, inject_step, 9, (Branch("clean"), *branches))
+
+
+def column(path, key):
+    records = trace.load(path)
+    header = next(record for record in records if isinstance(record, Header))
+    at = [c.key for c in header.columns].index(key)
+    return {r.step: float(r.array[at]) for r in records if isinstance(r, Frame)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A scenario run for real: clean, a healthy change, an effective fault, an idle one."""
+    folder = tmp_path_factory.mktemp("corpus")
+    branches = (
+        Branch("again"),
+        Branch("shrink", change="shrink_batches"),
+        fault("SDS", "score", "normalization"),
+        fault("CST", "no_such", "fault", name="misnamed"),
+    )
+    one = scenario(*branches)
+    odd = replace(branches[3], fault=replace(branches[3].fault, operator="NONE"))
+    one = replace(one, branches=(*one.branches[:4], odd))
+    ledger = Ledger(folder)
+    for event in execute.run(Order(one, folder)):
+        if not isinstance(event, Begun):
+            ledger.add(event)
+    return folder
+
+
+def test_a_run_is_a_trace_and_a_line_of_the_manifest(folder):
+    entries = {entry.id: entry for entry in load(folder)}
+    assert list(entries) == ["clean", "again", "shrink", "SDS"]
+    sds = entries["SDS"]
+    assert (sds.kind, sds.category, sds.root_cause, sds.operator) == (
+        "faulty",
+        "score",
+        "normalization",
+        "SDS",
+    )
+    assert sds.start_step == 3 and sds.layers and sds.group == "gpt2/lm_source"
+    assert entries["shrink"].kind == "clean" and entries["shrink"].start_step == 3
+    assert entries["clean"].category is None and entries["clean"].start_step is None
+    assert all(trace_path(folder, run).is_file() for run in entries)
+
+
+def test_the_trace_shows_the_fault_from_its_step_on(folder):
+    layer = {entry.id: entry for entry in load(folder)}["SDS"].layers[0]
+    ratios = column(trace_path(folder, "SDS"), f"score@{layer}/scale_ratio")
+    assert set(range(1, 9)) == set(ratios)
+    for step, value in ratios.items():
+        assert (abs(value) > 0.5) == (step >= 3), ratios
+    before = column(trace_path(folder, "clean"), "training/loss")
+    after = column(trace_path(folder, "SDS"), "training/loss")
+    assert all((before[step] == after[step]) == (step < 3) for step in before)
+
+
+def test_a_twin_of_the_clean_run_differs_in_nothing(folder):
+    clean = trace_path(folder, "clean")
+    assert first_difference(clean, trace_path(folder, "again")) is None
+    assert first_difference(clean, trace_path(folder, "SDS")).endswith("at step 3")
+
+
+def test_a_fault_that_does_not_fit_is_audited(folder):
+    (audit,) = Ledger(folder).audits
+    assert (audit.id, audit.event) == ("misnamed", "unfit")
+    assert not trace_path(folder, "misnamed").exists()
+
+
+def test_a_fault_that_changes_nothing_is_discarded(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        execute.faults, "inject", lambda model, optimizer, fault: execute.ExitStack()
+    )
+    one = scenario(fault("SDS", "score", "normalization"))
+    events = list(execute.run(Order(one, tmp_path)))
+    audit = events[-1]
+    assert isinstance(audit, Audit) and audit.event == "discarded" and audit.layers
+    assert trace_path(tmp_path, "clean").exists()
+    assert not trace_path(tmp_path, "SDS").exists()
+
+
+def test_a_crash_in_a_branch_costs_that_branch(tmp_path, monkeypatch):
+    def broken(model, optimizer, fault):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(execute.faults, "inject", broken)
+    one = scenario(fault("SDS", "score", "normalization"), Branch("later"), inject_step=0)
+    ends = [event for event in execute.run(Order(one, tmp_path)) if not isinstance(event, Begun)]
+    assert [type(end) for end in ends] == [Entry, Audit, Entry]
+    assert ends[1].event == "crashed" and "boom" in ends[1].reason
+
+
+def test_settled_branches_are_not_run_again(tmp_path):
+    one = scenario(Branch("second"))
+    done = frozenset({"clean", "second"})
+    assert list(execute.run(Order(one, tmp_path, done))) == []
+
+
+def test_no_branch_begins_after_the_time_is_up(tmp_path):
+    events = list(execute.run(Order(scenario(), tmp_path, stop_at=0.0)))
+    assert not any(isinstance(event, Entry | Audit) for event in events)
+
+
+def test_the_pool_outlives_jobs_that_die_or_hang():
+    waiting = ["one", "die", "hang", "two"]
+    events = list(
+        pool.run(lambda: waiting.pop(0) if waiting else None, corpus_work.echo, jobs=2, patience=3)
+    )
+    done = {e.content for e in events if isinstance(e, pool.Message)} & {"done one", "done two"}
+    lost = {e.job: e for e in events if isinstance(e, pool.Lost)}
+    assert done == {"done one", "done two"}
+    assert set(lost) == {"die", "hang"}
+    assert "status 7" in lost["die"].reason and lost["die"].last == "begun die"
+    assert "nothing was heard" in lost["hang"].reason
+
+
+def pretended(take, work, *, jobs, patience):
+    """A pool in this process whose branches end at once, and where one run kills its process."""
+    while (order := take()) is not None:
+        for branch in order.scenario.branches:
+            if branch.id in order.settled:
+                continue
+            if "-00001-fault0" in branch.id:
+                yield pool.Lost(order, Begun(branch.id), "the process ended with status 9")
+                break
+            one, recipe = order.scenario, order.scenario.recipe
+            entry = Entry(
+                id=branch.id,
+                group=one.group,
+                scenario=one.number,
+                family=recipe.family,
+                task=recipe.task,
+                size="",
+                seed=recipe.seed,
+                interval=one.interval,
+                steps=one.steps,
+                unseen_steps=one.unseen_steps,
+                kind=branch.kind,
+            )
+            yield pool.Message(order, entry)
+
+
+def test_a_build_goes_on_where_it_stopped_and_blames_who_died(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "run", pretended)
+    first = build(tmp_path, limit=6, jobs=1)
+    assert (first.runs, first.failed) == (6, 0)
+    with (tmp_path / "manifest.jsonl").open("a") as file:
+        file.write('{"id": "torn')
+    second = build(tmp_path, limit=22, jobs=1)
+    assert (second.runs, second.failed) == (22, 1)
+    ids = [entry.id for entry in load(tmp_path)]
+    assert len(ids) == len(set(ids)) == 22
+    planned = [b.id for s in islice(scenarios(0), 8) for b in s.branches]
+    killed = next(run for run in planned if "-00001-fault0" in run)
+    audit = json.loads((tmp_path / "audit.jsonl").read_text())
+    assert (audit["id"], audit["event"]) == (killed, "lost")
+    assert set(ids) <= set(planned) - {killed}
+    assert next(run for run in planned if "-00001-fault1" in run) in ids
+    third = build(tmp_path, limit=22, jobs=1)
+    assert third.runs == 22
+
+
+def test_a_folder_of_another_seed_is_refused(tmp_path, capsys):
+    build(tmp_path, limit=1, minutes=0, jobs=1)
+    assert main(["build", "--out", str(tmp_path), "--seed", "5", "--minutes", "0"]) == 3
+    assert "was begun with --seed 0" in capsys.readouterr().err
+
+
+def test_describe_counts(folder, capsys, tmp_path):
+    assert main(["describe", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "normalization" in printed and "gpt2/lm_source" in printed and "unfit NONE: 1" in printed
+    assert main(["describe", str(tmp_path)]) == 3
+    assert "no corpus in" in capsys.readouterr().err
+
+
+def test_the_command_builds_for_real(tmp_path):
+    assert main(["build", "--out", str(tmp_path), "--limit", "1", "--jobs", "1"]) == 0
+    (entry,) = load(tmp_path)
+    frames = [r for r in trace.load(trace_path(tmp_path, entry.id)) if isinstance(r, Frame)]
+    assert 19 <= len(frames) <= 28

@@ -69,7 +69,7 @@ class Demo:
         words += ["--fault", self.fault, "--steps", str(self.steps)]
         words += ["--healthy", str(self.healthy_steps), "--seed", str(self.seed)]
         words += ["--name", self.name, "--pace", str(self.pace)]
-        return [*words, "--wait", *(["--trace", str(self.trace)] if self.trace else [])]
+        return [*words, "--wait", *(["--trace", str(self.trace.absolute())] if self.trace else [])]
 
 
 def check_fault(fault: str, model: str) -> None:
@@ -123,6 +123,7 @@ class DemoSource:
                 stdin=subprocess.PIPE,
                 stdout=descriptor,
                 stderr=descriptor,
+                cwd="/",  # so that a module of the user's named probe or monitor is not imported
                 start_new_session=True,
             )
         except OSError as error:

@@ -38,7 +38,10 @@ def configure_screen(parser: argparse.ArgumentParser) -> None:
         "--fps", type=_fps, default=unset, metavar="N", help="redraws per second, 0.5 to 30 (4)"
     )
     screen.add_argument(
-        "--theme", default=unset, metavar="NAME", help="name of a theme; the palette in the screen lists them"
+        "--theme",
+        default=unset,
+        metavar="NAME",
+        help="a theme, as the palette lists them",
     )
 
 
@@ -56,15 +59,16 @@ def show(source: Source, options: argparse.Namespace) -> int:
     try:
         from monitor.app import MonitorApp
 
-        MonitorApp(
+        app = MonitorApp(
             source,
             ascii=getattr(options, "ascii", False),
             fps=getattr(options, "fps", 4),
             theme=getattr(options, "theme", None),
-        ).run()
+        )
+        app.run()
+        return app.return_code or 0
     finally:
         source.close()
-    return 0
 
 
 def require_terminal(source: Source | None = None) -> None:

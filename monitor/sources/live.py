@@ -155,7 +155,9 @@ def open_entry(entry: RunEntry) -> LiveSource:
     if not entry.publish or not entry.control:
         trace = f": replay its trace, {entry.trace}" if entry.trace else ""
         raise SourceError(f"{entry.name} has no sockets to connect to{trace}")
-    if not entry.here and entry.publish.startswith("ipc://"):
+    socket = entry.publish.removeprefix("ipc://")
+    # A container that shares the directory of sockets is elsewhere, and yet within reach.
+    if not entry.here and socket != entry.publish and not Path(socket).exists():
         raise SourceError(
             f"{entry.name} runs on {entry.host}: "
             f"defaultpp-monitor attach ssh://{entry.host}/{entry.name}"

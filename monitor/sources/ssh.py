@@ -44,8 +44,10 @@ _TARGET = re.compile(
 
 # Runs in the remote login shell, which may be bash, zsh, fish or csh: one line, no exclamation
 # mark, no single quote inside. The interpreter of the newest registered run is tried first, since
-# that Python certainly has the probe; each is tried before it replaces the shell.
+# that Python certainly has the probe; each is tried before it replaces the shell. From / so that a
+# module named probe in the home, where a login begins, is not taken for ours.
 _SCRIPT = (
+    "cd /; "
     'for d in "$DEFAULTPP_STATE_DIR" "${XDG_STATE_HOME:-$HOME/.local/state}/defaultpp" '
     '"$XDG_RUNTIME_DIR/defaultpp/state" "/tmp/defaultpp-$(id -u)/state"; do '
     'for f in $(ls -t "$d"/runs/*.json 2>/dev/null); do '
@@ -88,7 +90,7 @@ def command(target: SshTarget, remote_python: str | None = None) -> list[str]:
     """The ssh command that starts the bridge."""
     arguments = ["--run", target.run] if target.run else []
     if remote_python:
-        script = f'exec {shlex.quote(remote_python)} -m probe.bridge "$@"'
+        script = f'cd /; exec {shlex.quote(remote_python)} -m probe.bridge "$@"'
         if "'" in script:
             raise SourceError(f"{remote_python} cannot be used: give a path without quotes")
     else:

@@ -26,6 +26,16 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("qkv", "tied_outputs"): "{percent} of the query heads compute another head's q",
     ("qkv", "head_count"): "the kernel sees {factor} times the configured number of heads",
     ("qkv", "zero_weights"): "{percent} of the q, k and v weight matrices are all zero",
+    ("qkv", "weight_gap"): "the smallest of the q, k and v weights is {factor} times the median "
+    "of all layers' projections",
+    ("attention", "strided_inputs"): "{percent} of the kernel's inputs are not contiguous",
+    ("", "gamma_gap"): "gamma is {factor} times that of the median norm",
+    ("", "beta_shift"): "beta has a mean of {value} times the usual gamma",
+    (
+        "embedding",
+        "small_rows",
+    ): "{percent} of the tokens have a vector far smaller than the others",
+    ("output", "small_rows"): "{percent} of the classes have weights far smaller than the others",
     ("score", "scale_ratio"): "scores are scaled by {factor} times the intended factor",
     ("score", "input_error"): "softmax does not get the scaled scores plus mask: relative "
     "error {value}",

@@ -110,9 +110,8 @@ def frames(
         step = number * interval
         values = base * (1 + 0.02 * random.standard_normal(len(base)))
         values[contract & residual] = 1e-7 * random.uniform(0.5, 2, (contract & residual).sum())
-        values[validation] = np.nan
         if number % 4:
-            values[cache] = np.nan
+            values[cache | validation] = np.nan
         if step >= start:
             for place, value in changed.items():
                 values[place] = value * random.uniform(0.9, 1.1)
@@ -134,7 +133,9 @@ def write_corpus(folder: Path, runs_each: int = 2, count: int = 14) -> Path:
     number = 0
     for family in FAMILIES:
         for task in ("a", "b"):
-            kinds = [None] * (runs_each * len(FAULTS)) + [f for f in FAULTS for _ in range(runs_each)]
+            kinds = [None] * (runs_each * len(FAULTS)) + [
+                f for f in FAULTS for _ in range(runs_each)
+            ]
             for fault in kinds:
                 number += 1
                 layers = 2 + number % 2

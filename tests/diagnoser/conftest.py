@@ -1,0 +1,29 @@
+import pytest
+import synthetic_runs
+import torch
+
+from diagnoser import manifest, weights
+from diagnoser.dataset import load_samples
+from diagnoser.extract import extract_all
+from diagnoser.fitting import Settings, fit
+
+
+@pytest.fixture(scope="session")
+def synthetic_corpus(tmp_path_factory):
+    """A small labelled corpus with its features extracted."""
+    folder = synthetic_runs.write_corpus(tmp_path_factory.mktemp("corpus"), runs_each=2, count=12)
+    return extract_all(manifest.read(folder), workers=1)
+
+
+@pytest.fixture(scope="session")
+def trained(synthetic_corpus):
+    """A network fitted to the small corpus in a few seconds."""
+    torch.set_num_threads(1)
+    return fit(load_samples(synthetic_corpus), Settings(epochs=14, batch=64, patience=14))
+
+
+@pytest.fixture(scope="session")
+def weights_file(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "some.safetensors"
+    weights.save(trained, path)
+    return path

@@ -1,0 +1,124 @@
+import msgspec
+import numpy as np
+import pytest
+import synthetic_runs
+
+from diagnoser import contracts
+from diagnoser.columns import Columns
+from diagnoser.contracts import RULES, VOTE_NAMES, ContractWatch
+from diagnoser.phrases import CONTRACT_PHRASES
+from diagnoser.taxonomy import root_causes
+from probe.catalogue import METRICS
+
+CONTRACTS = {(node, m.name) for m in METRICS if m.contract for node in m.nodes}
+
+
+def watched(header, frames):
+    watch = ContractWatch(Columns(header))
+    for frame in frames:
+        watch.update(frame)
+    return watch
+
+
+def with_values(header, key, values):
+    place = [column.key for column in header.columns].index(key)
+    result = []
+    for frame, value in zip(synthetic_runs.frames(header, len(values)), values, strict=True):
+        array = frame.array.copy()
+        array[place] = value
+        result.append(msgspec.structs.replace(frame, values=array.tobytes()))
+    return result
+
+
+def test_every_contract_of_the_catalogue_has_a_rule_and_a_phrase():
+    ruled = {(node, rule.metric) for rule in RULES for node in rule.nodes}
+    assert CONTRACTS - ruled == set()
+    for node, metric in CONTRACTS:
+        assert (node, metric) in CONTRACT_PHRASES or ("", metric) in CONTRACT_PHRASES, metric
+
+
+def test_rules_name_contracts_and_root_causes_that_exist():
+    for rule in RULES:
+        assert {(node, rule.metric) for node in rule.nodes} <= CONTRACTS
+        assert set(rule.causes) <= set(root_causes())
+
+
+@pytest.mark.parametrize("family", synthetic_runs.FAMILIES)
+def test_nothing_fires_on_a_healthy_run(family):
+    header = synthetic_runs.header(family)
+    watch = watched(header, synthetic_runs.frames(header, 20))
+    assert watch.firings() == ()
+    assert not contracts.verdict(watch.firings()).faulty
+    assert not contracts.votes(()).any()
+
+
+def test_one_odd_value_does_not_fire_two_of_three_do():
+    header = synthetic_runs.header()
+    once = watched(header, with_values(header, "mask@1/leaked", [0, 0, 0.3, 0]))
+    twice = watched(header, with_values(header, "mask@1/leaked", [0, 0.3, 0, 0.3]))
+    assert once.firings() == ()
+    (firing,) = twice.firings()
+    assert (firing.site, firing.layer, firing.since_step) == ("mask@1", 1, 10)
+
+
+def test_a_contract_that_heals_stops_firing_and_forgets_when_it_began():
+    header = synthetic_runs.header()
+    values = [0.3] * 4 + [0.0] * 4 + [0.3] * 2
+    watch = watched(header, with_values(header, "mask@1/leaked", values[:8]))
+    assert watch.firings() == ()
+    watch = watched(header, with_values(header, "mask@1/leaked", values))
+    assert watch.firings()[0].since_step == 80
+
+
+def test_frames_without_the_value_do_not_count():
+    header = synthetic_runs.header("gpt2")
+    values = [0.5, np.nan, np.nan, np.nan, 0.5, np.nan]
+    (firing,) = watched(header, with_values(header, "kv_cache@0/key_error", values)).firings()
+    assert firing.value == 0.5
+
+
+def test_the_earliest_cause_in_the_graph_decides():
+    header = synthetic_runs.header()
+    frames = synthetic_runs.frames(header, 8, fault="score/normalization", layer=2)
+    frames = [
+        msgspec.structs.replace(frame, values=_also(header, frame, "attention@2/reference_error"))
+        for frame in frames
+    ]
+    firings = watched(header, frames).firings()
+    assert [firing.metric for firing in firings] == ["scale_ratio", "reference_error"]
+    found = contracts.verdict(firings)
+    assert (found.category, found.root_cause, found.layers) == ("score", "normalization", (2,))
+    votes = dict(zip(VOTE_NAMES, contracts.votes(firings).tolist(), strict=True))
+    assert votes["score/normalization"] == 1.0 > votes["kernel/numerical_precision"] > 0
+
+
+def _also(header, frame, key):
+    array = frame.array.copy()
+    array[[column.key for column in header.columns].index(key)] = 0.5
+    return array.tobytes()
+
+
+def test_one_metric_tells_two_causes_apart_by_its_value():
+    gone = contracts.rule_for("residual_ffn", "skip_gain", -1.0)
+    scaled = contracts.rule_for("residual_ffn", "skip_gain", 1.0)
+    assert gone[1].causes[0] == "residual/skip_connection"
+    assert scaled[1].causes[0] == "residual/residual_scaling"
+
+
+def test_rounding_of_a_16_bit_run_does_not_fire():
+    values = [3e-3] * 6
+    full = synthetic_runs.header()
+    half = synthetic_runs.header(dtype="bfloat16")
+    key = "attention@0/reference_error"
+    assert watched(full, with_values(full, key, values)).firings()
+    assert not watched(half, with_values(half, key, values)).firings()
+
+
+def test_rebinding_keeps_what_was_counted():
+    header = synthetic_runs.header()
+    frames = with_values(header, "mask@1/leaked", [0.3] * 3)
+    watch = watched(header, frames)
+    turned = msgspec.structs.replace(header, columns=header.columns[::-1])
+    watch.rebind(Columns(turned))
+    (firing,) = watch.firings()
+    assert (firing.site, firing.since_step) == ("mask@1", 0)

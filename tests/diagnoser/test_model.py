@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import synthetic_runs
+import torch
+
+from diagnoser import graph, schema
+from diagnoser.batch import collate
+from diagnoser.contracts import VOTE_NAMES
+from diagnoser.dataset import load_samples, to_batch
+from diagnoser.features import RollingFeatures
+from diagnoser.losses import contrastive, inverse_frequency
+from diagnoser.model import (
+    CAUSE_CATEGORY,
+    DiagnosisNetwork,
+    Shape,
+    cause_log_probabilities,
+    importance,
+)
+from diagnoser.taxonomy import ROOT_CAUSE_KEYS
+
+
+def sample(family, layers, **fault):
+    header = synthetic_runs.header(family, layers)
+    rolling = RollingFeatures(header)
+    for frame in synthetic_runs.frames(header, 6, **fault):
+        found = rolling.update(frame)
+    return graph.build(header.anatomy, schema.node_kinds()), found.nodes
+
+
+def joined(*samples):
+    return collate(
+        [s[0] for s in samples],
+        [s[1] for s in samples],
+        np.zeros((len(samples), len(VOTE_NAMES)), np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return DiagnosisNetwork(schema.all_feature_names()).eval()
+
+
+def test_a_batch_gives_each_graph_what_it_gets_alone(network):
+    samples = [sample("bert", 2), sample("llama", 5), sample("gpt2", 3)]
+    with torch.no_grad():
+        together = network(joined(*samples))
+        alone = [network(joined(one)) for one in samples]
+    for place, one in enumerate(alone):
+        torch.testing.assert_close(together.category[place], one.category[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together.cause[place], one.cause[0], atol=1e-4, rtol=1e-4)
+
+
+def test_node_answers_return_to_the_order_of_the_graph(network):
+    samples = [sample("bert", 2), sample("llama", 4)]
+    batch = joined(*samples)
+    with torch.no_grad():
+        together = network(batch).origin[batch.order]
+        second = joined(samples[1])
+        alone = network(second).origin[second.order]
+    first = len(samples[0][0].node_kind)
+    torch.testing.assert_close(together[first:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_edges_carry_a_change_to_other_nodes_only_with_message_passing():
+    healthy = sample("bert", 3)
+    broken = (healthy[0], {**healthy[1], "mask": healthy[1]["mask"] + 3.0})
+    for rounds, spreads in ((3, True), (0, False)):
+        torch.manual_seed(0)
+        net = DiagnosisNetwork(schema.all_feature_names(), Shape(rounds=rounds)).eval()
+        states = []
+        for one in (healthy, broken):
+            batch = joined(one)
+            state = torch.cat([net.encode(kind, batch.x[kind]) for kind in net.kinds])
+            for convolution, norm in zip(net.rounds, net.norms, strict=True):
+                state = state + torch.relu(convolution(norm(state), batch))
+            states.append(state[batch.order])
+        moved = (states[0] - states[1]).abs().sum(dim=1) > 1e-6
+        names = np.array(healthy[0].names)
+        reached = {str(name).split("@")[0] for name in names[moved.numpy()]}
+        assert "mask" in reached
+        assert ("attention" in reached) is spreads
+
+
+def test_the_kind_of_an_edge_matters(network):
+    one = sample("gpt2", 2)
+    batch, other = joined(one), joined(one)
+    other.edge_type = (other.edge_type + 1) % len(graph.RELATIONS)
+    with torch.no_grad():
+        assert not torch.allclose(network(batch).category, network(other).category)
+
+
+def test_root_cause_probabilities_sum_to_one_in_every_category(network):
+    with torch.no_grad():
+        found = cause_log_probabilities(network(joined(sample("bert", 2)))).exp()[0]
+    for category in set(CAUSE_CATEGORY):
+        members = [n for n, c in enumerate(CAUSE_CATEGORY) if c == category]
+        assert float(found[members].sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_importance_is_the_share_of_each_node_in_the_distance_to_the_nearest_rival():
+    parts = torch.full((len(ROOT_CAUSE_KEYS), 3), 10.0)
+    mine = ROOT_CAUSE_KEYS.index("score/normalization")
+    rival = ROOT_CAUSE_KEYS.index("score/implementation")
+    parts[mine] = torch.tensor([1.0, 1.0, 5.0])
+    parts[rival] = torch.tensor([4.0, 2.0, 1.0])
+    assert importance(parts, mine).tolist() == pytest.approx([0.75, 0.25, 0.0])
+
+
+def test_same_root_cause_attracts_and_another_of_the_category_repels():
+    category, cause = torch.tensor([0, 0, 0, 0]), torch.tensor([1, 1, 2, 2])
+    apart = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    mixed = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    assert contrastive(apart, category, cause) < contrastive(mixed, category, cause)
+    alone = contrastive(apart[:1], category[:1], cause[:1])
+    assert float(alone) == 0.0
+
+
+def test_rare_classes_weigh_more_and_absent_ones_nothing():
+    weights = inverse_frequency(torch.tensor([0, 0, 0, 1, -1]), 3)
+    assert weights[1] == 3 * weights[0] > 0
+    assert weights[2] == 0
+
+
+def test_every_parameter_learns(synthetic_corpus):
+    from diagnoser.losses import class_weights, loss
+
+    torch.manual_seed(0)
+    samples = load_samples(synthetic_corpus)
+    net = DiagnosisNetwork(schema.all_feature_names())
+    batch, targets = to_batch(samples)
+    weights = class_weights(targets.category, targets.cause)
+    loss(net, net(batch), targets, weights, batch).backward()
+    still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []

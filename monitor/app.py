@@ -85,6 +85,7 @@ class MonitorApp(App[None]):
         self._timer: Timer | None = None
         self._seen: tuple[object, ...] = ()
         self._message = ""
+        self._diagnoses = 0
         self._noted_flag: int | None = None
         self.known_flag: int | None = None
         """First flagged step of this run, kept when a replay goes back before it."""
@@ -135,7 +136,7 @@ class MonitorApp(App[None]):
         if state is not self.diagnosis:
             self._take_diagnosis(state)
         position = self.replaying.position if self.replaying else None
-        now = (self.model.version, id(self.diagnosis), position)
+        now = (self.model.version, self._diagnoses, position)
         if now != self._seen:
             self._seen = now
             self.draw()
@@ -154,6 +155,7 @@ class MonitorApp(App[None]):
 
     def _take_diagnosis(self, state: DiagnosisState) -> None:
         self.diagnosis = state
+        self._diagnoses += 1
         found = state.diagnosis
         self.viewing.promote(found)
         if found is None or found.verdict != "faulty" or found.first_flagged_step is None:

@@ -58,14 +58,8 @@ def heat(curves: Sequence[Curve], form: Form, columns: int, marks: Sequence[Step
     for row, curve in enumerate(curves):
         if not buckets:
             break
-        starts = np.arange(0, buckets, share)
-        values = _telling(curve, form)
-        size = np.abs(values - _centre(curve, form))
-        for column, start in enumerate(starts):
-            part = slice(start, start + share)
-            levels[row, column] = _level(
-                values[part], size[part], int(np.bitwise_or.reduce(curve.marks[part])), scale
-            )
+        drawn = _levels(curve, form, share, scale)
+        levels[row, : len(drawn)] = drawn
     placed = []
     if buckets:
         for mark in marks:
@@ -76,20 +70,26 @@ def heat(curves: Sequence[Curve], form: Form, columns: int, marks: Sequence[Step
     return Heat(labels, levels, tuple(placed), scale, two_sided, span)
 
 
-def _level(
-    values: FloatArray,
-    size: FloatArray,
-    marks: int,
-    scale: Scale | None,
-) -> int:
-    if marks & PLUS_INFINITY:
-        return PLUS
-    if marks & MINUS_INFINITY:
-        return MINUS
-    if scale is None or not np.isfinite(values).any():
-        return NOT_A_NUMBER if marks & NAN else EMPTY
-    value = values[np.nanargmax(size)]
-    return min(int(float(scale.position(value)) * LEVELS), LEVELS - 1)
+def _levels(curve: Curve, form: Form, share: int, scale: Scale | None) -> IntArray:
+    """Level of each column, shape (columns,); a column holds ``share`` buckets."""
+    columns = -(-len(curve) // share)
+    values = np.full((columns, share), np.nan)
+    values.reshape(-1)[: len(curve)] = _telling(curve, form)
+    marks = np.zeros((columns, share), np.uint8)
+    marks.reshape(-1)[: len(curve)] = curve.marks
+    seen = np.bitwise_or.reduce(marks, axis=1)
+    size = np.abs(values - _centre(curve, form))
+    finite = np.isfinite(size)
+    furthest = np.where(finite, size, -1.0).argmax(axis=1)
+    telling = values[np.arange(columns), furthest]
+    levels = np.where(seen & NAN, NOT_A_NUMBER, EMPTY).astype(np.int64)
+    shown = finite.any(axis=1)
+    if scale is not None:
+        position = scale.position(telling[shown]) * LEVELS
+        levels[shown] = np.minimum(position.astype(np.int64), LEVELS - 1)
+    levels[(seen & MINUS_INFINITY) > 0] = MINUS
+    levels[(seen & PLUS_INFINITY) > 0] = PLUS
+    return levels
 
 
 def _centre(curve: Curve, form: Form) -> float:

@@ -98,7 +98,7 @@ def records(script: Script) -> tuple[Record, ...]:
     found: list[Record] = [header(script)]
     random = np.random.default_rng(script.seed)
     losses = _losses(script, random)
-    columns = found[0].columns  # type: ignore[union-attr]
+    columns = _columns(script, header(script).columns)
     shift = random.normal(size=len(columns))
     found.append(_event(len(found), 0, "attached", "4 layers found, 0 unknown modules"))
     for step in range(0, script.steps, script.every):
@@ -145,35 +145,48 @@ def _scalars(seq: int, steps: tuple[int, ...], losses: npt.NDArray[np.float32]) 
     )
 
 
+@dataclass(frozen=True)
+class _Value:
+    """One column: its metric, its layer, how deep in the model that is."""
+
+    column: Column
+    metric: Metric
+    layer: int
+    depth: float
+
+
+def _columns(script: Script, columns: tuple[Column, ...]) -> tuple[_Value, ...]:
+    forms = {(metric.name, node): metric for metric in script.metrics for node in metric.nodes}
+    found = []
+    for column in columns:
+        node, _, layer = column.site.partition("@")
+        depth = int(layer or 0) / max(script.layers - 1, 1)
+        found.append(_Value(column, forms[column.metric, node], int(layer or 0), depth))
+    return tuple(found)
+
+
 def _values(
     script: Script,
-    columns: tuple[Column, ...],
+    columns: tuple[_Value, ...],
     step: int,
     shift: npt.NDArray[np.float64],
     random: np.random.Generator,
     losses: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    forms = {(metric.name, node): metric for metric in script.metrics for node in metric.nodes}
     noise = random.normal(size=len(columns))
+    since = -1 if script.fault_step is None else step - script.fault_step
     values = np.empty(len(columns))
-    for index, column in enumerate(columns):
-        node, _, layer = column.site.partition("@")
-        depth = int(layer or 0) / max(script.layers - 1, 1)
-        metric = forms[column.metric, node]
-        values[index] = _healthy(metric, step, depth, shift[index], noise[index])
-        if column.site == "validation" and step % 100:
-            values[index] = np.nan
-        if column.key in ("mask@0/cross_mass", "training/clip_level") or (
-            column.metric == "cross_mass"
-        ):
-            values[index] = np.nan
-        if column.key == "training/loss":
-            values[index] = losses[step]
-        if column.key == "output/logit_std" and step in script.nan_steps:
-            values[index] = np.inf
-        since = -1 if script.fault_step is None else step - script.fault_step
-        if script.fault_step is not None and since >= 0:
-            values[index] = _faulty(column, values[index], int(layer or 0), since, script)
+    for index, value in enumerate(columns):
+        column = value.column
+        found = _healthy(value.metric, step, value.depth, shift[index], noise[index])
+        rare = column.site == "validation" and step % 100
+        if rare or column.metric in ("cross_mass", "clip_level"):
+            found = np.nan
+        elif column.key == "training/loss":
+            found = losses[step]
+        elif column.key == "output/logit_std" and step in script.nan_steps:
+            found = np.inf
+        values[index] = _faulty(column, found, value.layer, since, script) if since >= 0 else found
     return values
 
 

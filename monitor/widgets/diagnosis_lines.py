@@ -17,15 +17,20 @@ BAR_WIDTH = 20
 def lines_for(state: DiagnosisState, width: int, height: int) -> tuple[Line, ...]:
     """At most ``height`` lines of at most ``width`` cells; what matters most comes first."""
     if state.phase == "failed":
-        return (*_failed(state, width), *_body(state.diagnosis, width, max(0, height - 2)))[:height]
+        told = _failed(state, width)
+        return (*told, *_body(state.diagnosis, width, max(0, height - len(told))))[:height]
     if state.diagnosis is None:
         return _waiting(state, width)[:height]
     return _body(state.diagnosis, width, height)
 
 
 def _failed(state: DiagnosisState, width: int) -> tuple[Line, ...]:
-    text = f"diagnosis stopped: {state.error}"
-    return (((f"{glyphs.LOST} ", "warn"), (clipped(text, width - 2), "warn")), ())
+    wrapped = textwrap.wrap(f"diagnosis stopped: {state.error}", max(10, width - 2))
+    lines: list[Line] = [
+        ((f"{glyphs.LOST} " if index == 0 else "  ", "warn"), (text, "warn"))
+        for index, text in enumerate(wrapped)
+    ]
+    return (*_shortened(lines, 4, width), ())
 
 
 def _waiting(state: DiagnosisState, width: int) -> tuple[Line, ...]:
@@ -33,7 +38,7 @@ def _waiting(state: DiagnosisState, width: int) -> tuple[Line, ...]:
         return ((("no diagnosis", "muted"),),)
     if state.phase == "ready":
         return (((f"{glyphs.WAITING} ", "accent"), ("waiting for the first frame", "fg")),)
-    note = clipped("charts are live already", width)
+    note = clipped("the charts do not wait for it", width - 2)
     return (
         ((f"{glyphs.WAITING} ", "accent"), ("diagnosis loading…", "fg")),
         (("  " + note, "muted"),),

@@ -83,6 +83,8 @@ class GraphDrawing:
         layers = max(1, layout.layers)
         self._bins = layers if layers <= room else room
         self._pitch = min(7, max(1, room // self._bins))
+        self._binned_rows: dict[int, dict[int, list[str]]] = {}
+        self._crossing: dict[int, frozenset[int]] = {}
 
     def draw(self) -> tuple[Line, ...]:
         """At most ``height`` lines of ``width`` cells."""
@@ -152,7 +154,10 @@ class GraphDrawing:
             row[at - 1] = (glyphs.ORIGIN, "bad bold")
 
     def _binned(self, kind: GraphRow, stack: GraphStack) -> dict[int, list[str]]:
-        found: dict[int, list[str]] = {}
+        """Sites of a row by column; several share one where the layers are many."""
+        if id(kind) in self._binned_rows:
+            return self._binned_rows[id(kind)]
+        found = self._binned_rows[id(kind)] = {}
         for index, layer in enumerate(stack.layers):
             if layer in kind.sites:
                 column = self._column(index, len(stack.layers))
@@ -194,8 +199,13 @@ class GraphDrawing:
 
     def _crosses(self, stack: GraphStack, column: int) -> bool:
         """The suspected path goes from this column's end into the next one's beginning."""
-        if not stack.block:
-            return False
+        if id(stack) not in self._crossing:
+            columns = range(self._bins if stack.block and self._path else 0)
+            crossed = frozenset(at for at in columns if self._leads_on(stack, at))
+            self._crossing[id(stack)] = crossed
+        return column in self._crossing[id(stack)]
+
+    def _leads_on(self, stack: GraphStack, column: int) -> bool:
         last = self._binned(stack.block[-1], stack).get(column)
         heads = [self._binned(kind, stack).get(column + 1) for kind in stack.block[:3]]
         heads += [

@@ -28,6 +28,7 @@ class GraphPane(LinePane):
         self._edges: dict[str, tuple[str, ...]] = {}
         self._suspicion: dict[str, float] = {}
         self._path: tuple[str, ...] = ()
+        self._shown: tuple[object, ...] = ()
 
     def show(self, anatomy: Anatomy | None, diagnosis: Diagnosis | None) -> None:
         """Draw a model and what is suspected in it."""
@@ -37,6 +38,10 @@ class GraphPane(LinePane):
             self._edges = _targets(anatomy) if anatomy else {}
         self._suspicion = dict(diagnosis.suspicion) if diagnosis else {}
         faulty = diagnosis is not None and diagnosis.verdict == "faulty"
+        now = (id(anatomy), self._suspicion, faulty, self.app.theme)
+        if now == self._shown:
+            return
+        self._shown = now
         self._path = suspected_path(self._edges, self._suspicion) if faulty else ()
         self.redraw()
 

@@ -211,7 +211,7 @@ async def test_m_chooses_the_heatmap():
     async with running() as (app, pilot):
         await pilot.press("m")
         assert isinstance(app.screen, MetricPicker)
-        await pilot.press(*"ffn grad", "enter")
+        await pilot.press(*"fn gr", "enter")
         await pilot.pause()
         assert "ffn/grad_norm" in app.query_one(HeatmapPane).border_title
         await pilot.press("m")
@@ -322,7 +322,7 @@ async def test_a_new_draw_of_the_same_refreshes_no_line(monkeypatch):
 
 
 async def test_every_size_is_filled_without_overflow():
-    for size in ((40, 12), (80, 24), (100, 30), (120, 40), (204, 60), (300, 90)):
+    for size in ((40, 12), (100, 30), (300, 90)):
         async with running(FakeSource(FAULTY), size=size) as (app, _):
             for pane in app.query(LinePane):
                 if pane.display and pane.region.area:
@@ -337,7 +337,7 @@ async def test_ascii_mode_draws_ascii_only():
                 assert pane.render_line(y).text.isascii()
 
 
-@pytest.mark.parametrize("theme", ["monitor-light", "nord", "ansi-dark", "no-such-theme"])
+@pytest.mark.parametrize("theme", ["nord", "ansi-dark", "no-such-theme"])
 async def test_any_theme_draws(theme):
     async with running(FakeSource(FAULTY), theme=theme) as (app, _):
         assert "FAULTY" in text(app, DiagnosisPane)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from monitor import run_model
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Envelope
 from monitor.metric_groups import group_key, groups_of, scalar_key
 from monitor.run_model import RunModel
@@ -179,8 +180,13 @@ def test_logged_values_appear_as_charts_of_their_own():
     assert model.groups["log/reward"].metric is None
 
 
-def test_memory_is_bounded_for_wide_models():
+def test_memory_is_bounded_whatever_the_width(monkeypatch):
+    monkeypatch.setattr(run_model, "FRAME_MEMORY", 1024 * 1024)
     model = RunModel()
-    model.take(Batch(records(Script(layers=48, steps=2600, every=10)), link="live"))
-    assert model._history.count <= model._history.capacity <= 1024
-    assert model.curves("attention/entropy")[47].first[0] == 0
+    everything = records(Script(layers=8, steps=1000, every=5))
+    model.take(Batch(everything, link="live"))
+    columns = len(everything[0].columns)
+    assert model.frames == 200
+    assert model._history.count <= model._history.capacity < 200
+    assert model._history.capacity * columns * 13 <= 1024 * 1024
+    assert model.curves("attention/entropy")[7].first[0] == 0

@@ -30,8 +30,8 @@ class Batch:
 
     ``x``: kind -> (nodes of the kind, features). ``edge_index``: (2, E). ``edge_type``: (E,).
     ``edge_weight``: (E,), one over the number of edges of that type into the same node.
-    ``graph_of``, ``kind_of``: (N,). ``votes``: (G, votes). ``order``: (N,) for every node of the
-    graphs one after the other, its row in this batch.
+    ``graph_of``, ``kind_of``: (N,). ``fired``: (G, rules) 0 or 1. ``order``: (N,) for every
+    node of the graphs one after the other, its row in this batch.
     """
 
     x: dict[str, torch.Tensor]
@@ -40,7 +40,7 @@ class Batch:
     edge_weight: torch.Tensor
     graph_of: torch.Tensor
     kind_of: torch.Tensor
-    votes: torch.Tensor
+    fired: torch.Tensor
     order: torch.Tensor
     graphs: int
 
@@ -48,9 +48,9 @@ class Batch:
 def collate(
     graphs: Sequence[Graph],
     features: Sequence[Mapping[str, Floats]],
-    votes: npt.NDArray[np.float32],
+    fired: npt.NDArray[np.float32],
 ) -> Batch:
-    """Join graphs and their features (kind -> (sites, features)) into a batch."""
+    """Join graphs, their features (kind -> (sites, features)) and rules met into a batch."""
     kinds = graphs[0].kinds
     counts = np.stack([graph.counts for graph in graphs])
     totals = counts.sum(axis=0)
@@ -83,7 +83,7 @@ def collate(
         edge_weight=torch.from_numpy((1.0 / frequency[into]).astype(np.float32)),
         graph_of=torch.from_numpy(graph_of),
         kind_of=torch.from_numpy(np.repeat(np.arange(len(kinds)), totals)),
-        votes=torch.from_numpy(np.ascontiguousarray(votes, dtype=np.float32)),
+        fired=torch.from_numpy(np.ascontiguousarray(fired, dtype=np.float32)),
         order=torch.from_numpy(order),
         graphs=len(graphs),
     )

@@ -7,12 +7,13 @@ parameters first, then what is computed from them, outputs last (:data:`RULES`).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
+from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -235,26 +236,27 @@ class ContractWatch:
         return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))
 
 
-VOTE_NAMES: tuple[str, ...] = ("any", "count", *CATEGORY_NAMES, *ROOT_CAUSE_KEYS)
-
-
-def votes(firings: tuple[Firing, ...]) -> npt.NDArray[np.float32]:
-    """What the firing contracts say, shape ``(len(VOTE_NAMES),)``: 1 for the earliest rule's first
-    cause, half of that for its second, and less for every later rule."""
-    result = np.zeros(len(VOTE_NAMES), dtype=np.float32)
-    if not firings:
-        return result
-    result[0] = 1.0
-    distinct = list(dict.fromkeys((firing.rank, firing.causes) for firing in firings))
-    result[1] = np.log1p(len(distinct))
-    for place, (_, causes) in enumerate(distinct):
-        weight = 0.5**place
-        for number, cause in enumerate(causes):
-            at = 2 + len(CATEGORY_NAMES) + ROOT_CAUSE_KEYS.index(cause)
-            result[at] = max(result[at], weight * 0.5**number)
-            in_category = 2 + CATEGORY_NAMES.index(cause.split("/")[0])
-            result[in_category] = max(result[in_category], weight * 0.5**number)
+def fired_rules(firings: tuple[Firing, ...]) -> npt.NDArray[np.float32]:
+    """Which rules are met anywhere in the model, shape ``(len(RULES),)``, 0 or 1."""
+    result = np.zeros(len(RULES), dtype=np.float32)
+    for firing in firings:
+        if firing.rank < len(RULES):
+            result[firing.rank] = 1.0
     return result
+
+
+def cause_table() -> npt.NDArray[np.float32]:
+    """(rules, root causes): 1 for a rule's first cause, a half for its second, and so on."""
+    table = np.zeros((len(RULES), len(ROOT_CAUSE_KEYS)), dtype=np.float32)
+    for row, rule in enumerate(RULES):
+        for place, cause in enumerate(rule.causes):
+            table[row, ROOT_CAUSE_KEYS.index(cause)] = 0.5**place
+    return table
+
+
+def rules_digest() -> str:
+    """Short checksum of the rules and their order."""
+    return hashlib.sha256("\n".join(map(repr, RULES)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Sample:
     frame: int
     graph: Graph
     nodes: dict[str, npt.NDArray[np.float16]]
-    votes: npt.NDArray[np.float32]
+    fired: npt.NDArray[np.float32]
     faulty: bool
     category: int
     cause: int
@@ -96,7 +96,7 @@ def samples_of(run: Run, found: RunFeatures) -> list[Sample]:
                 frame=frame,
                 graph=graph,
                 nodes={kind: values[frame].copy() for kind, values in found.nodes.items()},
-                votes=found.votes[frame],
+                fired=found.fired[frame],
                 faulty=faulty,
                 category=CATEGORY_NAMES.index(run.category) if faulty and run.category else -1,
                 cause=ROOT_CAUSE_KEYS.index(run.key) if faulty and run.key else -1,
@@ -117,7 +117,7 @@ def to_batch(samples: Sequence[Sample]) -> tuple[Batch, Targets]:
     batch = collate(
         [sample.graph for sample in samples],
         [sample.nodes for sample in samples],
-        np.stack([sample.votes for sample in samples]),
+        np.stack([sample.fired for sample in samples]),
     )
     origin = torch.full((len(batch.graph_of),), float("nan"))
     origin[batch.order] = torch.from_numpy(np.concatenate([s.origin for s in samples]))

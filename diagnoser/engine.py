@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagnoser import schema, weights
-from diagnoser.contracts import ContractWatch, votes
+from diagnoser.contracts import ContractWatch, fired_rules
 from diagnoser.decision import Decision, State
 from diagnoser.diagnosis import Candidate, Diagnosis
 from diagnoser.evidence import gather
@@ -83,7 +83,9 @@ class Engine:
         state = self._features.state()
         features = self._features.features(state)
         firings = self._watch.firings()
-        scores, output = self._trained.run([columns.graph], [features.nodes], votes(firings)[None])
+        scores, output = self._trained.run(
+            [columns.graph], [features.nodes], fired_rules(firings)[None]
+        )
         decided = self._decision.update(frame.step, scores[0], features.measured)
         if not decided.flagged:
             origin = locate(columns.graph, decided.origin * decided.probability, firings, None)

@@ -1,7 +1,7 @@
 """Features of every frame of a corpus's runs, computed once and cached beside the traces.
 
 ``DIR/features/ID.npz`` holds, for F frames: the features of every node kind (F, sites, features)
-in float16, the contracts' votes, steps, and the contracts that fire at the end. Nothing pickled.
+in float16, the rules met, steps, and the contracts that fire at the end. Nothing pickled.
 A cached file is used while the trace and the feature definitions are the same.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagnoser import columns, contracts, features, schema
-from diagnoser.contracts import ContractWatch, Firing, votes
+from diagnoser.contracts import ContractWatch, Firing, fired_rules
 from diagnoser.features import RollingFeatures
 from diagnoser.graph import Graph, build
 from probe.schema import Frame, Header, SchemaError, decode_record, encode
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from diagnoser.manifest import Manifest, Run
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 @dataclass
@@ -40,7 +40,10 @@ class RunFeatures:
     header: Header
     steps: npt.NDArray[np.int64]
     measured: npt.NDArray[np.float32]
-    votes: npt.NDArray[np.float32]
+    fired: npt.NDArray[np.float32]
+    """(F, rules), 0 or 1: which rules of the contracts are met."""
+    any_fired: npt.NDArray[np.bool_]
+    """(F,) whether any contract fires, with a rule or without."""
     cache_seen: npt.NDArray[np.bool_]
     """Frames that measured the KV cache anew."""
     nodes: dict[str, npt.NDArray[np.float16]]
@@ -85,7 +88,8 @@ def extract(trace: Path) -> RunFeatures:
             per_frame.append(found.nodes)
             steps.append(record.step)
             measured.append(found.measured)
-            said.append(votes(watch.firings()))
+            firings = watch.firings()
+            said.append(np.append(fired_rules(firings), np.float32(bool(firings))))
             seen.append(bool(np.isfinite(record.array[cache]).any()))
     if header is None or watch is None or not per_frame:
         raise ValueError("the trace holds no frame")
@@ -97,7 +101,8 @@ def extract(trace: Path) -> RunFeatures:
         header=header,
         steps=np.array(steps, dtype=np.int64),
         measured=np.array(measured, dtype=np.float32),
-        votes=np.stack(said),
+        fired=np.stack(said)[:, :-1],
+        any_fired=np.stack(said)[:, -1] > 0,
         cache_seen=np.array(seen, dtype=bool),
         nodes=nodes,
         firings=watch.firings(),
@@ -107,9 +112,10 @@ def extract(trace: Path) -> RunFeatures:
 def _stamp(trace: Path) -> str:
     """What a cached file must carry to be used: the trace's identity and the definitions'."""
     info = trace.stat()
-    rules = [repr(rule) for rule in contracts.RULES]
     code = [CACHE_VERSION, schema.digest(), features.WINDOW, features.PAST, columns.DTYPE_FLOOR]
-    return json.dumps([info.st_size, info.st_mtime_ns, code, rules], sort_keys=True)
+    return json.dumps(
+        [info.st_size, info.st_mtime_ns, code, contracts.rules_digest()], sort_keys=True
+    )
 
 
 def _write(path: Path, found: RunFeatures, stamp: str) -> None:
@@ -123,7 +129,8 @@ def _write(path: Path, found: RunFeatures, stamp: str) -> None:
             about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
             steps=found.steps,
             measured=found.measured,
-            votes=found.votes,
+            fired=found.fired,
+            any_fired=found.any_fired,
             cache_seen=found.cache_seen,
             **arrays,  # type: ignore[arg-type]
         )
@@ -147,7 +154,8 @@ def read_cached(path: Path, stamp: str | None = None) -> RunFeatures | None:
                 header=header,
                 steps=stored["steps"],
                 measured=stored["measured"],
-                votes=stored["votes"],
+                fired=stored["fired"],
+                any_fired=stored["any_fired"],
                 cache_seen=stored["cache_seen"],
                 nodes={
                     name.removeprefix("node_"): stored[name]

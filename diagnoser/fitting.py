@@ -75,6 +75,9 @@ def _fit_scales(network: DiagnosisNetwork, samples: Sequence[Sample]) -> None:
     for kind in network.kinds:
         rows = np.concatenate([samples[at].nodes[kind] for at in some]).astype(np.float32)
         network.fit_scale(kind, torch.from_numpy(rows))
+    healthy = [sample.fired for sample in samples if not sample.faulty]
+    if healthy:
+        network.votes.fit(torch.from_numpy(np.stack(healthy)))
 
 
 def _descend(

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import MessagePassing
 
-from diagnoser.contracts import VOTE_NAMES
+from diagnoser.contracts import RULES, cause_table
 from diagnoser.graph import RELATIONS
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
 
@@ -31,7 +31,8 @@ CAUSE_CATEGORY: tuple[int, ...] = tuple(
 )
 """Category's index of every root cause."""
 
-_CAUSE_VOTES = slice(len(VOTE_NAMES) - len(ROOT_CAUSE_KEYS), len(VOTE_NAMES))
+UNRELIABLE = 0.01
+"""A rule that is met in more than this share of healthy samples is not listened to."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,49 @@ class RelationalConvolution(MessagePassing):
 
     def message(self, messages: torch.Tensor) -> torch.Tensor:
         return messages
+
+
+class Votes(nn.Module):
+    """What the rules met say, in causal order: 1 for the first rule's first cause, half as much
+    for every later rule. Rules that also speak on healthy training runs are muted.
+
+    Their voice enters every head directly, with weights that start large and are then trained: a
+    fault too rare to be learnt, or on a model unlike those seen, is still named by its contract.
+    """
+
+    causes: torch.Tensor
+    reliable: torch.Tensor
+    members: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("causes", torch.from_numpy(cause_table()))
+        self.register_buffer("reliable", torch.ones(len(RULES)))
+        members = nn.functional.one_hot(torch.tensor(CAUSE_CATEGORY), len(CATEGORY_NAMES))
+        self.register_buffer("members", members.float())
+        self.detection = nn.Parameter(torch.full((len(RULES),), 4.0))
+        self.category = nn.Parameter(torch.tensor(4.0))
+        self.cause = nn.Parameter(torch.tensor(4.0))
+
+    width = len(RULES) + len(ROOT_CAUSE_KEYS)
+
+    def fit(self, fired_when_healthy: torch.Tensor) -> None:
+        """Mute rules met in too many healthy samples, given (samples, rules)."""
+        if len(fired_when_healthy):
+            self.reliable.copy_((fired_when_healthy.mean(dim=0) <= UNRELIABLE).float())
+
+    def forward(self, fired: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(G, rules) heard, (G, 45) votes for root causes, (G, 12) for categories."""
+        heard = fired * self.reliable
+        earlier = heard.cumsum(dim=1) - heard
+        weight = heard * 0.5**earlier
+        causes = (weight[:, :, None] * self.causes[None]).amax(dim=1)
+        categories = (causes[:, :, None] * self.members[None]).amax(dim=1)
+        return heard, causes, categories
+
+    def flagged(self, heard: torch.Tensor) -> torch.Tensor:
+        """(G,) what the strongest rule adds to the detection logit."""
+        return (heard * self.detection).amax(dim=1)
 
 
 class Standardise(nn.Module):
@@ -137,7 +181,8 @@ class DiagnosisNetwork(nn.Module):
         self.group_weight = nn.Parameter(torch.empty(len(self.kinds), 4 * width, group))
         self.group_bias = nn.Parameter(torch.zeros(len(self.kinds), group))
         nn.init.normal_(self.group_weight, std=(4 * width) ** -0.5)
-        pooled = len(self.kinds) * group + len(VOTE_NAMES)
+        self.votes = Votes()
+        pooled = len(self.kinds) * group + Votes.width
         self.faulty = nn.Sequential(
             nn.Dropout(shape.dropout), nn.Linear(pooled, 64), nn.ReLU(), nn.Linear(64, 1)
         )
@@ -148,7 +193,6 @@ class DiagnosisNetwork(nn.Module):
             nn.Linear(64, len(CATEGORY_NAMES)),
         )
         self.prototypes = nn.Parameter(0.1 * torch.randn(len(ROOT_CAUSE_KEYS), len(names), group))
-        self.vote_weight = nn.Parameter(torch.tensor(1.0))
         self.origin = nn.Sequential(
             nn.Linear(2 * width + group, width), nn.ReLU(), nn.Linear(width, 1)
         )
@@ -161,13 +205,14 @@ class DiagnosisNetwork(nn.Module):
             state = state + torch.relu(convolution(norm(state), batch))
         both = torch.cat([start, state], dim=1)
         pooled = self._pool(both, batch)
-        flat = torch.cat([pooled.flatten(1), batch.votes], dim=1)
+        heard, causes, categories = self.votes(batch.fired)
+        flat = torch.cat([self._drop_kinds(pooled).flatten(1), heard, causes], dim=1)
         parts = (pooled[:, None] - self.prototypes[None]).square().sum(dim=-1)
         context = self.origin_context(flat)[batch.graph_of]
         return Output(
-            faulty=self.faulty(flat).squeeze(-1),
-            category=self.category(flat),
-            cause=self.vote_weight * batch.votes[:, _CAUSE_VOTES] - parts.sum(dim=-1),
+            faulty=self.faulty(flat).squeeze(-1) + self.votes.flagged(heard),
+            category=self.category(flat) + self.votes.category * categories,
+            cause=self.votes.cause * causes - parts.sum(dim=-1),
             parts=parts,
             origin=self.origin(torch.cat([both, context], dim=1)).squeeze(-1),
             pooled=pooled.flatten(1),
@@ -182,6 +227,14 @@ class DiagnosisNetwork(nn.Module):
     def encode(self, kind: str, values: torch.Tensor) -> torch.Tensor:
         """(nodes, features) of one kind -> (nodes, hidden)."""
         return self.encoders[_key(kind)](self.standardise[_key(kind)](values))
+
+    def _drop_kinds(self, pooled: torch.Tensor) -> torch.Tensor:
+        """In training now and then hides a whole node kind, so that no answer hangs on the mere
+        presence of a component that a family lacks."""
+        if not self.training or self.shape.dropout == 0:
+            return pooled
+        kept = torch.rand(pooled.shape[:2], device=pooled.device) >= self.shape.dropout
+        return pooled * kept[:, :, None]
 
     def _pool(self, nodes: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Largest and mean over the sites of a kind, (G, kinds, group); zeros without a site."""

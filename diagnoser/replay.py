@@ -66,7 +66,7 @@ def score_frames(trained: Trained, found: RunFeatures) -> list[Score]:
         part, _ = trained.run(
             [graph] * len(frames),
             [found.at(frame) for frame in frames],
-            found.votes[frames.start : frames.stop],
+            found.fired[frames.start : frames.stop],
         )
         scores += part
     return scores
@@ -113,5 +113,5 @@ def replay(trained: Trained, run: Run, found: RunFeatures) -> Prediction:
         contract_faulty=by_contracts.faulty,
         contract_category=by_contracts.category,
         contract_root_cause=by_contracts.root_cause,
-        contract_ever=bool((found.votes[healthy, 0] > 0).any()),
+        contract_ever=bool(found.any_fired[healthy].any()),
     )

@@ -29,7 +29,6 @@ CONTRACT_STATISTICS: tuple[str, ...] = (
 
 STATISTICS: tuple[str, ...] = (
     "present",
-    "value",
     "spread",
     "trend",
     "change",
@@ -38,6 +37,26 @@ STATISTICS: tuple[str, ...] = (
 )
 """``change``: window against the run's own past. ``jump``: largest shift so far. ``peer``: against
 the same metric in the other layers. ``trend``: per hundred steps."""
+
+COMPARABLE = frozenset(
+    [
+        "gamma_norm",
+        "gamma_mean",
+        "beta_mean",
+        "weight_kurtosis",
+        "weight_gap",
+        "type_gap",
+        "in_level",
+        "out_level",
+        "loss_excess",
+        "clip_level",
+        "head_similarity",
+        "head_utilisation",
+        "cosine",
+    ]
+)
+"""Statistics whose plain value means the same in any model; they have ``value`` too. Others are
+told only relative to the run itself, or the network learns models instead of faults."""
 
 
 class SchemaMismatch(ValueError):
@@ -58,7 +77,9 @@ def metrics_of(kind: str) -> tuple[Metric, ...]:
 
 def statistics_of(metric: Metric) -> tuple[str, ...]:
     """The statistics that make a metric's features."""
-    return CONTRACT_STATISTICS if metric.contract else STATISTICS
+    if metric.contract:
+        return CONTRACT_STATISTICS
+    return (*STATISTICS, "value") if metric.name in COMPARABLE else STATISTICS
 
 
 @lru_cache(maxsize=64)
@@ -84,7 +105,7 @@ def digest() -> str:
         for kind in node_kinds()
         for metric in metrics_of(kind)
     ]
-    parts += [*CONTRACT_STATISTICS, *STATISTICS]
+    parts += [*CONTRACT_STATISTICS, *STATISTICS, *sorted(COMPARABLE)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from diagnoser import schema
 from diagnoser.batch import collate
-from diagnoser.contracts import VOTE_NAMES
+from diagnoser.contracts import rules_digest
 from diagnoser.decision import Score, Thresholds
 from diagnoser.graph import RELATIONS, Graph
 from diagnoser.model import DiagnosisNetwork, Output, Shape, cause_log_probabilities
@@ -59,11 +59,11 @@ class Trained:
         self,
         graphs: list[Graph],
         features: list[dict[str, np.ndarray]],
-        votes: np.ndarray,
+        fired: np.ndarray,
     ) -> tuple[list[Score], Output]:
         """Calibrated scores of several frames, and the raw output for importance."""
         self.network.eval()
-        batch = collate(graphs, features, votes)
+        batch = collate(graphs, features, fired)
         output = self.network(batch)
         c = self.calibration
         logits = output.faulty / c.faulty_temperature + c.faulty_shift
@@ -86,7 +86,7 @@ def save(trained: Trained, path: Path) -> None:
         "features": trained.network.names,
         "digest": schema.digest(),
         "root_causes": ROOT_CAUSE_KEYS,
-        "votes": VOTE_NAMES,
+        "rules": rules_digest(),
         "relations": RELATIONS,
         "shape": trained.network.shape.as_dict(),
         "calibration": vars(trained.calibration),
@@ -138,8 +138,9 @@ def _check(metadata: dict[str, Any], path: Path) -> None:
     if theirs != ours:
         found = schema.difference(theirs, ours) or "the same names in another order"
         raise WeightsError(f"{path} was trained on other features ({found}): {again}")
-    for name, value in (("root_causes", ROOT_CAUSE_KEYS), ("votes", VOTE_NAMES)):
-        if tuple(metadata[name]) != value:
-            raise WeightsError(f"{path} was trained with other {name}: {again}")
+    if tuple(metadata["root_causes"]) != ROOT_CAUSE_KEYS:
+        raise WeightsError(f"{path} was trained with other root causes: {again}")
+    if metadata["rules"] != rules_digest():
+        raise WeightsError(f"{path} was trained with other rules for contracts: {again}")
     if tuple(metadata["relations"]) != RELATIONS:
         raise WeightsError(f"{path} was trained with other edge types: {again}")

@@ -5,7 +5,7 @@ import synthetic_runs
 
 from diagnoser import contracts
 from diagnoser.columns import Columns
-from diagnoser.contracts import RULES, VOTE_NAMES, ContractWatch
+from diagnoser.contracts import RULES, ContractWatch
 from diagnoser.phrases import CONTRACT_PHRASES
 from diagnoser.taxonomy import root_causes
 from probe.catalogue import METRICS
@@ -49,7 +49,7 @@ def test_nothing_fires_on_a_healthy_run(family):
     watch = watched(header, synthetic_runs.frames(header, 20))
     assert watch.firings() == ()
     assert not contracts.verdict(watch.firings()).faulty
-    assert not contracts.votes(()).any()
+    assert not contracts.fired_rules(()).any()
 
 
 def test_one_odd_value_does_not_fire_two_of_three_do():
@@ -88,8 +88,8 @@ def test_the_earliest_cause_in_the_graph_decides():
     assert [firing.metric for firing in firings] == ["scale_ratio", "reference_error"]
     found = contracts.verdict(firings)
     assert (found.category, found.root_cause, found.layers) == ("score", "normalization", (2,))
-    votes = dict(zip(VOTE_NAMES, contracts.votes(firings).tolist(), strict=True))
-    assert votes["score/normalization"] == 1.0 > votes["kernel/numerical_precision"] > 0
+    met = [RULES[row].metric for row in np.flatnonzero(contracts.fired_rules(firings))]
+    assert met == ["scale_ratio", "reference_error"]
 
 
 def _also(header, frame, key):

@@ -5,7 +5,7 @@ import torch
 
 from diagnoser import graph, schema
 from diagnoser.batch import collate
-from diagnoser.contracts import VOTE_NAMES
+from diagnoser.contracts import RULES
 from diagnoser.dataset import load_samples, to_batch
 from diagnoser.features import RollingFeatures
 from diagnoser.losses import contrastive, inverse_frequency
@@ -13,10 +13,11 @@ from diagnoser.model import (
     CAUSE_CATEGORY,
     DiagnosisNetwork,
     Shape,
+    Votes,
     cause_log_probabilities,
     importance,
 )
-from diagnoser.taxonomy import ROOT_CAUSE_KEYS
+from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
 
 
 def sample(family, layers, **fault):
@@ -31,7 +32,7 @@ def joined(*samples):
     return collate(
         [s[0] for s in samples],
         [s[1] for s in samples],
-        np.zeros((len(samples), len(VOTE_NAMES)), np.float32),
+        np.zeros((len(samples), len(RULES)), np.float32),
     )
 
 
@@ -133,3 +134,41 @@ def test_every_parameter_learns(synthetic_corpus):
     loss(net, net(batch), targets, weights, batch).backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
+
+
+def met(*names):
+    fired = torch.zeros(1, len(RULES))
+    for row, rule in enumerate(RULES):
+        if f"{rule.nodes[0]}/{rule.metric}" in names:
+            fired[0, row] = 1
+    return fired
+
+
+def test_the_first_rule_in_causal_order_has_the_loudest_voice():
+    _, causes, categories = Votes()(met("score/scale_ratio", "ffn/dead_neurons"))
+    by_name = dict(zip(ROOT_CAUSE_KEYS, causes[0].tolist(), strict=True))
+    assert by_name["score/normalization"] == 1.0
+    assert by_name["ffn/neuron_dropout"] == 0.5
+    assert categories[0].max() == 1.0
+    assert not Votes()(torch.zeros(1, len(RULES)))[1].any()
+
+
+def test_a_rule_that_also_speaks_on_healthy_runs_is_muted():
+    votes = Votes()
+    healthy = torch.cat([met("ffn/in_gap")] * 3 + [met()] * 97)
+    votes.fit(healthy)
+    heard, causes, _ = votes(met("ffn/in_gap", "score/scale_ratio"))
+    assert heard.sum() == 1
+    assert dict(zip(ROOT_CAUSE_KEYS, causes[0].tolist(), strict=True))["ffn/weight_scaling"] == 0
+    assert not votes.flagged(votes(met("ffn/in_gap"))[0]).any()
+    assert votes.flagged(heard).all()
+
+
+def test_an_untrained_network_already_follows_a_broken_contract(network):
+    one = sample("bert", 2)
+    batch = collate([one[0]], [one[1]], met("score/scale_ratio").numpy())
+    with torch.no_grad():
+        found = network(batch)
+        without = network(joined(one))
+    assert CATEGORY_NAMES[int(found.category.argmax())] == "score"
+    assert float(found.faulty) > float(without.faulty) + 2

@@ -12,6 +12,7 @@ import inspect
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -255,14 +256,17 @@ def _head(parts: ModelParts, outside: list[nn.Module]) -> nn.Module | None:
     return (fitting or named or linears)[-1]
 
 
-def _where(module: nn.Module | None) -> str:
-    if module is None:
-        return ""
+@lru_cache(maxsize=512)  # finding a class parses its whole file, about 30 ms
+def _source(kind: type[nn.Module]) -> str:
     try:
-        file = inspect.getsourcefile(type(module)) or ""
-        return f"{file}:{inspect.getsourcelines(type(module))[1]}"
+        file = inspect.getsourcefile(kind) or ""
+        return f"{file}:{inspect.getsourcelines(kind)[1]}"
     except (OSError, TypeError):
         return ""
+
+
+def _where(module: nn.Module | None) -> str:
+    return "" if module is None else _source(type(module))
 
 
 def describe(parts: ModelParts) -> Anatomy:

@@ -39,7 +39,7 @@ STATISTICS: tuple[str, ...] = (
 the same metric in the other layers. ``trend``: per hundred steps."""
 
 COMPARABLE = frozenset(
-    [
+    {
         "gamma_norm",
         "gamma_mean",
         "beta_mean",
@@ -53,7 +53,7 @@ COMPARABLE = frozenset(
         "head_similarity",
         "head_utilisation",
         "cosine",
-    ]
+    }
 )
 """Statistics whose plain value means the same in any model; they have ``value`` too. Others are
 told only relative to the run itself, or the network learns models instead of faults."""

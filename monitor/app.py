@@ -6,7 +6,7 @@ from them. Nothing here imports torch: the first screen does not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from textual import on
@@ -22,6 +22,7 @@ from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.keys import bindings, keys_for, works
 from monitor.palette import THEMES
 from monitor.reader import Reader
+from monitor.replay_actions import ReplayActions
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
 from monitor.screen_data import footer_labels, header_data, status_of
@@ -44,7 +45,7 @@ _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
 
 
-class MonitorApp(App[None]):
+class MonitorApp(ReplayActions, App[None]):
     """The monitor of one run.
 
     ``engine_factory`` makes the diagnosis of a header; None loads the product's, in a thread.
@@ -249,61 +250,19 @@ class MonitorApp(App[None]):
             return
         paused = self.viewing.frozen is not None
         self.viewing.frozen = None if paused else (self.model.step or 0)
-        self._act()
+        self.acted()
 
     def action_toggle_training(self) -> None:
         held = self.controlling.pausing or self.model.state == "paused"
         (self.controlling.resume if held else self.controlling.pause)()
-        self._act()
+        self.acted()
 
     def action_sample(self) -> None:
         self.controlling.sample()
 
-    def action_toggle_play(self) -> None:
-        if self.replaying:
-            self.replaying.toggle()
-            self._act()
-
-    def action_faster(self) -> None:
-        if self.replaying:
-            self.replaying.change_speed(2.0)
-            self._act()
-
-    def action_slower(self) -> None:
-        if self.replaying:
-            self.replaying.change_speed(0.5)
-            self._act()
-
-    def action_step_forward(self) -> None:
-        if self.replaying:
-            self.replaying.step(1)
-            self._act()
-
-    def action_step_back(self) -> None:
-        if self.replaying:
-            self.replaying.step(-1)
-            self._act()
-
-    def action_jump(self) -> None:
-        self.query_one(Prompt).ask("jump to step", "", self._jump_to)
-
-    def _jump_to(self, value: str | None) -> None:
-        if value is None or self.replaying is None:
-            return
-        if not value.strip().isdigit():
-            self.say(f"“{value}” is not a step: type a whole number")
-            return
-        self.replaying.jump(int(value))
-        self._act()
-
-    def action_jump_flag(self) -> None:
-        if self.replaying is None:
-            return
-        if self.known_flag is None:
-            self.say("no step has been flagged so far")
-            return
-        self.replaying.jump(self.known_flag)
-        self._act()
+    def ask(self, label: str, done: Callable[[str | None], None]) -> None:
+        """Ask for a line of text in place of the status line."""
+        self.query_one(Prompt).ask(label, "", done)
 
     def action_filter(self) -> None:
         before = self.viewing.pattern
@@ -324,7 +283,7 @@ class MonitorApp(App[None]):
 
     def _move(self, by: int) -> None:
         self.viewing.move(self.viewing.keys(self.model), by)
-        self._act()
+        self.acted()
 
     def action_next_chart(self) -> None:
         self._move(1)
@@ -345,13 +304,13 @@ class MonitorApp(App[None]):
         pages = -(-len(keys) // places)
         if keys:
             self.viewing.selected = keys[(start // places + by) % pages * places]
-        self._act()
+        self.acted()
 
     def action_toggle_log(self) -> None:
         keys = self.viewing.keys(self.model)
         if keys:
             self.viewing.log_toggled ^= {keys[self.viewing.chosen(keys)]}
-        self._act()
+        self.acted()
 
     def action_choose_heatmap(self) -> None:
         keys = [key for key, group in self.model.groups.items() if group.layered]
@@ -365,7 +324,7 @@ class MonitorApp(App[None]):
     def _heatmap_chosen(self, key: str | None) -> None:
         if key is not None:
             self.viewing.heatmap = key
-            self._act()
+            self.acted()
 
     def action_next_view(self) -> None:
         self.viewing.view = VIEWS[(VIEWS.index(self.viewing.view) + 1) % len(VIEWS)]
@@ -388,7 +347,7 @@ class MonitorApp(App[None]):
         super().action_suspend_process()
         self._start_timer()
 
-    def _act(self) -> None:
+    def acted(self) -> None:
         """After a key: what was said before is no news any more."""
         self._message = ""
         self.draw()

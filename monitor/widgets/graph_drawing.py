@@ -88,21 +88,24 @@ class GraphDrawing:
 
     def draw(self) -> tuple[Line, ...]:
         """At most ``height`` lines of ``width`` cells."""
-        for spacing in (2, 1, 0):
-            canvas = self._canvas(spacing)
+        for spacing, gap in ((2, True), (1, True), (1, False), (0, False)):
+            canvas = self._canvas(spacing, gap)
             if len(canvas.rows) <= self._height:
                 break
         return tuple(fitted(line, self._width) for line in canvas.lines()[: self._height])
 
-    def _canvas(self, spacing: int) -> _Canvas:
-        """``spacing`` 2: a wire between all rows; 1: between parts; 0: none."""
+    def _canvas(self, spacing: int, gap: bool) -> _Canvas:
+        """``spacing`` 2: a wire between all rows; 1: between parts; 0: none.
+
+        ``gap``: an empty line before what stands apart.
+        """
         canvas = _Canvas(self._width)
         for index, stack in enumerate(self._layout.stacks):
-            if index and spacing:
+            if index and gap:
                 canvas.row()
             self._stack(canvas, stack, spacing)
         if self._layout.contexts:
-            if spacing:
+            if gap:
                 canvas.row()
             self._contexts(canvas)
         return canvas

@@ -50,7 +50,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("qkv",), "tied_heads", ("qkv/head_interaction",)),
     Rule(_NORMS, "gamma_zero", ("layernorm/scale_parameter",)),
     Rule(_NORMS, "eps_ratio", ("layernorm/stability_parameter",)),
-    Rule(_NORMS, "decay_severity", ("layernorm/regularization",)),
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), low=0.3),
     Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",)),
     Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
     Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
@@ -81,7 +81,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("score",), "scale_ratio", ("score/normalization",)),
     Rule(("score",), "dropped", ("score/implementation",)),
     Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
-    Rule(("mask",), "hidden", ("masking/mask_application", "masking/mask_generation")),
+    Rule(("mask",), "hidden", ("masking/mask_application",), low=0.95),
+    Rule(("mask",), "hidden", ("masking/mask_generation", "masking/mask_application")),
     Rule(("mask",), "padding_mass", ("masking/mask_application", "masking/mask_generation")),
     Rule(("mask",), "future_mass", ("masking/mask_application",), low=0.4),
     Rule(("mask",), "future_mass", ("masking/dynamic_mask", "masking/mask_application")),
@@ -100,7 +101,7 @@ RULES: tuple[Rule, ...] = (
         ("kernel/hardware_incompatibility", "kernel/silent_fallback"),
     ),
     # The stream through a layer.
-    Rule(("ffn",), "activation_error", ("ffn/activation_function",)),
+    Rule(("ffn",), "activation_error", ("ffn/activation_function", "ffn/neuron_dropout")),
     Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
     Rule(_NORMS, "formula_error", ("layernorm/scale_parameter", "layernorm/bias_parameter")),
@@ -110,8 +111,10 @@ RULES: tuple[Rule, ...] = (
     Rule(_SUMS, "skip_gain", ("residual/residual_scaling", "residual/residual_path")),
     Rule(_SUMS, "sum_error", ("residual/residual_path", "residual/residual_scaling")),
     # What comes out.
-    Rule(("output",), "head_gain", ("output/output_scaling",)),
-    Rule(("output",), "head_error", ("output/output_type", "output/output_scaling")),
+    Rule(("output",), "head_gain", ("output/output_scaling",), low=0.1),
+    Rule(("output",), "head_gain", ("output/output_scaling",), high=-0.1),
+    Rule(("output",), "head_gain", ("output/output_dimension", "output/output_type")),
+    Rule(("output",), "head_error", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "loss_error", ("output/output_dimension",)),
     Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
     Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
@@ -123,6 +126,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("ffn",), "out_gap", ("ffn/weight_scaling", "ffn/weight_initialization")),
     Rule(("embedding",), "small_rows", ("embedding/input_initialization",)),
     Rule(("output",), "small_rows", ("output/output_dimension",)),
+    # Decay that plain healthy scripts have too, from a single parameter group.
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",)),
     # Consequences, and what only shows over time.
     Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
     Rule(

@@ -101,7 +101,7 @@ class Votes(nn.Module):
         self.register_buffer("reliable", torch.ones(len(RULES)))
         members = nn.functional.one_hot(torch.tensor(CAUSE_CATEGORY), len(CATEGORY_NAMES))
         self.register_buffer("members", members.float())
-        self.detection = nn.Parameter(torch.full((len(RULES),), 4.0))
+        self.detection = nn.Parameter(torch.full((len(RULES),), 6.0))
         self.category = nn.Parameter(torch.tensor(4.0))
         self.cause = nn.Parameter(torch.tensor(4.0))
 

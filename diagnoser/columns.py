@@ -50,7 +50,8 @@ class Columns:
         self.header = header
         self.keys: tuple[str, ...] = tuple(column.key for column in header.columns)
         self.graph = graph.build(header.anatomy, schema.node_kinds())
-        dtype = header.settings.get("dtype", "float32")
+        # Under autocast the arithmetic is 16-bit although the parameters are not.
+        dtype = header.settings.get("autocast") or header.settings.get("dtype", "float32")
         nodes = {site.name: site.node for site in header.anatomy.sites}
         layers = {site.name: site.layer for site in header.anatomy.sites}
         stacks = {site.name: site.stack for site in header.anatomy.sites}

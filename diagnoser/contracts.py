@@ -37,6 +37,9 @@ class Rule:
     causes: tuple[str, ...]
     low: float = float("-inf")
     high: float = float("inf")
+    soft: bool = False
+    """A comparison with peers or convention, which a healthy model may miss: it speaks for its
+    causes, but does not by itself make a run faulty."""
 
 
 _NORMS = ("norm_attention", "norm_ffn", "norm_final")
@@ -50,7 +53,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("qkv",), "tied_heads", ("qkv/head_interaction",)),
     Rule(_NORMS, "gamma_zero", ("layernorm/scale_parameter",)),
     Rule(_NORMS, "eps_ratio", ("layernorm/stability_parameter",)),
-    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), low=0.3),
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), low=0.3, soft=True),
     Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",)),
     Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
     Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
@@ -119,21 +122,26 @@ RULES: tuple[Rule, ...] = (
     Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
     Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
     # Parameters against their peers: looser bounds, so they speak after the exact ones.
-    Rule(("qkv",), "weight_gap", ("qkv/parameter_initialization",)),
-    Rule(_NORMS, "gamma_gap", ("layernorm/scale_parameter",)),
-    Rule(_NORMS, "beta_shift", ("layernorm/bias_parameter",)),
-    Rule(("ffn",), "in_gap", ("ffn/weight_scaling", "ffn/weight_initialization")),
-    Rule(("ffn",), "out_gap", ("ffn/weight_scaling", "ffn/weight_initialization")),
-    Rule(("embedding",), "small_rows", ("embedding/input_initialization",)),
-    Rule(("output",), "small_rows", ("output/output_dimension",)),
+    Rule(("qkv",), "weight_gap", ("qkv/parameter_initialization",), soft=True),
+    Rule(_NORMS, "gamma_gap", ("layernorm/scale_parameter",), soft=True),
+    Rule(_NORMS, "beta_shift", ("layernorm/bias_parameter",), soft=True),
+    Rule(("ffn",), "in_gap", ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True),
+    Rule(("ffn",), "out_gap", ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True),
+    Rule(("embedding",), "small_rows", ("embedding/input_initialization",), soft=True),
+    Rule(("output",), "small_rows", ("output/output_dimension",), soft=True),
     # Decay that plain healthy scripts have too, from a single parameter group.
-    Rule(_NORMS, "decay_severity", ("layernorm/regularization",)),
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), soft=True),
     # Consequences, and what only shows over time.
     Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
     Rule(
         ("kv_cache",), "length_gap", ("kv_cache/memory_layout", "kv_cache/update_synchronization")
     ),
-    Rule(("kv_cache",), "stale_share", ("kv_cache/cache_invalidation", "kv_cache/cache_position")),
+    Rule(
+        ("kv_cache",),
+        "stale_share",
+        ("kv_cache/cache_invalidation", "kv_cache/cache_position"),
+        soft=True,
+    ),
     Rule(("kv_cache",), "last_error", ("kv_cache/update_synchronization",)),
     Rule(
         ("kv_cache",),
@@ -150,7 +158,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("attention",), "unmoved", ("qkv/dynamic_parameter_registration",)),
     Rule(("positional",), "unmoved", ("positional/indexing",)),
     Rule(("training",), "uncovered", ("qkv/dynamic_parameter_registration",)),
-    Rule(("training",), "duplicated", ("residual/gradient_clipping",)),
+    Rule(("training",), "duplicated", ("residual/gradient_clipping",), soft=True),
 )
 
 

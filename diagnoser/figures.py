@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from diagnoser.taxonomy import CATEGORY_NAMES
@@ -131,8 +131,6 @@ def figures(predictions: Sequence[Prediction]) -> Figures:
 
 def contract_figures(predictions: Sequence[Prediction]) -> Figures:
     """The same for the contracts alone: the first rule's first cause."""
-    from dataclasses import replace
-
     return figures(
         [
             replace(
@@ -141,6 +139,7 @@ def contract_figures(predictions: Sequence[Prediction]) -> Figures:
                 ever_flagged=p.contract_ever,
                 category=p.contract_category,
                 root_cause=p.contract_root_cause,
+                layer=p.contract_layer,
             )
             for p in predictions
         ]

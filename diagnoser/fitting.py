@@ -13,7 +13,7 @@ from torch.nn import functional
 from diagnoser import schema
 from diagnoser.dataset import to_batch
 from diagnoser.losses import class_weights, loss
-from diagnoser.model import DiagnosisNetwork, Shape, cause_log_probabilities
+from diagnoser.model import CERTAIN, DiagnosisNetwork, Output, Shape, cause_log_probabilities
 from diagnoser.weights import Calibration, Trained
 
 if TYPE_CHECKING:
@@ -134,21 +134,25 @@ def _parts(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
 
 
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.5, 5.0, 24))
-HIGHS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
-ALLOWED_FALSE = 0.01
+HIGHS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
+FALSE_ALARM_COST = 5.0
+"""How many missed shares of the faulty samples one share of false alarms is worth. (A bound on the
+share of false alarms alone would let one odd run among few held back decide.)"""
 
 
 @torch.no_grad()
 def calibrate(network: DiagnosisNetwork, samples: Sequence[Sample]) -> Calibration:
-    """Temperatures by the likelihood of held-back samples; the flagging threshold as the lowest
-    that flags no more than one clean sample in a hundred."""
+    """Temperatures by the likelihood of held-back samples; the flagging threshold by what missed
+    faults and false alarms cost on them."""
     network.eval()
-    faulty, wanted, category, cause, is_category, is_cause = [], [], [], [], [], []
+    faulty, certain, wanted = [], [], []
+    category, cause, is_category, is_cause = [], [], [], []
     for part in _parts(samples, 256):
         batch, targets = to_batch(part)
         output = network(batch)
         chosen = targets.category >= 0
         faulty.append(output.faulty)
+        certain.append(output.certain)
         wanted.append(targets.faulty)
         category.append(output.category[chosen])
         cause.append(output.cause[chosen])
@@ -159,15 +163,9 @@ def calibrate(network: DiagnosisNetwork, samples: Sequence[Sample]) -> Calibrati
         TEMPERATURES,
         key=lambda t: float(functional.binary_cross_entropy_with_logits(logits / t, truth)),
     )
-    healthy = (logits / temperature).sigmoid()[truth == 0]
-    high = next(
-        (
-            value
-            for value in HIGHS
-            if len(healthy) == 0 or float((healthy >= value).float().mean()) <= ALLOWED_FALSE
-        ),
-        HIGHS[-1],
-    )
+    sure = torch.cat(certain)
+    calibrated = torch.where(sure, (logits / temperature).clamp(min=CERTAIN), logits / temperature)
+    high = _threshold(calibrated.sigmoid(), truth)
     if not len(torch.cat(is_category)):
         return Calibration(faulty_temperature=temperature, high=high)
     return Calibration(
@@ -179,17 +177,27 @@ def calibrate(network: DiagnosisNetwork, samples: Sequence[Sample]) -> Calibrati
     )
 
 
+def _threshold(probability: torch.Tensor, truth: torch.Tensor) -> float:
+    """Where missed faults and (five times as dear) false alarms cost least."""
+    healthy, faulty = probability[truth == 0], probability[truth == 1]
+
+    def cost(high: float) -> float:
+        alarms = float((healthy >= high).float().mean()) if len(healthy) else 0.0
+        missed = float((faulty < high).float().mean()) if len(faulty) else 0.0
+        return missed + FALSE_ALARM_COST * alarms
+
+    return min(HIGHS, key=cost)
+
+
 def _best(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return min(TEMPERATURES, key=lambda t: float(functional.cross_entropy(logits / t, labels)))
 
 
 def _best_cause(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    from diagnoser.model import Output
-
     nothing = torch.empty(0)
 
     def cost(temperature: float) -> float:
-        output = Output(nothing, nothing, logits, nothing, nothing, nothing)
+        output = Output(nothing, nothing, logits, nothing, nothing, nothing, nothing)
         return float(functional.nll_loss(cause_log_probabilities(output, temperature), labels))
 
     return min(TEMPERATURES, key=cost)

@@ -60,6 +60,19 @@ class Output:
     parts: torch.Tensor
     origin: torch.Tensor
     pooled: torch.Tensor
+    certain: torch.Tensor
+    """(G,) bool: a contract is broken for sure."""
+
+
+CERTAIN = 4.0
+"""Detection logit that a broken contract gives at least, whatever the rest of the run looks like
+(0.982, above every threshold for flagging)."""
+
+
+def detection_logit(output: Output, temperature: float = 1.0) -> torch.Tensor:
+    """(G,) calibrated logit of being faulty. A certain contract is not outvoted."""
+    calibrated = output.faulty / temperature
+    return torch.where(output.certain, calibrated.clamp(min=CERTAIN), calibrated)
 
 
 class RelationalConvolution(MessagePassing):
@@ -93,15 +106,18 @@ class Votes(nn.Module):
 
     causes: torch.Tensor
     reliable: torch.Tensor
+    hard: torch.Tensor
     members: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("causes", torch.from_numpy(cause_table()))
         self.register_buffer("reliable", torch.ones(len(RULES)))
+        hard = torch.tensor([float(not rule.soft) for rule in RULES])
+        self.register_buffer("hard", hard, persistent=False)
         members = nn.functional.one_hot(torch.tensor(CAUSE_CATEGORY), len(CATEGORY_NAMES))
         self.register_buffer("members", members.float())
-        self.detection = nn.Parameter(torch.full((len(RULES),), 6.0))
+        self.detection = nn.Parameter(1.5 + 4.5 * hard)
         self.category = nn.Parameter(torch.tensor(4.0))
         self.cause = nn.Parameter(torch.tensor(4.0))
 
@@ -120,6 +136,10 @@ class Votes(nn.Module):
         causes = (weight[:, :, None] * self.causes[None]).amax(dim=1)
         categories = (causes[:, :, None] * self.members[None]).amax(dim=1)
         return heard, causes, categories
+
+    def certain(self, heard: torch.Tensor) -> torch.Tensor:
+        """(G,) bool: a reliable rule is met that no healthy model meets."""
+        return (heard * self.hard).amax(dim=1) > 0
 
     def flagged(self, heard: torch.Tensor) -> torch.Tensor:
         """(G,) what the strongest rule adds to the detection logit."""
@@ -216,6 +236,7 @@ class DiagnosisNetwork(nn.Module):
             parts=parts,
             origin=self.origin(torch.cat([both, context], dim=1)).squeeze(-1),
             pooled=pooled.flatten(1),
+            certain=self.votes.certain(heard),
         )
 
     def fit_scale(self, kind: str, values: torch.Tensor) -> None:

@@ -51,6 +51,7 @@ class Prediction:
     contract_faulty: bool
     contract_category: str | None
     contract_root_cause: str | None
+    contract_layer: int | None
     contract_ever: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,5 +114,6 @@ def replay(trained: Trained, run: Run, found: RunFeatures) -> Prediction:
         contract_faulty=by_contracts.faulty,
         contract_category=by_contracts.category,
         contract_root_cause=by_contracts.root_cause,
+        contract_layer=by_contracts.layers[0] if by_contracts.layers else None,
         contract_ever=bool(found.any_fired[healthy].any()),
     )

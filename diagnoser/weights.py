@@ -18,7 +18,13 @@ from diagnoser.batch import collate
 from diagnoser.contracts import rules_digest
 from diagnoser.decision import Score, Thresholds
 from diagnoser.graph import RELATIONS, Graph
-from diagnoser.model import DiagnosisNetwork, Output, Shape, cause_log_probabilities
+from diagnoser.model import (
+    DiagnosisNetwork,
+    Output,
+    Shape,
+    cause_log_probabilities,
+    detection_logit,
+)
 from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 
 FORMAT = 1
@@ -31,10 +37,9 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """``faulty``: temperature and shift of the detection logit; temperatures of the others."""
+    """Temperatures of the three answers, and the probabilities to flag and to clear at."""
 
     faulty_temperature: float = 1.0
-    faulty_shift: float = 0.0
     category_temperature: float = 1.0
     cause_temperature: float = 1.0
     high: float = 0.9
@@ -66,7 +71,7 @@ class Trained:
         batch = collate(graphs, features, fired)
         output = self.network(batch)
         c = self.calibration
-        logits = output.faulty / c.faulty_temperature + c.faulty_shift
+        logits = detection_logit(output, c.faulty_temperature)
         category = (output.category / c.category_temperature).softmax(dim=-1).numpy()
         cause = cause_log_probabilities(output, c.cause_temperature).exp().numpy()
         origin = output.origin.sigmoid()[batch.order].numpy()

@@ -11,10 +11,12 @@ from diagnoser.features import RollingFeatures
 from diagnoser.losses import contrastive, inverse_frequency
 from diagnoser.model import (
     CAUSE_CATEGORY,
+    CERTAIN,
     DiagnosisNetwork,
     Shape,
     Votes,
     cause_log_probabilities,
+    detection_logit,
     importance,
 )
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
@@ -162,6 +164,25 @@ def test_a_rule_that_also_speaks_on_healthy_runs_is_muted():
     assert dict(zip(ROOT_CAUSE_KEYS, causes[0].tolist(), strict=True))["ffn/weight_scaling"] == 0
     assert not votes.flagged(votes(met("ffn/in_gap"))[0]).any()
     assert votes.flagged(heard).all()
+
+
+def test_only_an_exact_and_reliable_contract_is_certain():
+    votes = Votes()
+    assert votes.certain(votes(met("score/scale_ratio"))[0]).all()
+    assert not votes.certain(votes(met("ffn/in_gap"))[0]).any(), "a comparison with peers"
+    votes.fit(met("score/scale_ratio"))
+    assert not votes.certain(votes(met("score/scale_ratio"))[0]).any(), "muted"
+
+
+def test_a_certain_contract_is_not_outvoted(network):
+    one = sample("bert", 2)
+    with torch.no_grad():
+        found = network(collate([one[0]], [one[1]], met("score/scale_ratio").numpy()))
+        plain = network(joined(one))
+    found.faulty -= 50
+    plain.faulty -= 50
+    assert float(detection_logit(found, 2.0)) == CERTAIN
+    assert float(detection_logit(plain, 2.0)) < -20
 
 
 def test_an_untrained_network_already_follows_a_broken_contract(network):

@@ -101,7 +101,12 @@ class FrameDraft:
         for at, column in enumerate(columns):
             values[at] = found.get((column.site, column.metric), np.nan)
         return Frame(
-            seq=seq, rank=rank, step=self.step, time=self.time, values=values.tobytes(), cost=self.cost
+            seq=seq,
+            rank=rank,
+            step=self.step,
+            time=self.time,
+            values=values.tobytes(),
+            cost=self.cost,
         )
 
 

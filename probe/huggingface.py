@@ -35,7 +35,9 @@ class ProbeCallback(TrainerCallback):
         """Hand the evaluation's results on."""
         metrics = kwargs.get("metrics") or {}
         found = {
-            name: metrics[f"eval_{name}"] for name in ("accuracy", "loss") if f"eval_{name}" in metrics
+            name: metrics[f"eval_{name}"]
+            for name in ("accuracy", "loss")
+            if f"eval_{name}" in metrics
         }
         if self.probe is not None and found:
             self.probe.validation(**found)

@@ -127,7 +127,8 @@ def _shape(
         frames, before, unseen = int(rng.integers(14, 20)), 0, 0
         inject_step = 0
     else:
-        before, after = int(rng.integers(4, 8)), int(rng.integers(10, 15))
+        fewest, most = (4, 8) if rng.random() < 0.75 else (12, 28)
+        before, after = int(rng.integers(fewest, most)), int(rng.integers(10, 15))
         frames = before + after
         fewest, most = ((0, 1), (5, 30), (30, 100))[int(rng.choice(3, p=[0.3, 0.4, 0.3]))]
         unseen = int(rng.integers(fewest, most))

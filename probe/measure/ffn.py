@@ -74,7 +74,7 @@ METRICS = (
         "expanding weights against the median layer's",
         "0",
         contract=True,
-        tolerance=0.35,
+        tolerance=0.5,
     ),
     Metric(
         "out_gap",
@@ -84,7 +84,7 @@ METRICS = (
         "contracting weights against the median layer's",
         "0",
         contract=True,
-        tolerance=0.35,
+        tolerance=0.5,
     ),
     Metric(
         "weight_kurtosis",

@@ -177,7 +177,7 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
             handle.remove()
     if errors:
         raise errors[0]
-    return _compare(parts, recorders, fresh, cached)
+    return _compare(parts, recorders, rows, fresh, cached)
 
 
 def _around(module: nn.Module, recorder: Recorder) -> list[Any]:
@@ -219,7 +219,11 @@ def _run(parts: ModelParts, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _compare(
-    parts: ModelParts, recorders: dict[int, Recorder], fresh: torch.Tensor, cached: torch.Tensor
+    parts: ModelParts,
+    recorders: dict[int, Recorder],
+    rows: Rows,
+    fresh: torch.Tensor,
+    cached: torch.Tensor,
 ) -> dict[str, Values]:
     whole: Values = {"logits_error": relative(cached, fresh)}
     head = parts.head
@@ -231,13 +235,15 @@ def _compare(
     for at, recorder in recorders.items():
         values = dict(whole)
         if len(recorder.key_values) == 2 + _NEW:
-            values |= _keys(recorder.key_values[0], recorder.key_values[-1])
+            values |= _keys(recorder.key_values[0], recorder.key_values[-1], rows.mask)
         found[f"kv_cache@{at}"] = values
     return found
 
 
 def _keys(
-    fresh: tuple[torch.Tensor, torch.Tensor], cached: tuple[torch.Tensor, torch.Tensor]
+    fresh: tuple[torch.Tensor, torch.Tensor],
+    cached: tuple[torch.Tensor, torch.Tensor],
+    mask: torch.Tensor | None,
 ) -> Values:
     (k_fresh, k), (v_fresh, v) = (_same_heads(f, c) for f, c in zip(fresh, cached, strict=True))
     wanted, held = k_fresh.shape[2], k.shape[2]
@@ -250,7 +256,10 @@ def _keys(
     flat = k.float().transpose(1, 2).flatten(2)
     apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
     apart = apart + torch.eye(held, device=k.device) * 1e3
-    values["stale_share"] = (apart < 1e-6).any(dim=-1).float().mean()
+    twins = (apart < 1e-6).any(dim=-1).float()
+    # Padding tokens are alike by right, where they share a position.
+    real = torch.ones_like(twins) if mask is None else (mask[:, -held:] != 0).float()
+    values["stale_share"] = (twins * real).sum() / real.sum()
     return values
 
 

@@ -174,7 +174,7 @@ def _head(sampled: Sampled) -> Values:
     stride = max(1, weight.shape[1] // 64)
     values: Values = {
         "head_weight": rms(weight),
-        "zero_rows": (weight[:, ::stride].abs().amax(dim=1) == 0).float().mean(),
+        "zero_rows": _zero_rows(sampled, weight[:, ::stride]),
     }
     if len(weight) > 2:
         norms = weight[:, ::stride].float().norm(dim=1)
@@ -189,8 +189,9 @@ def _head(sampled: Sampled) -> Values:
         return values
     seen = capture.head.out
     if capture.logits is not None:
+        # A pooled classifier's logits stand beside a head that ran on every token.
         final = capture.picked.take(capture.logits)
-        if final is not None:
+        if final is not None and final.shape[:2] == seen.shape[:2]:
             seen = final
     shared = min(made.shape[-1], seen.shape[-1])
     made, seen = made[..., :shared], seen[..., :shared].float()
@@ -198,6 +199,15 @@ def _head(sampled: Sampled) -> Values:
     values["head_error"] = relative(seen, made, weigh)
     values["head_gain"] = log2_ratio((seen * weigh).norm(), (made * weigh).norm())
     return values
+
+
+def _zero_rows(sampled: Sampled, weight: torch.Tensor) -> torch.Tensor:
+    """Share of zero rows; the padding token's row, which a tied embedding keeps at 0, aside."""
+    zero = (weight.abs().amax(dim=1) == 0).float()
+    pad, table = sampled.intent.pad_token, sampled.parts.token_embedding
+    if pad is not None and table is not None and len(weight) == table.num_embeddings > pad >= 0:
+        zero = torch.cat([zero[:pad], zero[pad + 1 :]])
+    return zero.mean()
 
 
 def _labelled(

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from probe.budget import Budget
+
+
+def run(budget: Budget, steps: int, step_time: float, cost: float) -> list[int]:
+    """Steps that were sampled when each step takes ``step_time`` and a sample costs ``cost``."""
+    sampled = []
+    for step in range(steps):
+        wanted = budget.wants(step)
+        if wanted:
+            sampled.append(step)
+        budget.step_done(step, step_time, cost if wanted else 1e-5, wanted)
+    return sampled
+
+
+def test_an_exact_interval_is_kept():
+    assert run(Budget(5, None), 21, 0.1, 1.0) == [0, 5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize(("step_time", "cost"), [(0.005, 0.02), (1.0, 0.1), (0.1, 0.001)])
+def test_the_share_is_held_in_the_long_run(share, step_time, cost):
+    budget = Budget(None, share)
+    sampled = run(budget, 20_000, step_time, cost)
+    spent = len(sampled) * cost
+    credit = share * 400 * step_time + 2 * cost
+    assert spent <= share * 20_000 * step_time + credit
+    # and it is used: not far below what is allowed, unless every step is sampled already
+    assert len(sampled) == 20_000 or spent >= 0.5 * share * 20_000 * step_time
+
+
+def test_a_young_run_is_seen_more_densely_than_an_old_one():
+    sampled = run(Budget(None, 0.02), 5000, 0.1, 0.05)
+    early = sum(step < 500 for step in sampled)
+    late = sum(step >= 4500 for step in sampled)
+    assert early > 1.5 * late > 0
+
+
+def test_a_person_may_ask_for_a_sample():
+    budget = Budget(1000, None)
+    budget.step_done(0, 0.1, 0.01, True)
+    assert not budget.wants(1)
+    budget.ask()
+    assert budget.wants(2)
+    assert not budget.wants(3)
+
+
+def test_overhead_is_unknown_before_the_first_step():
+    budget = Budget(None, 0.02)
+    assert math.isnan(budget.overhead)
+    budget.step_done(0, 1.0, 0.01, True)
+    assert budget.overhead == pytest.approx(0.01)

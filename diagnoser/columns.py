@@ -30,12 +30,23 @@ EXACT_BELOW = 1e-5
 """Signed contracts with a tolerance below this compare settings, not arithmetic: no rounding."""
 
 
+PLAIN_PRODUCTS = ("linear_error", "head_error")
+"""Contracts that check a plain matrix product: what they show everywhere is the run's rounding."""
+
+ROUNDING = (1.5e-4, 2e-2)
+"""A median of those residuals within this range is 16-bit arithmetic (autocast), not a fault."""
+
+
+def _rounds(metric: Metric) -> bool:
+    """Whether a contract compares results of arithmetic, and not settings."""
+    signed = metric.form == "signed" and metric.tolerance > EXACT_BELOW
+    return metric.form == "residual" or signed
+
+
 def tolerance_of(metric: Metric, dtype: str) -> float:
     """A contract's tolerance under ``dtype`` (the header's setting, e.g. ``torch.bfloat16``)."""
     floor = DTYPE_FLOOR.get(dtype.rsplit(".", maxsplit=1)[-1], 0.0)
-    if metric.form == "residual" or (metric.form == "signed" and metric.tolerance > EXACT_BELOW):
-        return max(metric.tolerance, floor)
-    return metric.tolerance
+    return max(metric.tolerance, floor) if _rounds(metric) else metric.tolerance
 
 
 class Columns:
@@ -70,6 +81,8 @@ class Columns:
         self.form = np.array([FORMS.index(metric.form) for metric in definitions], dtype=np.int64)
         self.contract = np.array([metric.contract for metric in definitions], dtype=bool)
         self.tolerance = np.array([tolerance_of(m, dtype) for m in definitions], dtype=np.float32)
+        self._rounds = np.array([_rounds(m) for m in definitions], dtype=bool)
+        self._products = np.array([m.name in PLAIN_PRODUCTS for m in definitions], dtype=bool)
         self.floor = np.array([CHANGE_FLOOR[m.form] for m in definitions], dtype=np.float32)
         self.carried = np.array([kind in CARRIED_KINDS for kind in self.kinds], dtype=bool)
         self._residual = self.form == FORMS.index("residual")
@@ -95,10 +108,25 @@ class Columns:
             values[..., self._bent] = np.arcsinh(values[..., self._bent])
         return values
 
+    def tolerance_at(self, raw: Floats) -> Floats:
+        """Tolerances (C,) for a frame's raw values (C,).
+
+        Autocast leaves the parameters' dtype as it is: that a run computes in 16 bits shows in
+        the median residual of its plain matrix products, which a fault in one place leaves alone.
+        """
+        products = raw[self._products]
+        products = products[np.isfinite(products)]
+        rounding = float(np.median(products)) if products.size else 0.0
+        if not ROUNDING[0] < rounding < ROUNDING[1]:
+            return self.tolerance
+        widened = np.maximum(self.tolerance, np.float32(10.0 * rounding))
+        return np.where(self._rounds, widened, self.tolerance)
+
     def excess(self, raw: Floats) -> Floats:
-        """log10 of magnitude over tolerance, moved and cut to [0, 6]: 1 is the tolerance itself."""
+        """log10 of a frame's magnitudes over tolerance, moved and cut to [0, 6]: 1 is the
+        tolerance itself. NaN stays NaN."""
         with np.errstate(all="ignore"):
-            found = np.log10(np.maximum(np.abs(raw), 1e-30) / self.tolerance)
+            found = np.log10(np.maximum(np.abs(raw), 1e-30) / self.tolerance_at(raw))
         return np.asarray(np.clip(found, -1.0, 5.0) + 1.0, dtype=np.float32)
 
     def _peer_groups(self, stacks: dict[str, str]) -> npt.NDArray[np.int64]:

@@ -192,7 +192,6 @@ class ContractWatch:
 
     def _start(self, columns: Columns) -> None:
         self.columns = columns
-        self._tolerance = np.where(columns.contract, columns.tolerance, np.float32(np.inf))
         self._sites = tuple(column.site for column in columns.header.columns)
         count = len(columns)
         self._over = np.zeros((count, RECENT), dtype=bool)
@@ -213,7 +212,7 @@ class ContractWatch:
         raw = frame.array
         measured = ~np.isnan(raw)
         with np.errstate(invalid="ignore"):
-            over = np.abs(raw) > self._tolerance
+            over = np.abs(raw) > self.columns.tolerance_at(raw)
         rows = np.flatnonzero(measured & self.columns.contract)
         self._over[rows, :-1] = self._over[rows, 1:]
         self._over[rows, -1] = over[rows]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from diagnoser.manifest import Manifest, Run
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 
 
 @dataclass

@@ -89,6 +89,7 @@ class RollingFeatures:
 
     def _start(self, count: int) -> None:
         self._raw: deque[Floats] = deque(maxlen=WINDOW)
+        self._excess: deque[Floats] = deque(maxlen=WINDOW)
         self._window: deque[Floats] = deque(maxlen=WINDOW + 1)
         self._steps: deque[int] = deque(maxlen=WINDOW + 1)
         self._last_seen = np.full(count, np.nan, dtype=np.float32)
@@ -115,6 +116,7 @@ class RollingFeatures:
             return result
 
         self._raw = deque((moved(v, np.nan) for v in self._raw), maxlen=WINDOW)
+        self._excess = deque((moved(v, np.nan) for v in self._excess), maxlen=WINDOW)
         self._window = deque((moved(v, np.nan) for v in self._window), maxlen=WINDOW + 1)
         self._last_seen = moved(self._last_seen, np.nan)
         self._past = moved(self._past, np.nan)
@@ -147,6 +149,7 @@ class RollingFeatures:
         if len(self._window) >= WINDOW:
             self._age(self._window[-WINDOW])
         self._raw.append(np.array(raw, dtype=np.float32))
+        self._excess.append(self.columns.excess(raw))
         self._window.append(values)
         self._steps.append(frame.step)
         self.frames += 1
@@ -226,11 +229,10 @@ class RollingFeatures:
     def features(self, state: ColumnState | None = None) -> NodeFeatures:
         """The features after the last frame. Needs at least one frame."""
         state = self.state() if state is None else state
-        raw = np.stack(list(self._raw), axis=-1)
+        excess = np.stack(list(self._excess), axis=-1)
         window = np.stack(list(self._window)[-WINDOW:], axis=-1)
         middle = nan_median(window)
         spread = 1.4826 * nan_median(np.abs(window - middle[:, None]))
-        excess = np.moveaxis(self.columns.excess(np.moveaxis(raw, -1, 0)), 0, -1)
         present = np.isfinite(state.level)
         by_statistic = {
             "present": present.astype(np.float32),

@@ -42,7 +42,7 @@ class Shape:
     hidden: int = 32
     group: int = 16
     rounds: int = 3
-    dropout: float = 0.1
+    dropout: float = 0.15
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,7 +147,7 @@ class Votes(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Takes the training mean from a kind's features, divides by their spread (not under 0.25:
+    """Takes the training mean from a kind's features, divides by their spread (not under 0.5:
     features that hardly vary in training must not explode on another model), cuts at 5."""
 
     mean: torch.Tensor
@@ -161,10 +161,16 @@ class Standardise(nn.Module):
     def fit(self, values: torch.Tensor) -> None:
         if len(values):
             self.mean.copy_(values.mean(dim=0))
-            self.scale.copy_(values.std(dim=0, unbiased=False).clamp(min=0.25))
+            self.scale.copy_(values.std(dim=0, unbiased=False).clamp(min=0.5))
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return ((values - self.mean) / self.scale).clamp(-5.0, 5.0)
+
+
+def _metric_numbers(names: tuple[str, ...]) -> torch.Tensor:
+    """(features,) the number of the metric that each ``METRIC:STATISTIC`` belongs to."""
+    metrics = list(dict.fromkeys(name.split(":")[0] for name in names))
+    return torch.tensor([metrics.index(name.split(":")[0]) for name in names])
 
 
 def _key(kind: str) -> str:
@@ -187,7 +193,6 @@ class DiagnosisNetwork(nn.Module):
         self.encoders = nn.ModuleDict(
             {
                 _key(kind): nn.Sequential(
-                    nn.Dropout(shape.dropout),
                     nn.Linear(len(found), width),
                     nn.ReLU(),
                     nn.Linear(width, width),
@@ -196,6 +201,7 @@ class DiagnosisNetwork(nn.Module):
                 for kind, found in names.items()
             }
         )
+        self._metric_of = {kind: _metric_numbers(found) for kind, found in names.items()}
         self.rounds = nn.ModuleList(RelationalConvolution(width) for _ in range(shape.rounds))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(shape.rounds))
         self.group_weight = nn.Parameter(torch.empty(len(self.kinds), 4 * width, group))
@@ -219,7 +225,7 @@ class DiagnosisNetwork(nn.Module):
         self.origin_context = nn.Linear(pooled, group)
 
     def forward(self, batch: Batch) -> Output:
-        start = torch.cat([self.encode(kind, batch.x[kind]) for kind in self.kinds])
+        start = torch.cat([self.encode(kind, self._hide(kind, batch)) for kind in self.kinds])
         state = start
         for convolution, norm in zip(self.rounds, self.norms, strict=True):
             state = state + torch.relu(convolution(norm(state), batch))
@@ -249,6 +255,17 @@ class DiagnosisNetwork(nn.Module):
         """(nodes, features) of one kind -> (nodes, hidden)."""
         return self.encoders[_key(kind)](self.standardise[_key(kind)](values))
 
+    def _hide(self, kind: str, batch: Batch) -> torch.Tensor:
+        """A kind's features; in training some metrics of a graph are made absent (all zero), as
+        they are on models that do not have them."""
+        values = batch.x[kind]
+        if not self.training or self.shape.dropout == 0:
+            return values
+        numbers = self._metric_of[kind]
+        graphs = batch.graph_of[batch.kind_of == self.kinds.index(kind)]
+        kept = torch.rand(batch.graphs, int(numbers.max()) + 1) >= self.shape.dropout
+        return values * kept[graphs][:, numbers]
+
     def _drop_kinds(self, pooled: torch.Tensor) -> torch.Tensor:
         """In training now and then hides a whole node kind, so that no answer hangs on the mere
         presence of a component that a family lacks."""
@@ -269,7 +286,9 @@ class DiagnosisNetwork(nn.Module):
         )
         pooled = torch.cat([largest, mean], dim=1).view(batch.graphs, len(self.kinds), -1)
         found = torch.einsum("gkw,kwp->gkp", pooled, self.group_weight)
-        return torch.tanh(found + self.group_bias)
+        there = torch.bincount(cell, minlength=cells).view(batch.graphs, -1, 1) > 0
+        # A kind that the model lacks is 0, just as one that training hides.
+        return torch.tanh(found + self.group_bias) * there
 
 
 def cause_log_probabilities(output: Output, temperature: float = 1.0) -> torch.Tensor:

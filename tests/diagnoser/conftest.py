@@ -19,7 +19,7 @@ def synthetic_corpus(tmp_path_factory):
 def trained(synthetic_corpus):
     """A network fitted to the small corpus in a few seconds."""
     torch.set_num_threads(1)
-    return fit(load_samples(synthetic_corpus), Settings(epochs=14, batch=64, patience=14))
+    return fit(load_samples(synthetic_corpus), Settings(epochs=24, batch=64, patience=24))
 
 
 @pytest.fixture(scope="session")

@@ -122,3 +122,23 @@ def test_rebinding_keeps_what_was_counted():
     watch.rebind(Columns(turned))
     (firing,) = watch.firings()
     assert (firing.site, firing.since_step) == ("mask@1", 0)
+
+
+def test_the_rounding_of_autocast_does_not_fire_but_a_fault_under_it_does():
+    header = synthetic_runs.header()
+    keys = [column.key for column in header.columns]
+    products = [n for n, key in enumerate(keys) if key.endswith(("/linear_error", "/head_error"))]
+    frames = []
+    for frame in synthetic_runs.frames(header, 6):
+        array = frame.array.copy()
+        array[products] = 2.3e-3
+        array[keys.index("qkv@0/q_error")] = 2e-3
+        array[keys.index("attention@1/reference_error")] = 0.4
+        frames.append(msgspec.structs.replace(frame, values=array.tobytes()))
+    assert [firing.site for firing in watched(header, frames).firings()] == ["attention@1"]
+
+
+def test_a_fault_in_one_product_is_not_taken_for_rounding():
+    header = synthetic_runs.header()
+    firings = watched(header, with_values(header, "ffn@1/linear_error", [5e-3] * 4)).firings()
+    assert [firing.metric for firing in firings] == ["linear_error"]

@@ -1,6 +1,6 @@
 """The transformers Trainer, watched: one callback.
 
-    python examples/hf_trainer.py --steps 200
+python examples/hf_trainer.py --steps 200
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ def main() -> None:
 
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=96, n_positions=32, n_embd=64, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0
+        vocab_size=96,
+        n_positions=32,
+        n_embd=64,
+        n_layer=3,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

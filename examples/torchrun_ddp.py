@@ -1,6 +1,6 @@
 """Two ranks under torchrun: each attaches by itself; the ranks never wait for the probe.
 
-    torchrun --nproc-per-node 2 examples/torchrun_ddp.py --steps 200
+torchrun --nproc-per-node 2 examples/torchrun_ddp.py --steps 200
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -266,7 +266,10 @@ def _source(kind: type[nn.Module]) -> str:
 
 
 def _where(module: nn.Module | None) -> str:
-    return "" if module is None else _source(type(module))
+    if module is None:
+        return ""
+    kind: Any = type(module)  # mypy takes a class of modules for unhashable
+    return _source(kind)
 
 
 def describe(parts: ModelParts) -> Anatomy:

@@ -9,48 +9,38 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import statistics
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import nn
 
-from probe.anatomy import describe, find
+from probe.anatomy import find
 from probe.budget import Budget
-from probe.capture import Capture, Capturing, read_batch, read_output
-from probe.catalogue import METRICS, columns_for
+from probe.capture import read_batch, read_output
 from probe.directories import traces_dir
 from probe.frames import FrameDraft, History
-from probe.measure import kv_cache, parameters, training
+from probe.header import make_header
+from probe.measure import parameters, training
 from probe.measure.sampled import Values
-from probe.measurement import measure_forward
+from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
 from probe.registry import new_entry
+from probe.sample import Sample, Scouting
 from probe.scalars import Number, Row, pack
-from probe.schema import (
-    PAUSE_LEASE_SECONDS,
-    SCHEMA_VERSION,
-    Column,
-    Done,
-    Event,
-    Header,
-    Record,
-)
+from probe.schema import Column, Done, Event, Record
 from probe.status import Status
 from probe.stopwatch import Stopwatch
 
-CACHE_EVERY = 4
-"""Cached decoding is compared on one sample in so many: it runs the model four more times."""
 FLUSH_SECONDS = 0.25
-RANKS_PAUSE_SECONDS = 60.0
-"""A run of several ranks resumes by itself: the other ranks' collectives would time out."""
 
 
 def attach(
@@ -69,7 +59,7 @@ def attach(
     the monitor. ``endpoint``: where to listen (default: a socket of this user's; False: nowhere).
     ``trace``: file to record to (default: in the user's state directory; False: none).
     ``every``: sample each so many steps instead of by ``budget``, the share of training time the
-    probe may take (None: no limit).
+    probe may take (None: no limit). Raises ValueError where ``every`` is not one of these.
     """
     return Probe(
         model, optimizer, run=run, endpoint=endpoint, trace=trace, every=every, budget=budget
@@ -105,27 +95,22 @@ class Probe:
         self._rows: list[Row] = []
         self._flushed = time.monotonic()
         self._pending: FrameDraft | None = None
-        self._validation: dict[str, float] = {}
-        self._paused_until = 0.0
-        self._wake = threading.Event()
+        self._validation: Values = {}
         self._history = History()
         self._columns: tuple[Column, ...] = ()
         self._samples = 0
         self._peak_rate = 0.0
-        self._capturing: Capturing | None = None
-        self._forward: dict[str, Values] | None = None
-        self._grams: dict[int, torch.Tensor] = {}
-        self._ids: torch.Tensor | None = None
-        self._cache_rows: kv_cache.Rows | None = None
+        self._scouting: Scouting | None = None
+        self._sample: Sample | None = None
+        self._wanted = True
         self._decodes = True
-        self._moving: parameters.Moving | None = None
-        self._pre: dict[str, Values] = {}
         self._model = model
-        self._optimizers = [o for o in [_inner(optimizer)] if o is not None]
+        inner = _inner(optimizer)
+        self._optimizers = [] if inner is None else [inner]
         rank, world = _ranks()
+        self._pause = Pause(world)
         entry = new_entry(run or type(model).__name__.lower(), rank=rank, world_size=world)
         self.run, self.name, self._entry = entry.run, entry.name, entry
-        self._world = world
         self._trace_path = _trace_path(trace, entry.run, self._transport_error)
         self._publisher = Publisher(
             entry,
@@ -141,7 +126,6 @@ class Probe:
             self._compiled = hasattr(model, "_orig_mod") or _is_compiled(model)
             self._publisher.start()
             self._hook()
-            self._wanted = True
         except Exception as error:
             self._fail(error)
 
@@ -171,9 +155,9 @@ class Probe:
         if self._off:
             return
         try:
-            self._validation.update({name: float(value) for name, value in scalars.items()})
-            told = ", ".join(f"{name} {value:.4g}" for name, value in self._validation.items())
-            self.event("validation", told)
+            found = {name: float(value) for name, value in scalars.items()}
+            self._validation.update(found)
+            self.event("validation", ", ".join(f"{n} {v:.4g}" for n, v in found.items()))
         except Exception as error:
             self._fail(error)
 
@@ -211,13 +195,11 @@ class Probe:
                 self._forward_ended, with_kwargs=True, always_call=True
             ),
         ]
-        for optimizer in self._optimizers[:1]:
-            self._handles.append(
-                optimizer.register_step_pre_hook(lambda o, a, k: self._before_step())
-            )
-            self._handles.append(
-                optimizer.register_step_post_hook(lambda o, a, k: self._after_step())
-            )
+        for optimizer in self._optimizers:
+            self._handles += [
+                optimizer.register_step_pre_hook(lambda o, a, k: self._before_step()),
+                optimizer.register_step_post_hook(lambda o, a, k: self._after_step()),
+            ]
 
     def _forward_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._off or not (module.training and torch.is_grad_enabled()):
@@ -226,122 +208,69 @@ class Probe:
             with self._stopwatch:
                 self._settle()
                 self._row.began = True
-                if self._wanted and self._capturing is None and self._forward is None:
+                if self._wanted and self._sample is None and self._scouting is None:
                     self._open(args, kwargs)
         except Exception as error:
             self._fail(error)
 
     def _open(self, args: Any, kwargs: Any) -> None:
-        if self._compiled:
-            self._forward = {}
-            return
-        batch = read_batch(self._parts.root, args, kwargs)
-        if batch is None or batch.length == 0:
-            self._forward = {}
-            return
-        self._row.shares = batch.items is not None
-        self._capturing = Capturing(self._parts, batch, self._fail, self._stopwatch)
+        batch = None if self._compiled else read_batch(self._parts.root, args, kwargs)
+        seen = batch is not None and batch.length > 0
+        if batch is not None:
+            self._row.shares = batch.items is not None
+        if self._columns:
+            self._sample = Sample(self._parts, self._watched, self._samples)
+            if seen and batch is not None:
+                self._sample.open(batch, self._fail, self._stopwatch)
+        elif seen and batch is not None:
+            self._scouting = Scouting(self._parts, batch, self._fail, self._stopwatch)
+        else:
+            self._publish_header()
 
     def _forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         if self._off or not (module.training and torch.is_grad_enabled()):
             return
         try:
             with self._stopwatch:
+                if out is None:  # the forward raised; what it left behind goes
+                    self._forget()
+                    return
                 loss, logits = read_output(out)
                 if loss is not None:
                     self._row.losses.append(loss.detach().clone())
-                if self._capturing is not None:
-                    capture = self._capturing.close()
-                    self._capturing = None
-                    if out is not None:
-                        capture.loss = loss.detach() if loss is not None else None
-                        capture.logits = logits.detach() if logits is not None else None
-                        self._seen(capture)
+                if self._scouting is not None:
+                    self._scouting.forward_ended()
+                    self._scouting = None
+                    self._watched = parameters.watched(self._parts)
+                    self._publish_header()
+                elif self._sample is not None:
+                    with quiet():
+                        self._sample.forward_ended(loss, logits, self._decodes)
         except Exception as error:
             self._fail(error)
 
-    def _seen(self, capture: Capture) -> None:
-        """A forward was captured: the first one settles the anatomy, later ones are measured."""
-        if not self._columns:
-            self._parts.settle(capture.order)
-            self._watched = parameters.watched(self._parts)
-            self._publish_header()
-            return
-        with quiet():
-            self._forward, self._grams = measure_forward(self._parts, capture)
-            batch = capture.batch
-            self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
-            due = self._decodes and self._samples % CACHE_EVERY == 0
-            due = due and kv_cache.possible(self._parts)
-            self._cache_rows = kv_cache.keep_rows(batch.ids, batch.mask) if due else None
-
     def _publish_header(self) -> None:
-        anatomy = describe(self._parts)
-        self._columns = columns_for(anatomy.sites)
-        entry, settings, columns = self._entry, dict(self._settings), self._columns
-        first = next(self._parts.root.parameters())
-        settings |= {"dtype": str(first.dtype).removeprefix("torch."), "device": first.device.type}
-        absent = self._absent()
-        self._submit(
-            lambda seq: Header(
-                seq=seq,
-                schema=SCHEMA_VERSION,
-                run=entry.run,
-                name=entry.name,
-                created=entry.created,
-                host=entry.host,
-                pid=entry.pid,
-                rank=entry.rank,
-                world_size=entry.world_size,
-                anatomy=anatomy,
-                metrics=METRICS,
-                columns=columns,
-                absent=absent,
-                settings=settings,
-                versions=_versions(),
-            )
+        header = make_header(
+            self._entry,
+            self._parts,
+            self._settings,
+            compiled=self._compiled,
+            optimized=bool(self._optimizers),
         )
-        self.event("attached", f"watching {anatomy.model}, {anatomy.layers} layers")
-
-    def _absent(self) -> dict[str, str]:
-        reasons: dict[str, str] = {}
-        intent = self._parts.intent
-        if self._compiled:
-            reasons["forward"] = "the model is compiled; activations are not read from it yet"
-        if not kv_cache.possible(self._parts):
-            reasons["kv_cache"] = "not a decoder that may cache while training"
-        if not self._optimizers:
-            reasons["unmoved"] = "no optimizer was given"
-        if intent.activation is None:
-            reasons["activation_error"] = "no config states an activation"
-        if intent.norm_eps is None:
-            reasons["eps_ratio"] = "no config states an epsilon; norms are compared with each other"
-        return reasons
+        self._columns = header.columns
+        self._submit(lambda seq: msgspec.structs.replace(header, seq=seq))
+        self.event("attached", f"watching {header.anatomy.model}, {header.anatomy.layers} layers")
 
     # -- the optimizer's step --------------------------------------------------------------------
 
     def _before_step(self) -> None:
-        if self._off or self._forward is None:
+        if self._off or self._sample is None:
             return
         try:
             with self._stopwatch, quiet():
-                scale = self._unscale()
-                self._moving = parameters.read_before(self._watched, self._ids, scale)
-                norm = training.global_norm(self._parts, scale)
-                values: Values = training.coverage(self._parts, self._optimizers)
-                if norm is not None:
-                    values["grad_norm"] = norm
-                self._pre = {"training": values}
+                self._sample.before_step(self._optimizers)
         except Exception as error:
             self._fail(error)
-
-    def _unscale(self) -> torch.Tensor | None:
-        """The loss scale that fused optimizers under a GradScaler divide by inside their step."""
-        for optimizer in self._optimizers:
-            scale = getattr(optimizer, "grad_scale", None)
-            if isinstance(scale, torch.Tensor):
-                return scale
-        return None
 
     def _after_step(self) -> None:
         if self._off:
@@ -349,86 +278,65 @@ class Probe:
         try:
             now = time.perf_counter()
             with self._stopwatch:
-                rates = training.rates(self._optimizers)
-                rate = max(rates.values(), default=math.nan)
-                self._peak_rate = max(self._peak_rate, 0.0 if math.isnan(rate) else rate)
+                rate = max(training.rates(self._optimizers).values(), default=math.nan)
                 self._row.values.setdefault("learning_rate", rate)
-                sampled = self._forward is not None and self._moving is not None
-                if sampled and self._columns:
-                    decoded = self._decode()
-                    with quiet():
-                        self._close_sample(rates, rate, decoded)
-            spent = self._stopwatch.take()
-            seconds = now - self._step_began
-            self._row.values.setdefault("step_time", seconds)
-            self._step_times.append(max(seconds - spent, 0.0))
-            self._budget.step_done(self._step, seconds - spent, spent, sampled)
-            if self._pending is not None:
-                self._pending.cost = spent
-            self._rows.append(self._row)
-            self._step += 1
-            self._row = Row(self._step, time.time())
-            self._forget()
-            if self._paused_until > time.monotonic():
-                self._wait_while_paused()
+                if not math.isnan(rate):
+                    self._peak_rate = max(self._peak_rate, rate)
+                if self._sample is not None:
+                    self._close_sample(self._sample, rate)
+            self._count(now - self._step_began)
+            if self._pause.held:
+                self._hold()
             self._wanted = self._budget.wants(self._step)
             self._step_began = time.perf_counter()
         except Exception as error:
             self._fail(error)
 
-    def _close_sample(
-        self, rates: dict[int, float], rate: float, decoded: dict[str, Values]
-    ) -> None:
-        assert self._forward is not None and self._moving is not None
-        values = self._forward
-        for site, metrics in parameters.read_after(self._watched, self._moving, rates).items():
-            values.setdefault(site, {}).update(metrics)
-        own = values.setdefault("training", {})
-        own.update(self._pre.get("training", {}))
-        own.update(training.gradients(values, len(self._parts.layers)))
-        own["learning_rate"] = rate
-        own["memory"] = _peak_memory()
-        if self._step_times:
-            own["step_time"] = statistics.median(self._step_times)
-            self._step_times.clear()
-        decay = training.decays(self._optimizers)
-        for layer in self._parts.layers:
-            for node in ("norm_attention", "norm_ffn"):
-                norm = getattr(layer, node)
-                if norm is not None:
-                    severity = training.decay_severity(norm, decay, self._peak_rate)
-                    values.setdefault(f"{node}@{layer.index}", {})["decay_severity"] = severity
-            if layer.ffn is not None:
-                gap = training.decay_gap(layer, self._parts, decay)
-                values.setdefault(f"ffn@{layer.index}", {})["decay_gap"] = gap
-        if self._parts.norm_final is not None:
-            severity = training.decay_severity(self._parts.norm_final, decay, self._peak_rate)
-            values.setdefault("norm_final", {})["decay_severity"] = severity
-        for site, metrics in decoded.items():
-            values.setdefault(site, {}).update(metrics)
-        if self._validation:
-            values["validation"] = dict(self._validation)
-            self._validation = {}
-        self._samples += 1
-        self._pending = FrameDraft(self._step, values, self._grams)
-
-    def _decode(self) -> dict[str, Values]:
-        """Cached decoding against a fresh forward. A model that cannot do it is asked once."""
-        if self._cache_rows is None:
-            return {}
+    def _close_sample(self, sample: Sample, rate: float) -> None:
         try:
-            return kv_cache.measure(self._parts, self._cache_rows)
+            sample.decode()
         except Exception as error:
+            # The model's own cache path failed: that is not the probe's end.
             self._decodes = False
             self.event("note", f"the cache is not compared: {type(error).__name__}: {error}")
-            return {}
+        extra: dict[str, Values] = {}
+        if self._step_times:
+            extra["training"] = {"step_time": statistics.median(self._step_times)}
+            self._step_times.clear()
+        if self._validation:
+            extra["validation"], self._validation = self._validation, {}
+        with quiet():
+            self._pending = sample.finish(
+                self._step, self._optimizers, rate, self._peak_rate, extra
+            )
+
+    def _count(self, seconds: float) -> None:
+        """Account for the step that is over and begin the next."""
+        spent = self._stopwatch.take()
+        sampled = self._pending is not None
+        self._row.values.setdefault("step_time", seconds)
+        self._step_times.append(max(seconds - spent, 0.0))
+        self._budget.step_done(self._step, seconds - spent, spent, sampled)
+        if self._pending is not None:
+            self._pending.cost = spent
+            self._samples += 1
+        self._rows.append(self._row)
+        self._step += 1
+        self._row = Row(self._step, time.time())
+        self._forget()
+
+    def _hold(self) -> None:
+        self._settle()
+        self._flush(force=True)
+        self.event("paused", "training paused by a monitor")
+        self.event("resumed", f"training goes on after {self._pause.wait():.1f} s")
 
     def _forget(self) -> None:
         """Let go of everything that belonged to the step."""
-        if self._capturing is not None:
-            self._capturing.close()
-        self._capturing = self._forward = self._moving = self._ids = self._cache_rows = None
-        self._grams, self._pre = {}, {}
+        for part in (self._sample, self._scouting):
+            if part is not None:
+                part.drop()
+        self._sample = self._scouting = None
 
     # -- handing on ------------------------------------------------------------------------------
 
@@ -449,11 +357,9 @@ class Probe:
 
     def _flush(self, force: bool = False) -> None:
         now = time.monotonic()
-        if (
-            not self._columns
-            or not self._rows
-            or (now - self._flushed < FLUSH_SECONDS and not force)
-        ):
+        due = force or now - self._flushed >= FLUSH_SECONDS
+        # The newest row may still be logged to; it waits for the next forward unless forced.
+        if not self._columns or not self._rows or not due:
             return
         rows, self._rows, self._flushed = self._rows, [], now
         rank = self._entry.rank
@@ -463,40 +369,25 @@ class Probe:
         if not self._off:
             self._publisher.submit(draft)
 
-    # -- control ---------------------------------------------------------------------------------
+    # -- control, in the publishing thread -------------------------------------------------------
 
     def _control(self, action: Literal["pause", "resume", "sample"]) -> Done:
-        """Called in the publishing thread."""
         if self._off:
             return Done(ok=False, text="the probe is off")
         if action == "pause":
-            self._wake.clear()
-            self._paused_until = time.monotonic() + 2 * PAUSE_LEASE_SECONDS
+            self._pause.hold()
             return Done(ok=True, text=f"training pauses after step {self._step}")
         if action == "resume":
-            self._paused_until = 0.0
-            self._wake.set()
+            self._pause.release()
             return Done(ok=True, text="training goes on")
         self._budget.ask()
         return Done(ok=True, text="the next step will be sampled")
 
-    def _wait_while_paused(self) -> None:
-        self._settle()
-        self._flush(force=True)
-        self.event("paused", "training paused by a monitor")
-        began = time.monotonic()
-        while time.monotonic() < self._paused_until and not self._off:
-            if self._world > 1 and time.monotonic() - began > RANKS_PAUSE_SECONDS:
-                break
-            self._wake.wait(0.2)
-        self._paused_until = 0.0
-        self.event("resumed", f"training goes on after {time.monotonic() - began:.1f} s")
-
     def _status(self) -> Status:
-        """Called in the publishing thread."""
+        state: Literal["off", "paused", "training", "waiting"]
         if self._off:
-            state: Any = "off"
-        elif self._paused_until > time.monotonic():
+            state = "off"
+        elif self._pause.held:
             state = "paused"
         else:
             state = "training" if self._step else "waiting"
@@ -509,14 +400,11 @@ class Probe:
         with self._lock:
             if self._off:
                 return
-            place = _place(error)
-            text = f"the probe turned itself off: {type(error).__name__}: {error} ({place})"
+            text = f"the probe turned itself off: {type(error).__name__}: {error} ({_place(error)})"
             self.event("probe_off", text)
             self._off = True
         print(f"defaultpp probe: {text}; training goes on", file=sys.stderr)
         if os.environ.get("DEFAULTPP_DEBUG"):
-            import traceback
-
             traceback.print_exception(type(error), error, error.__traceback__)
         self._detach()
 
@@ -532,12 +420,10 @@ class Probe:
 
 
 def _inner(optimizer: Any) -> torch.optim.Optimizer | None:
-    """The optimizer below wrappers such as Accelerate's."""
-    while optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        optimizer = getattr(optimizer, "optimizer", None)
-    while "optimizer" in getattr(optimizer, "__dict__", {}):
+    """The optimizer below wrappers such as Accelerate's, which keep it as ``optimizer``."""
+    while optimizer is not None and "optimizer" in getattr(optimizer, "__dict__", {}):
         optimizer = optimizer.optimizer
-    return optimizer
+    return optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
 
 
 def _trace_path(
@@ -567,22 +453,6 @@ def _ranks() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _peak_memory() -> float:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return float(torch.cuda.max_memory_allocated())
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0], "torch": str(torch.__version__)}
-    transformers = sys.modules.get("transformers")
-    if transformers is not None:
-        found["transformers"] = str(transformers.__version__)
-    return found
 
 
 def _place(error: BaseException) -> str:

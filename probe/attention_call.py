@@ -1,8 +1,8 @@
 """Sees attention kernels run, with their arguments, and keeps the few rows that are needed.
 
-A :class:`Recorder` is a ``TorchFunctionMode`` that is entered around each attention module's forward
-during a sample. It passes every call on unchanged. Two shapes of attention are understood: one call
-of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul.
+A :class:`Recorder` is a ``TorchFunctionMode`` that is entered around each attention module's
+forward during a sample. It passes every call on unchanged. Two shapes of attention are understood:
+one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ class AttentionCall:
     """One kernel call, cut down to picked rows (r) and query positions (p); n keys, h heads.
 
     q, k, v are what the kernel got at the picked positions, (r, h or kv heads, p, d).
-    ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r, 1 or h, p, n) bool.
-    ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the kernel gave, and
-    the float32 reference without dropout. ``hand_scores``: softmax's input where it ran by hand.
+    ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r, 1 or h, p, n)
+    bool. ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the kernel
+    gave, and the float32 reference without dropout. ``hand_scores``: softmax's input where it ran
+    by hand.
     """
 
     q: torch.Tensor

@@ -55,7 +55,7 @@ class LayerCapture:
 
 @dataclass
 class Batch:
-    """What the model was called with; tensors belong to the caller and are not kept past forward."""
+    """What the model was called with; the caller's tensors, not kept past the forward."""
 
     ids: torch.Tensor | None = None
     mask: torch.Tensor | None = None

@@ -64,7 +64,7 @@ class FrameDraft:
                 else:
                     self._known[site, metric] = value
         self._grams = [(layer, tuple(gram.shape)) for layer, gram in grams.items()]
-        self._copied = self._gather(tensors, [g for g in grams.values()])
+        self._copied = self._gather(tensors, list(grams.values()))
 
     @staticmethod
     def _gather(tensors: list[torch.Tensor], grams: list[torch.Tensor]) -> Copied | None:

@@ -56,9 +56,8 @@ def pick(batch: int, length: int, mask: torch.Tensor | None, device: torch.devic
     """
     wanted = min(batch, ROWS)
     places = torch.linspace(0, batch - 1, wanted).long().to(device)
-    if mask is None:
-        rows = places
-    else:
+    rows = places
+    if mask is not None:
         rows = torch.argsort((mask != 0).sum(dim=1)).index_select(0, places)
     count = min(length, POSITIONS)
     positions = torch.linspace(0, length - 1, count).long().to(device)

@@ -1,4 +1,4 @@
-"""Values known for every step without measuring: loss, learning rate, step time, what a user logs."""
+"""Values known for every step without measuring: loss, learning rate, time, what a user logs."""
 
 from __future__ import annotations
 

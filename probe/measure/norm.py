@@ -110,7 +110,9 @@ def measure(
     sampled: Sampled, norm: nn.Module, flow: Flow | None, peers_eps: float | None
 ) -> Values:
     """Metrics of a norm site. ``peers_eps``: the median eps of the model's norms."""
-    weight: torch.Tensor = norm.weight.detach().float()  # type: ignore[union-attr,operator]
+    parameter = norm.weight
+    assert isinstance(parameter, torch.Tensor)
+    weight = parameter.detach().float()
     bias = getattr(norm, "bias", None)
     width = weight.numel()
     values: Values = {

@@ -197,14 +197,17 @@ def _rotary_layer(
     half = torch.arange(dim // 2, device=q.device).float()
     frequency = theta ** (-2.0 * half / dim)
     angle = implied[..., None] * frequency
-    errors, same, values = [], [], {}
+    errors: list[torch.Tensor] = []
+    same: list[torch.Tensor] = []
+    values: Values = {}
     for seen, plain in ((q, projected.q), (k, projected.k)):
         errors.append(relative(seen, _rotate(plain, angle, dim), sampled.tokens))
         same.append(relative(seen, plain, sampled.tokens))
     values["rotation_error"] = torch.maximum(errors[0], errors[1])
-    values["strength"] = torch.minimum(same[0], same[1])
+    strength = torch.minimum(same[0], same[1])
+    values["strength"] = strength
     # A row of one token has nothing to rotate; every longer one has.
-    values["missing"] = (values["strength"] < 1e-3).float()
+    values["missing"] = (strength < 1e-3).float()
     if call.kernel_dtype == torch.float32:
         values |= _rotary_indices(sampled, (q, k), projected, frequency, dim)
     return values

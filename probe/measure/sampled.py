@@ -124,12 +124,15 @@ def projections(parts: LayerParts, kept: LayerCapture) -> Projections | None:
         q, k, v = whole.split([q_size, kv_size, kv_size], dim=-1)
         assert kept.fused is not None and kept.fused.out is not None
         return Projections(q, k, v, (weights[0], weights[1], weights[2]), kept.fused.out.dtype)
-    made = [linear(getattr(kept, name), getattr(parts, name)) for name in ("query", "key", "value")]
-    if any(m is None for m in made) or kept.query is None or kept.query.out is None:
+    q_made, k_made, v_made = (
+        linear(getattr(kept, name), getattr(parts, name)) for name in ("query", "key", "value")
+    )
+    if q_made is None or k_made is None or v_made is None:
         return None
+    assert kept.query is not None and kept.query.out is not None
     assert parts.query is not None and parts.key is not None and parts.value is not None
-    triple = tuple(weight_of(m).detach() for m in (parts.query, parts.key, parts.value))
-    return Projections(*made, triple, kept.query.out.dtype)  # type: ignore[arg-type]
+    q, k, v = (weight_of(m).detach() for m in (parts.query, parts.key, parts.value))
+    return Projections(q_made, k_made, v_made, (q, k, v), kept.query.out.dtype)
 
 
 def flat_heads(tensor: torch.Tensor, heads: int | None = None) -> torch.Tensor:

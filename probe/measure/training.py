@@ -216,6 +216,25 @@ def decay_gap(layer: LayerParts, parts: ModelParts, decay: dict[int, float]) -> 
     return max(mine) - statistics.median(rest)
 
 
+def decay_by_site(
+    parts: ModelParts, decay: dict[int, float], peak_rate: float
+) -> dict[str, Values]:
+    """What weight decay does to norms and feed-forward weights, by site."""
+    found: dict[str, Values] = {}
+    for layer in parts.layers:
+        for node in ("norm_attention", "norm_ffn"):
+            norm = getattr(layer, node)
+            if norm is not None:
+                severity = decay_severity(norm, decay, peak_rate)
+                found[f"{node}@{layer.index}"] = {"decay_severity": severity}
+        if layer.ffn is not None:
+            found[f"ffn@{layer.index}"] = {"decay_gap": decay_gap(layer, parts, decay)}
+    if parts.norm_final is not None:
+        severity = decay_severity(parts.norm_final, decay, peak_rate)
+        found["norm_final"] = {"decay_severity": severity}
+    return found
+
+
 def gradients(by_site: dict[str, Values], layers: int) -> Values:
     """Statistics over the components' gradient norms (each per root element)."""
     norms = [v["grad_norm"] for v in by_site.values() if "grad_norm" in v]
@@ -226,7 +245,7 @@ def gradients(by_site: dict[str, Values], layers: int) -> Values:
         "grad_max": stacked.amax(),
         "grad_min": stacked.amin(),
         "grad_mean": stacked.mean(),
-        "grad_spread": stacked.std() / stacked.mean().clamp_min(1e-12),
+        "grad_spread": stacked.std(correction=0) / stacked.mean().clamp_min(1e-12),
     }
     first, last = (by_site.get(f"ffn@{at}", {}).get("grad_norm") for at in (0, layers - 1))
     if isinstance(first, torch.Tensor) and isinstance(last, torch.Tensor) and layers > 1:

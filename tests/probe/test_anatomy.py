@@ -105,5 +105,3 @@ def test_wrappers_are_looked_through():
 
     assert unwrap(DistributedDataParallel(inner)) is inner
     assert len(find(DistributedDataParallel(inner)).layers) == 3
-
-

@@ -158,9 +158,7 @@ def test_evaluation_forwards_are_never_touched(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     from tiny_models import batch
 
-    with probe.attach(
-        model, optimizer, endpoint=False, trace=tmp_path / "t", every=1, budget=None
-    ):
+    with probe.attach(model, optimizer, endpoint=False, trace=tmp_path / "t", every=1, budget=None):
         model.eval()
         with torch.no_grad():
             for _ in range(3):

@@ -46,3 +46,34 @@ def columns_for(sites: tuple[Site, ...]) -> tuple[Column, ...]:
         for metric in METRICS
         if site.node in metric.nodes
     )
+
+
+def as_markdown() -> str:
+    """The reference of all metrics, as committed in docs/metrics.md."""
+    lines = [
+        "# Metrics and contracts",
+        "",
+        "Generated from the definitions in `probe/measure/`: `python -m probe.catalogue`.",
+        "A contract is a metric whose healthy value is known exactly, whatever the model; a residual",
+        "is a relative error. What cannot be measured on a model is absent (NaN), never 0.",
+    ]
+    nodes = dict.fromkeys(", ".join(metric.nodes) for metric in METRICS)
+    for node in nodes:
+        lines += [
+            "",
+            f"## {node}",
+            "",
+            "| metric | unit | meaning | healthy | |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{m.name}` | {m.unit} | {m.meaning} | {m.healthy} "
+            f"| {'contract' if m.contract else m.form} |"
+            for m in METRICS
+            if ", ".join(m.nodes) == node
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

@@ -208,7 +208,8 @@ def _rotary_layer(
     values["strength"] = strength
     # A row of one token has nothing to rotate; every longer one has.
     values["missing"] = (strength < 1e-3).float()
-    if call.kernel_dtype == torch.float32:
+    # An angle from half-precision projections is off by more than a position at slow frequencies.
+    if call.kernel_dtype == projected.dtype == torch.float32:
         values |= _rotary_indices(sampled, (q, k), projected, frequency, dim)
     return values
 

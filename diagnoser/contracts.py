@@ -45,6 +45,13 @@ class Rule:
 _NORMS = ("norm_attention", "norm_ffn", "norm_final")
 _SUMS = ("residual_attention", "residual_ffn")
 
+_FFN_SCALE = tuple(
+    # Healthy layers drift apart by half of this in a few hundred steps.
+    Rule(("ffn",), metric, ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True, **bound)
+    for metric in ("in_gap", "out_gap")
+    for bound in ({"low": 0.8}, {"high": -0.8})
+)
+
 RULES: tuple[Rule, ...] = (
     # What the run was built with: parameters, settings, groups.
     Rule(("embedding",), "zero_rows", ("embedding/input_initialization",)),
@@ -121,16 +128,6 @@ RULES: tuple[Rule, ...] = (
     Rule(("output",), "loss_error", ("output/output_dimension",)),
     Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
     Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
-    # Parameters against their peers: looser bounds, so they speak after the exact ones.
-    Rule(("qkv",), "weight_gap", ("qkv/parameter_initialization",), soft=True),
-    Rule(_NORMS, "gamma_gap", ("layernorm/scale_parameter",), soft=True),
-    Rule(_NORMS, "beta_shift", ("layernorm/bias_parameter",), soft=True),
-    Rule(("ffn",), "in_gap", ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True),
-    Rule(("ffn",), "out_gap", ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True),
-    Rule(("embedding",), "small_rows", ("embedding/input_initialization",), soft=True),
-    Rule(("output",), "small_rows", ("output/output_dimension",), soft=True),
-    # Decay that plain healthy scripts have too, from a single parameter group.
-    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), soft=True),
     # Consequences, and what only shows over time.
     Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
     Rule(
@@ -159,6 +156,15 @@ RULES: tuple[Rule, ...] = (
     Rule(("positional",), "unmoved", ("positional/indexing",)),
     Rule(("training",), "uncovered", ("qkv/dynamic_parameter_registration",)),
     Rule(("training",), "duplicated", ("residual/gradient_clipping",), soft=True),
+    # Parameters against their peers: looser bounds, so they speak last.
+    Rule(("qkv",), "weight_gap", ("qkv/parameter_initialization",), soft=True),
+    Rule(_NORMS, "gamma_gap", ("layernorm/scale_parameter",), soft=True),
+    Rule(_NORMS, "beta_shift", ("layernorm/bias_parameter",), soft=True),
+    *_FFN_SCALE,
+    Rule(("embedding",), "small_rows", ("embedding/input_initialization",), soft=True),
+    Rule(("output",), "small_rows", ("output/output_dimension",), soft=True),
+    # Decay that plain healthy scripts have too, from a single parameter group.
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), soft=True),
 )
 
 
@@ -205,8 +211,9 @@ class ContractWatch:
         old = self._over, self._since, self._value
         self._start(columns)
         known = source >= 0
-        for new, was in zip((self._over, self._since, self._value), old, strict=True):
-            new[known] = was[source[known]]
+        self._over[known] = old[0][source[known]]
+        self._since[known] = old[1][source[known]]
+        self._value[known] = old[2][source[known]]
 
     def update(self, frame: Frame) -> None:
         raw = frame.array

@@ -12,9 +12,10 @@ from diagnoser.decision import Decision, State
 from diagnoser.diagnosis import Candidate, Diagnosis
 from diagnoser.evidence import gather
 from diagnoser.features import RollingFeatures
-from diagnoser.model import CAUSE_CATEGORY, importance
+from diagnoser.model import importance
 from diagnoser.origin import locate
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS, root_causes
+from diagnoser.votes import CAUSE_CATEGORY
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from diagnoser.model import CAUSE_CATEGORY, cause_log_probabilities
+from diagnoser.model import cause_log_probabilities
+from diagnoser.votes import CAUSE_CATEGORY
 
 if TYPE_CHECKING:
     from diagnoser.batch import Batch

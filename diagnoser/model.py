@@ -3,7 +3,9 @@
 Depth does not matter: nodes are pooled by kind, largest and mean over the layers, so that a fault
 in one layer of twelve is as visible as in one of two.
 
-* faulty: one logit a graph.
+* faulty: one logit a graph, from the nodes' own features before any message. A graph unlike those
+  of training (another order of norms) would otherwise look like a fault; measured, with one family
+  left out of the training.
 * category: 12 logits.
 * root cause: distances to a prototype per root cause in the pooled space, one part per node kind,
   so that the difference between two root causes decomposes by node (the paper's importance).
@@ -19,20 +21,13 @@ import torch
 from torch import nn
 from torch_geometric.nn import MessagePassing
 
-from diagnoser.contracts import RULES, cause_table
 from diagnoser.graph import RELATIONS
+from diagnoser.pooling import KindPool, drop_kinds
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
+from diagnoser.votes import CAUSE_CATEGORY, Votes
 
 if TYPE_CHECKING:
     from diagnoser.batch import Batch
-
-CAUSE_CATEGORY: tuple[int, ...] = tuple(
-    CATEGORY_NAMES.index(key.split("/")[0]) for key in ROOT_CAUSE_KEYS
-)
-"""Category's index of every root cause."""
-
-UNRELIABLE = 0.01
-"""A rule that is met in more than this share of healthy samples is not listened to."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +80,10 @@ class RelationalConvolution(MessagePassing):
         self.relations = nn.Linear(width, width * len(RELATIONS), bias=False)
         self.own = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, batch: Batch, weight: torch.Tensor) -> torch.Tensor:
         per_relation = self.relations(x).reshape(-1, self.width)
         rows = batch.edge_index[0] * len(RELATIONS) + batch.edge_type
-        messages = per_relation[rows] * batch.edge_weight[:, None]
+        messages = per_relation[rows] * weight[:, None]
         gathered = self.propagate(batch.edge_index, messages=messages, size=(len(x), len(x)))
         return self.own(x) + gathered
 
@@ -96,75 +91,35 @@ class RelationalConvolution(MessagePassing):
         return messages
 
 
-class Votes(nn.Module):
-    """What the rules met say, in causal order: 1 for the first rule's first cause, half as much
-    for every later rule. Rules that also speak on healthy training runs are muted.
-
-    Their voice enters every head directly, with weights that start large and are then trained: a
-    fault too rare to be learnt, or on a model unlike those seen, is still named by its contract.
-    """
-
-    causes: torch.Tensor
-    reliable: torch.Tensor
-    hard: torch.Tensor
-    members: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("causes", torch.from_numpy(cause_table()))
-        self.register_buffer("reliable", torch.ones(len(RULES)))
-        hard = torch.tensor([float(not rule.soft) for rule in RULES])
-        self.register_buffer("hard", hard, persistent=False)
-        members = nn.functional.one_hot(torch.tensor(CAUSE_CATEGORY), len(CATEGORY_NAMES))
-        self.register_buffer("members", members.float())
-        self.detection = nn.Parameter(1.5 + 4.5 * hard)
-        self.category = nn.Parameter(torch.tensor(4.0))
-        self.cause = nn.Parameter(torch.tensor(4.0))
-
-    width = len(RULES) + len(ROOT_CAUSE_KEYS)
-
-    def fit(self, fired_when_healthy: torch.Tensor) -> None:
-        """Mute rules met in too many healthy samples, given (samples, rules)."""
-        if len(fired_when_healthy):
-            self.reliable.copy_((fired_when_healthy.mean(dim=0) <= UNRELIABLE).float())
-
-    def forward(self, fired: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(G, rules) heard, (G, 45) votes for root causes, (G, 12) for categories."""
-        heard = fired * self.reliable
-        earlier = heard.cumsum(dim=1) - heard
-        weight = heard * 0.5**earlier
-        causes = (weight[:, :, None] * self.causes[None]).amax(dim=1)
-        categories = (causes[:, :, None] * self.members[None]).amax(dim=1)
-        return heard, causes, categories
-
-    def certain(self, heard: torch.Tensor) -> torch.Tensor:
-        """(G,) bool: a reliable rule is met that no healthy model meets."""
-        return (heard * self.hard).amax(dim=1) > 0
-
-    def flagged(self, heard: torch.Tensor) -> torch.Tensor:
-        """(G,) what the strongest rule adds to the detection logit."""
-        return (heard * self.detection).amax(dim=1)
-
-
 class Standardise(nn.Module):
     """Takes the training mean from a kind's features, divides by their spread (not under 0.5:
-    features that hardly vary in training must not explode on another model), cuts at 5."""
+    features that hardly vary in training must not explode on another model), cuts at 5.
+
+    What never varied in training is silent: nothing was learnt about it, so that the first model
+    that has it would be judged by weights as they were drawn. So is what merely tells that a metric
+    is measured: it tells model families apart, not faults.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    heard: torch.Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("mean", torch.zeros(len(names)))
+        self.register_buffer("scale", torch.ones(len(names)))
+        heard = [not name.endswith(":present") for name in names]
+        self.register_buffer("heard", torch.tensor(heard, dtype=torch.float32))
 
     def fit(self, values: torch.Tensor) -> None:
         if len(values):
+            spread = values.std(dim=0, unbiased=False)
             self.mean.copy_(values.mean(dim=0))
-            self.scale.copy_(values.std(dim=0, unbiased=False).clamp(min=0.5))
+            self.scale.copy_(spread.clamp(min=0.5))
+            self.heard.mul_((spread > 1e-6).float())
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return ((values - self.mean) / self.scale).clamp(-5.0, 5.0)
+        return ((values - self.mean) / self.scale).clamp(-5.0, 5.0) * self.heard
 
 
 def _metric_numbers(names: tuple[str, ...]) -> torch.Tensor:
@@ -188,7 +143,7 @@ class DiagnosisNetwork(nn.Module):
         self.shape = shape = shape or Shape()
         width, group = shape.hidden, shape.group
         self.standardise = nn.ModuleDict(
-            {_key(kind): Standardise(len(found)) for kind, found in names.items()}
+            {_key(kind): Standardise(found) for kind, found in names.items()}
         )
         self.encoders = nn.ModuleDict(
             {
@@ -204,9 +159,8 @@ class DiagnosisNetwork(nn.Module):
         self._metric_of = {kind: _metric_numbers(found) for kind, found in names.items()}
         self.rounds = nn.ModuleList(RelationalConvolution(width) for _ in range(shape.rounds))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(shape.rounds))
-        self.group_weight = nn.Parameter(torch.empty(len(self.kinds), 4 * width, group))
-        self.group_bias = nn.Parameter(torch.zeros(len(self.kinds), group))
-        nn.init.normal_(self.group_weight, std=(4 * width) ** -0.5)
+        self.pool_own = KindPool(len(self.kinds), width, group)
+        self.pool = KindPool(len(self.kinds), 2 * width, group)
         self.votes = Votes()
         pooled = len(self.kinds) * group + Votes.width
         self.faulty = nn.Sequential(
@@ -226,17 +180,15 @@ class DiagnosisNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         start = torch.cat([self.encode(kind, self._hide(kind, batch)) for kind in self.kinds])
-        state = start
-        for convolution, norm in zip(self.rounds, self.norms, strict=True):
-            state = state + torch.relu(convolution(norm(state), batch))
-        both = torch.cat([start, state], dim=1)
-        pooled = self._pool(both, batch)
+        both = torch.cat([start, self._propagate(start, batch)], dim=1)
+        pooled = self.pool(both, batch)
         heard, causes, categories = self.votes(batch.fired)
-        flat = torch.cat([self._drop_kinds(pooled).flatten(1), heard, causes], dim=1)
+        flat = self._flat(pooled, heard, causes)
+        own = self._flat(self.pool_own(start, batch), heard, causes)
         parts = (pooled[:, None] - self.prototypes[None]).square().sum(dim=-1)
         context = self.origin_context(flat)[batch.graph_of]
         return Output(
-            faulty=self.faulty(flat).squeeze(-1) + self.votes.flagged(heard),
+            faulty=self.faulty(own).squeeze(-1) + self.votes.flagged(heard),
             category=self.category(flat) + self.votes.category * categories,
             cause=self.votes.cause * causes - parts.sum(dim=-1),
             parts=parts,
@@ -244,6 +196,22 @@ class DiagnosisNetwork(nn.Module):
             pooled=pooled.flatten(1),
             certain=self.votes.certain(heard),
         )
+
+    def _propagate(self, state: torch.Tensor, batch: Batch) -> torch.Tensor:
+        weight = batch.edge_weight
+        if self.training and self.shape.dropout > 0:
+            # Families differ in their edges (norm order, cache): none may be indispensable.
+            weight = weight * (torch.rand_like(weight) >= self.shape.dropout)
+        for convolution, norm in zip(self.rounds, self.norms, strict=True):
+            state = state + torch.relu(convolution(norm(state), batch, weight))
+        return state
+
+    def _flat(
+        self, pooled: torch.Tensor, heard: torch.Tensor, causes: torch.Tensor
+    ) -> torch.Tensor:
+        if self.training and self.shape.dropout > 0:
+            pooled = drop_kinds(pooled, self.shape.dropout)
+        return torch.cat([pooled.flatten(1), heard, causes], dim=1)
 
     def fit_scale(self, kind: str, values: torch.Tensor) -> None:
         """Set a kind's standardisation from the training samples' features (nodes, features)."""
@@ -265,30 +233,6 @@ class DiagnosisNetwork(nn.Module):
         graphs = batch.graph_of[batch.kind_of == self.kinds.index(kind)]
         kept = torch.rand(batch.graphs, int(numbers.max()) + 1) >= self.shape.dropout
         return values * kept[graphs][:, numbers]
-
-    def _drop_kinds(self, pooled: torch.Tensor) -> torch.Tensor:
-        """In training now and then hides a whole node kind, so that no answer hangs on the mere
-        presence of a component that a family lacks."""
-        if not self.training or self.shape.dropout == 0:
-            return pooled
-        kept = torch.rand(pooled.shape[:2], device=pooled.device) >= self.shape.dropout
-        return pooled * kept[:, :, None]
-
-    def _pool(self, nodes: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Largest and mean over the sites of a kind, (G, kinds, group); zeros without a site."""
-        cells = batch.graphs * len(self.kinds)
-        cell = batch.graph_of * len(self.kinds) + batch.kind_of
-        count = torch.bincount(cell, minlength=cells).clamp(min=1)[:, None]
-        mean = nodes.new_zeros(cells, nodes.shape[1]).index_add(0, cell, nodes) / count
-        # Node states are >= 0 (ReLU and sums of ReLU), so that 0 is a neutral start.
-        largest = nodes.new_zeros(cells, nodes.shape[1]).scatter_reduce(
-            0, cell[:, None].expand_as(nodes), nodes, "amax"
-        )
-        pooled = torch.cat([largest, mean], dim=1).view(batch.graphs, len(self.kinds), -1)
-        found = torch.einsum("gkw,kwp->gkp", pooled, self.group_weight)
-        there = torch.bincount(cell, minlength=cells).view(batch.graphs, -1, 1) > 0
-        # A kind that the model lacks is 0, just as one that training hides.
-        return torch.tanh(found + self.group_bias) * there
 
 
 def cause_log_probabilities(output: Output, temperature: float = 1.0) -> torch.Tensor:

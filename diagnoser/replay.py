@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from diagnoser.contracts import verdict
 from diagnoser.decision import Decision
 from diagnoser.engine import chosen
-from diagnoser.model import CAUSE_CATEGORY
 from diagnoser.origin import locate
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
+from diagnoser.votes import CAUSE_CATEGORY
 
 if TYPE_CHECKING:
     from diagnoser.decision import Score

@@ -10,16 +10,15 @@ from diagnoser.dataset import load_samples, to_batch
 from diagnoser.features import RollingFeatures
 from diagnoser.losses import contrastive, inverse_frequency
 from diagnoser.model import (
-    CAUSE_CATEGORY,
     CERTAIN,
     DiagnosisNetwork,
     Shape,
-    Votes,
     cause_log_probabilities,
     detection_logit,
     importance,
 )
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
+from diagnoser.votes import CAUSE_CATEGORY, Votes
 
 
 def sample(family, layers, **fault):
@@ -75,8 +74,7 @@ def test_edges_carry_a_change_to_other_nodes_only_with_message_passing():
         for one in (healthy, broken):
             batch = joined(one)
             state = torch.cat([net.encode(kind, batch.x[kind]) for kind in net.kinds])
-            for convolution, norm in zip(net.rounds, net.norms, strict=True):
-                state = state + torch.relu(convolution(norm(state), batch))
+            state = net._propagate(state, batch)
             states.append(state[batch.order])
         moved = (states[0] - states[1]).abs().sum(dim=1) > 1e-6
         names = np.array(healthy[0].names)
@@ -193,3 +191,14 @@ def test_an_untrained_network_already_follows_a_broken_contract(network):
         without = network(joined(one))
     assert CATEGORY_NAMES[int(found.category.argmax())] == "score"
     assert float(found.faulty) > float(without.faulty) + 2
+
+
+def test_detection_does_not_depend_on_the_edges(network):
+    batch = joined(sample("gpt2", 2))
+    with torch.no_grad():
+        before = network(batch)
+        batch.edge_index = batch.edge_index[:, :0]
+        batch.edge_type, batch.edge_weight = batch.edge_type[:0], batch.edge_weight[:0]
+        after = network(batch)
+    assert torch.equal(before.faulty, after.faulty)
+    assert not torch.equal(before.category, after.category)

@@ -230,7 +230,9 @@ def _rotary_indices(
         z, w = _complex(turned, dim), _complex(plain, dim)
         product = (z * w.conj()).sum(dim=2)
         product = product.gather(-1, at.expand(*product.shape[:-1], 1))[..., 0]
-        found.append(_indices(sampled, product.angle() / frequency[at], sampled.valid))
+        # Where q or k has next to nothing at this frequency, the angle is noise.
+        strong = (product.abs() > 0.05 * product.abs().mean()).float()
+        found.append(_indices(sampled, product.angle() / frequency[at], sampled.valid * strong))
     q, k = found
     worst = {name: torch.maximum(_t(q[name]), _t(k[name])) for name in ("index_error", "repeated")}
     offset = torch.where(

@@ -82,8 +82,8 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("ffn", "dead_neurons"): "{percent} of the hidden neurons are zero on every token",
     ("ffn", "linear_error"): "the linears' output is not input times weights: relative "
     "error {value}",
-    ("ffn", "in_gap"): "the expanding weights began at {factor} times the median layer's",
-    ("ffn", "out_gap"): "the contracting weights began at {factor} times the median layer's",
+    ("ffn", "in_gap"): "the expanding weights are {factor} times the median layer's",
+    ("ffn", "out_gap"): "the contracting weights are {factor} times the median layer's",
     ("ffn", "constant_weights"): "{percent} of the weight matrices are constant",
     ("ffn", "decay_gap"): "weight decay is {size} {direction} that of the other matrices",
     ("output", "head_error"): "logits are not hidden state times head weights: relative "

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from diagnoser.diagnosis import Diagnosis
 from probe.schema import Frame, Header, Record
 
+STOP_SECONDS = 5.0
 Phase = Literal["loading", "ready", "failed", "off"]
 
 
@@ -62,10 +63,13 @@ class Diagnosing:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the frame in hand; does not wait for it."""
+        """Ends after the frame in hand, and waits for that: torch aborts a process that ends
+        while one of its threads still computes. Loading torch may take the whole wait."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(STOP_SECONDS)
 
     @property
     def state(self) -> DiagnosisState:

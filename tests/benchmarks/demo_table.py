@@ -32,9 +32,10 @@ def first_causes(model: str) -> list[str]:
     return list(found.values())
 
 
-def demo(model: str, fault: str, seed: int) -> dict:
+def demo(model: str, fault: str, seed: int, steps: int) -> dict:
     command = [sys.executable, "-m", "monitor.cli", "demo", "--headless", "--json"]
     command += ["--model", model, "--fault", fault, "--seed", str(seed)]
+    command += ["--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         answer = json.loads(done.stdout)
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--clean", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=180)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     given = parser.parse_args()
     wanted = [
@@ -64,7 +66,7 @@ def main() -> None:
     print("| model | injected | verdict | p | since | category | root cause | layers |")
     print("|---|---|---|---|---|---|---|---|")
     with ThreadPoolExecutor(given.jobs) as pool:
-        for row in pool.map(lambda w: demo(*w), wanted):
+        for row in pool.map(lambda w: demo(*w, given.steps), wanted):
             if row["fault"] == "none":
                 ever = row.get("first_flagged_step") is not None
                 flagged.setdefault(row["model"], []).append(ever)

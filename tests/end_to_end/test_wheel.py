@@ -1,4 +1,4 @@
-"""The wheel, installed away from the checkout, is complete: weights, data, styles; the demo runs."""
+"""The wheel, installed away from the checkout, has weights, data and styles and runs the demo."""
 
 from __future__ import annotations
 

@@ -24,4 +24,4 @@ def test_columns_are_every_metric_at_every_site_it_is_defined_for():
 
 def test_the_committed_reference_is_the_generated_one():
     committed = Path(__file__).parents[2] / "docs" / "metrics.md"
-    assert committed.read_text() == as_markdown(), "run: python -m probe.catalogue > docs/metrics.md"
+    assert committed.read_text() == as_markdown(), "python -m probe.catalogue > docs/metrics.md"

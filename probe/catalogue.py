@@ -55,7 +55,7 @@ def as_markdown() -> str:
         "",
         "Generated from the definitions in `probe/measure/`: `python -m probe.catalogue`.",
         "A contract is a metric whose healthy value is known exactly, whatever the model.",
-        "A residual is a relative error. What cannot be measured on a model is absent (NaN), never 0.",
+        "A residual is a relative error. What cannot be measured is absent (NaN), never 0.",
     ]
     nodes = dict.fromkeys(", ".join(metric.nodes) for metric in METRICS)
     for node in nodes:

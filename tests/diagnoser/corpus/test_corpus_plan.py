@@ -82,7 +82,7 @@ def test_shapes_of_scenarios(plan):
     moments = Counter(s.inject_step == 0 for s in plan)
     assert moments[True] > 60 and moments[False] > 150
     for s in plan:
-        assert 14 <= (s.steps - 1) // s.interval <= 30
+        assert 14 <= (s.steps - 1) // s.interval <= 45
         assert s.inject_step == 0 or 4 * s.interval < s.inject_step <= s.steps - 8 * s.interval
     assert {s.interval for s in plan} == {1, 2, 3, 5, 10}
     assert {b.change for s in plan for b in s.branches if b.change} == set(CHANGES)

@@ -46,7 +46,8 @@ def test_bfloat16_autocast_stays_within_its_rounding(family, tmp_path):
 
 EXPECTED = {
     "MZM": "mask/leaked", "MIM": "mask/hidden", "MCB": "mask/future_mass",
-    "QFG": "qkv/unmoved", "QSW": "qkv/swapped|qkv/q_error", "QZV": "qkv/weight_gap", "QTH": "qkv/tied_outputs",
+    "QFG": "qkv/unmoved", "QSW": "qkv/swapped|qkv/q_error", "QZV": "qkv/weight_gap",
+    "QTH": "qkv/tied_outputs",
     "QHD": "qkv/head_count", "SDS": "score/scale_ratio", "SPD": "score/dropped",
     "SUC": "score/precision_gap", "POE": "positional/missing", "PSI": "positional/index_error",
     "PTL": "positional/repeated", "KSB": "attention/kernel_changed",

@@ -135,7 +135,7 @@ def test_no_branch_begins_after_the_time_is_up(tmp_path):
 def test_the_pool_outlives_jobs_that_die_or_hang():
     waiting = ["one", "die", "hang", "two"]
     events = list(
-        pool.run(lambda: waiting.pop(0) if waiting else None, corpus_work.echo, jobs=2, patience=3)
+        pool.run(lambda: waiting.pop(0) if waiting else None, corpus_work.echo, jobs=2, patience=15)
     )
     done = {e.content for e in events if isinstance(e, pool.Message)} & {"done one", "done two"}
     lost = {e.job: e for e in events if isinstance(e, pool.Lost)}
@@ -209,4 +209,4 @@ def test_the_command_builds_for_real(tmp_path):
     assert main(["build", "--out", str(tmp_path), "--limit", "1", "--jobs", "1"]) == 0
     (entry,) = load(tmp_path)
     frames = [r for r in trace.load(trace_path(tmp_path, entry.id)) if isinstance(r, Frame)]
-    assert 14 <= len(frames) <= 30
+    assert 14 <= len(frames) <= 45

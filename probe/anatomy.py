@@ -75,9 +75,12 @@ class ModelParts:
     norm_final: nn.Module | None = None
     head: nn.Module | None = None
     norm_order: Literal["pre", "post", "unknown"] = "unknown"
+    settled: bool = False
+    """Whether a forward was seen, which tells the roles of the norms."""
 
     def settle(self, order: list[nn.Module]) -> None:
         """Give the norms their roles from the order in which modules were first called."""
+        self.settled = True
         rank = {module: position for position, module in reversed(list(enumerate(order)))}
         for layer in self.layers:
             called = sorted((norm for norm in layer.norms if norm in rank), key=rank.__getitem__)

@@ -28,13 +28,13 @@ from probe.capture import read_batch, read_output
 from probe.directories import traces_dir
 from probe.frames import FrameDraft, History
 from probe.header import make_header
-from probe.measure import parameters, training
+from probe.measure import training
 from probe.measure.sampled import Values
 from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
 from probe.registry import new_entry
-from probe.sample import Sample, Scouting
+from probe.sample import Sample
 from probe.scalars import Number, Row, pack
 from probe.schema import Column, Done, Event, Record
 from probe.status import Status
@@ -100,7 +100,6 @@ class Probe:
         self._columns: tuple[Column, ...] = ()
         self._samples = 0
         self._peak_rate = 0.0
-        self._scouting: Scouting | None = None
         self._sample: Sample | None = None
         self._wanted = True
         self._decodes = True
@@ -122,7 +121,6 @@ class Probe:
         )
         try:
             self._parts = find(model)
-            self._watched = parameters.watched(self._parts)
             self._compiled = hasattr(model, "_orig_mod") or _is_compiled(model)
             self._publisher.start()
             self._hook()
@@ -208,7 +206,7 @@ class Probe:
             with self._stopwatch:
                 self._settle()
                 self._row.began = True
-                if self._wanted and self._sample is None and self._scouting is None:
+                if self._wanted and self._sample is None:
                     self._open(args, kwargs)
         except Exception as error:
             self._fail(error)
@@ -218,14 +216,9 @@ class Probe:
         seen = batch is not None and batch.length > 0
         if batch is not None:
             self._row.shares = batch.items is not None
-        if self._columns:
-            self._sample = Sample(self._parts, self._watched, self._samples)
-            if seen and batch is not None:
-                self._sample.open(batch, self._fail, self._stopwatch)
-        elif seen and batch is not None:
-            self._scouting = Scouting(self._parts, batch, self._fail, self._stopwatch)
-        else:
-            self._publish_header()
+        self._sample = Sample(self._parts, self._samples)
+        if seen and batch is not None:
+            self._sample.open(batch, self._fail, self._stopwatch)
 
     def _forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         if self._off or not (module.training and torch.is_grad_enabled()):
@@ -238,14 +231,11 @@ class Probe:
                 loss, logits = read_output(out)
                 if loss is not None:
                     self._row.losses.append(loss.detach().clone())
-                if self._scouting is not None:
-                    self._scouting.forward_ended()
-                    self._scouting = None
-                    self._watched = parameters.watched(self._parts)
-                    self._publish_header()
-                elif self._sample is not None:
+                if self._sample is not None:
                     with quiet():
                         self._sample.forward_ended(loss, logits, self._decodes)
+                    if not self._columns:
+                        self._publish_header()
         except Exception as error:
             self._fail(error)
 
@@ -333,10 +323,9 @@ class Probe:
 
     def _forget(self) -> None:
         """Let go of everything that belonged to the step."""
-        for part in (self._sample, self._scouting):
-            if part is not None:
-                part.drop()
-        self._sample = self._scouting = None
+        if self._sample is not None:
+            self._sample.drop()
+        self._sample = None
 
     # -- handing on ------------------------------------------------------------------------------
 

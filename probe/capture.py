@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,7 +40,6 @@ class LayerCapture:
     key: Flow | None = None
     value: Flow | None = None
     fused: Flow | None = None
-    attention: Flow | None = None
     attention_out: Flow | None = None
     attention_dropout: Flow | None = None
     norm_attention: Flow | None = None
@@ -51,6 +50,12 @@ class LayerCapture:
     ffn_dropout: Flow | None = None
     call: AttentionCall | None = None
     kernel_calls: int = 0
+
+
+_LAYER_FLOWS = (
+    "block", "query", "key", "value", "fused", "attention_out", "attention_dropout",
+    "norm_attention", "norm_ffn", "gate", "expand", "contract", "ffn_dropout",
+)  # fmt: skip
 
 
 @dataclass
@@ -77,7 +82,6 @@ class Capture:
     picked: Picked
     batch: Batch
     layers: list[LayerCapture]
-    order: list[nn.Module] = field(default_factory=list)
     token_embedding: Flow | None = None
     position_embedding: Flow | None = None
     position_ids: torch.Tensor | None = None
@@ -158,6 +162,9 @@ class Capturing:
         self._on_error = on_error
         self._handles: list[Any] = []
         self._recorders: dict[int, Recorder] = {}
+        self._flows: dict[nn.Module, Flow] = {}
+        self._order: list[nn.Module] = []
+        self._watched: set[nn.Module] = set()
         device = next(parts.root.parameters()).device
         with watch, quiet():
             picked = pick(batch.size, batch.length, batch.mask, device)
@@ -165,67 +172,95 @@ class Capturing:
         self._install()
 
     def close(self) -> Capture:
-        """Remove every hook and hand over what was captured. The caller's tensors are let go."""
+        """Remove every hook and hand over what was captured by a forward that ran to its end.
+
+        Settles the anatomy by the order of calls, where that is still open: which norm is which
+        is known only now, so flows are kept by module until here.
+        """
+        self.remove()
+        parts, capture, flow = self._parts, self.capture, self._flow
+        if not parts.settled:
+            parts.settle(self._order)
+        for layer, kept in zip(parts.layers, capture.layers, strict=True):
+            for name in _LAYER_FLOWS:
+                setattr(kept, name, flow(getattr(layer, name)))
+            recorder = self._recorders.get(layer.index)
+            if recorder is not None:
+                kept.kernel_calls = recorder.count
+                kept.call = recorder.calls[0] if recorder.calls else None
+        capture.token_embedding = flow(parts.token_embedding)
+        capture.position_embedding = flow(parts.position_embedding)
+        capture.type_embedding = flow(parts.type_embedding)
+        capture.norm_final = flow(parts.norm_final)
+        capture.head = flow(parts.head)
+        capture.stream = self._stream()
+        return capture
+
+    def remove(self) -> None:
+        """Take every hook off."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for index, recorder in self._recorders.items():
-            layer = self.capture.layers[index]
-            layer.kernel_calls = recorder.count
-            layer.call = recorder.calls[0] if recorder.calls else None
-        self._recorders.clear()
-        return self.capture
+
+    def _flow(self, module: nn.Module | None) -> Flow | None:
+        return self._flows.get(module) if module is not None else None
+
+    def _stream(self) -> torch.Tensor | None:
+        """The sum of the embeddings is what enters their norm, else their dropout, else block 0."""
+        parts = self._parts
+        first = parts.layers[0].block if parts.layers else None
+        for module in (parts.embedding_norm, parts.embedding_dropout, first):
+            if module is not None:
+                flow = self._flow(module)
+                return flow.into if flow is not None else None
+        return None
 
     def _install(self) -> None:
-        capture, parts = self.capture, self._parts
-        for layer, kept in zip(parts.layers, capture.layers, strict=True):
-            for name in (
-                "block", "query", "key", "value", "fused", "attention_out", "attention_dropout",
-                "gate", "expand", "contract", "ffn_dropout",
-            ):  # fmt: skip
-                self._watch(getattr(layer, name), kept, name)
-            # Roles of norms are known after the first forward; until then all are watched by order.
-            self._watch(layer.norm_attention, kept, "norm_attention")
-            self._watch(layer.norm_ffn, kept, "norm_ffn")
-            self._watch_attention(layer)
+        parts = self._parts
+        for layer in parts.layers:
+            for name in _LAYER_FLOWS:
+                self._watch(getattr(layer, name))
             for norm in layer.norms:
-                self._note_order(norm)
-            self._note_order(layer.block)
-        for norm in parts.outer_norms:
-            self._note_order(norm)
-        self._watch(parts.norm_final, capture, "norm_final")
-        self._watch(parts.head, capture, "head")
-        self._watch_embeddings()
+                self._watch(norm)
+            self._watch_attention(layer)
+        for module in (*parts.outer_norms, parts.head, parts.token_embedding):
+            self._watch(module)
+        self._watch(parts.embedding_dropout)
+        for table, name in (
+            (parts.position_embedding, "position_ids"),
+            (parts.type_embedding, "type_ids"),
+        ):
+            if table is not None:
+                self._watch(table)
+                self._watch_ids(table, name)
 
-    def _watch(self, module: nn.Module | None, into: Any, name: str) -> None:
-        if module is None:
+    def _watch(self, module: nn.Module | None) -> None:
+        """Keep what enters and leaves a module in its first call, and its place in the order."""
+        if module is None or module in self._watched:
             return
+        self._watched.add(module)
         take = self.capture.picked.take
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._order.append(module)
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
             try:
-                if getattr(into, name) is not None:
+                if module in self._flows:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
                 with self._stopwatch, quiet():
-                    flow = Flow(
+                    self._flows[module] = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
                     )
-                setattr(into, name, flow)
             except Exception as error:
                 self._on_error(error)
 
+        if not self._parts.settled:
+            self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True))
-
-    def _note_order(self, module: nn.Module) -> None:
-        order = self.capture.order
-
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            order.append(module)
-
-        self._handles.append(module.register_forward_pre_hook(before))
 
     def _watch_attention(self, layer: LayerParts) -> None:
         module = layer.attention
@@ -234,11 +269,10 @@ class Capturing:
         recorder = self._recorders[layer.index] = Recorder(
             self.capture.picked, self._on_error, self._stopwatch
         )
-        order = self.capture.order
         entered: list[bool] = []
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            order.append(module)
+            self._order.append(module)
             recorder.__enter__()
             entered.append(True)
 
@@ -249,19 +283,6 @@ class Capturing:
 
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))
-
-    def _watch_embeddings(self) -> None:
-        parts, capture = self._parts, self.capture
-        self._watch(parts.token_embedding, capture, "token_embedding")
-        self._watch(parts.position_embedding, capture, "position_embedding")
-        self._watch(parts.type_embedding, capture, "type_embedding")
-        for table, name in (
-            (parts.position_embedding, "position_ids"),
-            (parts.type_embedding, "type_ids"),
-        ):
-            if table is not None:
-                self._watch_ids(table, name)
-        self._watch_stream()
 
     def _watch_ids(self, table: nn.Module, name: str) -> None:
         capture = self.capture
@@ -275,25 +296,6 @@ class Capturing:
                 self._on_error(error)
 
         self._handles.append(table.register_forward_pre_hook(before))
-
-    def _watch_stream(self) -> None:
-        """The sum of the embeddings is what enters their norm, else their dropout, else block 0."""
-        parts, capture = self._parts, self.capture
-        target = parts.embedding_norm or parts.embedding_dropout
-        if target is None:
-            target = parts.layers[0].block if parts.layers else None
-        if target is None:
-            return
-
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            try:
-                if capture.stream is None and args and isinstance(args[0], torch.Tensor):
-                    with self._stopwatch, quiet():
-                        capture.stream = capture.picked.take(args[0])
-            except Exception as error:
-                self._on_error(error)
-
-        self._handles.append(target.register_forward_pre_hook(before))
 
 
 def read_output(output: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -28,9 +28,9 @@ class Sample:
     :meth:`decode`, :meth:`finish`; :meth:`drop` instead of any of them.
     """
 
-    def __init__(self, parts: ModelParts, watched: list[parameters.Watched], number: int) -> None:
+    def __init__(self, parts: ModelParts, number: int) -> None:
         self._parts = parts
-        self._watched = watched
+        self._watched: list[parameters.Watched] = []
         self._number = number
         self._capturing: Capturing | None = None
         self._values: dict[str, Values] = {}
@@ -63,6 +63,7 @@ class Sample:
 
     def before_step(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Gradients as the optimizer is about to use them, and samples of the weights."""
+        self._watched = parameters.watched(self._parts)
         scale = _loss_scale(optimizers)
         self._moving = parameters.read_before(self._watched, self._ids, scale)
         norm = training.global_norm(self._parts, scale)
@@ -102,34 +103,12 @@ class Sample:
     def drop(self) -> None:
         """Take off what hooks are still there: the forward raised, or the probe goes off."""
         if self._capturing is not None:
-            self._capturing.close()
+            self._capturing.remove()
             self._capturing = None
 
     def _add(self, found: dict[str, Values]) -> None:
         for site, values in found.items():
             self._values.setdefault(site, {}).update(values)
-
-
-class Scouting:
-    """The first forward, watched only for the order of calls: it settles which norm is which."""
-
-    def __init__(
-        self,
-        parts: ModelParts,
-        batch: Batch,
-        on_error: Callable[[BaseException], None],
-        watch: Stopwatch,
-    ) -> None:
-        self._parts = parts
-        self._capturing = Capturing(parts, batch, on_error, watch)
-
-    def forward_ended(self) -> None:
-        """Remove the hooks and settle the anatomy."""
-        self._parts.settle(self._capturing.close().order)
-
-    def drop(self) -> None:
-        """Remove the hooks without settling anything."""
-        self._capturing.close()
 
 
 def _loss_scale(optimizers: list[torch.optim.Optimizer]) -> Any:

@@ -118,7 +118,7 @@ METRICS = (
         ("ffn",),
         "signed",
         "log2",
-        "expanding weights' root mean square against the same layer's attention output weights'",
+        "expanding weights' root mean square against the same layer's query, key and value weights'",
         "steady",
     ),
     Metric(
@@ -161,10 +161,13 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         "weight_kurtosis": (centred**4).mean() / variance.square() - 3.0,
         "constant_weights": torch.stack(constant).float().mean(),
     }
+    # Readers of the stream start alike, and so do writers to it; GPT-2 starts writers smaller.
+    readers = [m for m in (parts.query, parts.key, parts.value, parts.fused) if m is not None]
+    if readers:
+        levels = torch.stack([rms(weight_of(module)) for module in readers])
+        values["in_level"] = log2_ratio(rms(wide), levels.median())
     if parts.attention_out is not None:
-        level = rms(weight_of(parts.attention_out)).clamp_min(1e-9)
-        values["in_level"] = torch.log2(rms(wide).clamp_min(1e-9) / level)
-        values["out_level"] = torch.log2(rms(narrow).clamp_min(1e-9) / level)
+        values["out_level"] = log2_ratio(rms(narrow), rms(weight_of(parts.attention_out)))
     contract = kept.contract
     if contract is None or contract.into is None or contract.out is None:
         return values

@@ -127,15 +127,19 @@ class Seen:
     def __getitem__(self, key: str) -> np.ndarray:
         return self.array[:, self._index[key]]
 
-    def fired(self, from_step: int = 0, factor: float = 1.0) -> set[str]:
-        """Contracts that are over their tolerance in most frames since a step, without layers."""
+    def fired(self, from_step: int = 0, until: int | None = None) -> set[str]:
+        """Contracts over their tolerance in most frames of some steps, without layers."""
         nodes = {site.name: site.node for site in self.header.anatomy.sites}
-        rows = [at for at, frame in enumerate(self.frames) if frame.step >= from_step]
+        rows = [
+            at
+            for at, frame in enumerate(self.frames)
+            if frame.step >= from_step and (until is None or frame.step <= until)
+        ]
         names = set()
         for at, column in enumerate(self.header.columns):
             metric = self.header.metric(column.metric, nodes[column.site])
             values = self.array[rows, at]
             values = np.abs(values[~np.isnan(values)])
-            if metric.contract and len(values) and np.median(values) > factor * metric.tolerance:
+            if metric.contract and len(values) and np.median(values) > metric.tolerance:
                 names.add(f"{nodes[column.site]}/{column.metric}")
         return names

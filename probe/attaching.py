@@ -1,12 +1,13 @@
-"""``attach``: joins a model and its optimizer, samples their steps, and hands frames on.
+"""``attach``: joins a model and its optimizers, samples their steps, and hands frames on.
 
-A sample is armed at attach and after each optimizer step. It opens with the first forward in
-training mode with gradients, reads gradients in the optimizer's step pre-hook, and closes in the
-post-hook. Steps that are not sampled cost a counter and the copy of a scalar loss.
+A sample is armed at attach and after each step. It opens with the first forward in training mode
+with gradients, reads gradients in the optimizers' step pre-hooks, and closes when the step is over
+(:mod:`probe.stepping`). Steps that are not sampled cost a counter and the copy of a scalar loss.
 """
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import statistics
@@ -14,33 +15,38 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import torch
 from torch import nn
 
-from probe.anatomy import find
+from probe import crash
+from probe.anatomy import ModelParts, find
 from probe.budget import Budget
 from probe.capture import read_batch, read_output
-from probe.directories import traces_dir
-from probe.frames import FrameDraft, History
+from probe.compiled import is_compiled
+from probe.directories import trace_path
+from probe.frames import FrameDraft
 from probe.header import make_header
-from probe.measure import training
+from probe.listening import Listening
 from probe.measure.sampled import Values
+from probe.notices import Notices, in_words
+from probe.optimizers import given, held_back, highest_rate, parameters_of
+from probe.outlet import Outlet
 from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
+from probe.ranks import ranks
 from probe.registry import new_entry
 from probe.sample import Sample
-from probe.scalars import Number, Row, pack
-from probe.schema import Column, Done, Event, Record
+from probe.scalars import Number
+from probe.schema import Done, Site
+from probe.skipping import Skips
 from probe.status import Status
+from probe.stepping import Stepping
 from probe.stopwatch import Stopwatch
-
-FLUSH_SECONDS = 0.25
 
 
 def attach(
@@ -55,11 +61,12 @@ def attach(
 ) -> Probe:
     """Watch ``model`` train. Returns at once; nothing it does afterwards raises or blocks.
 
-    ``optimizer`` tells the steps; without one, call ``p.step()`` after each. ``run``: a name for
-    the monitor. ``endpoint``: where to listen (default: a socket of this user's; False: nowhere).
-    ``trace``: file to record to (default: in the user's state directory; False: none).
-    ``every``: sample each so many steps instead of by ``budget``, the share of training time the
-    probe may take (None: no limit). Raises ValueError where ``every`` is not one of these.
+    ``optimizer`` tells the steps: one, or a list of several (see :mod:`probe.stepping`); without
+    one, call ``p.step()`` after each. ``run``: a name for the monitor. ``endpoint``: where to
+    listen (default: a socket of this user's; False: nowhere). ``trace``: file to record to
+    (default: in the user's state directory; False: none). ``every``: sample each so many steps
+    instead of by ``budget``, the share of training time the probe may take (None: no limit).
+    Raises ValueError where ``every`` is not one of these.
     """
     return Probe(
         model, optimizer, run=run, endpoint=endpoint, trace=trace, every=every, budget=budget
@@ -67,7 +74,14 @@ def attach(
 
 
 class Probe:
-    """A running probe. Safe to use as a context manager; closing twice does nothing."""
+    """A running probe. Safe to use as a context manager; closing twice does nothing.
+
+    It lives as long as the model, whose hooks hold it; after :meth:`close` neither holds the other.
+    """
+
+    _listening: Listening | None = None
+    _skips: Skips | None = None
+    _parts: ModelParts | None = None
 
     def __init__(
         self,
@@ -83,47 +97,53 @@ class Probe:
         if every != "auto" and (not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be 'auto' or a number of steps >= 1, not {every!r}")
         self._lock = threading.Lock()
+        self._notices = Notices()
         self._off = False
-        self._handles: list[Any] = []
+        self._closed = False
+        self._pid = os.getpid()
         self._stopwatch = Stopwatch()
         self._budget = Budget(None if every == "auto" else every, budget)
         self._settings = {"every": str(every), "budget": str(budget)}
-        self._step = 0
         self._step_began = time.perf_counter()
         self._step_times: list[float] = []
-        self._row = Row(0, time.time())
-        self._rows: list[Row] = []
-        self._flushed = time.monotonic()
-        self._pending: FrameDraft | None = None
         self._validation: Values = {}
-        self._history = History()
-        self._columns: tuple[Column, ...] = ()
+        self._sites: tuple[Site, ...] = ()
         self._samples = 0
         self._peak_rate = 0.0
         self._sample: Sample | None = None
         self._wanted = True
         self._decodes = True
-        self._model = model
-        inner = _inner(optimizer)
-        self._optimizers = [] if inner is None else [inner]
-        rank, world = _ranks()
+        self._recomputing = False
+        self._hooks_tell = False
+        self._crash: dict[str, str] | None = None
+        self._stale = id(crash.uncaught())
+        self._optimizers = given(optimizer)
+        self._stepping = Stepping(len(self._optimizers))
+        rank, world = ranks()
         self._pause = Pause(world)
         entry = new_entry(run or type(model).__name__.lower(), rank=rank, world_size=world)
         self.run, self.name, self._entry = entry.run, entry.name, entry
-        self._trace_path = _trace_path(trace, entry.run, self._transport_error)
+        self._trace_path = trace_path(trace, entry.run, self._notices)
+        # The thread must not keep a probe, and through it a model, that nobody else keeps.
+        me = weakref.ref(self)
         self._publisher = Publisher(
             entry,
             endpoint=endpoint,
             trace_path=self._trace_path,
-            on_control=self._control,
-            status=self._status,
-            on_error=self._transport_error,
+            on_control=lambda action: _GONE if (p := me()) is None else p._control(action),
+            status=lambda: Status() if (p := me()) is None else p._status(),
+            on_error=self._notices.transport,
         )
+        self._outlet = Outlet(self._publisher, rank)
+        self._forgotten = weakref.finalize(self, self._publisher.leave)
+        self._forgotten.atexit = False
+        self._at_exit = lambda: None if (p := me()) is None else p._exit()
         try:
             self._parts = find(model)
-            self._compiled = hasattr(model, "_orig_mod") or _is_compiled(model)
             self._publisher.start()
-            self._hook()
+            atexit.register(self._at_exit)
+            self._listening = Listening(model, self._optimizers, self)
+            self._skips = Skips([parameters_of(o) for o in self._optimizers])
         except Exception as error:
             self._fail(error)
 
@@ -139,18 +159,18 @@ class Probe:
 
         Numbers or 0-d tensors; ``loss`` takes precedence over the loss the model returned.
         """
-        if self._off:
+        if self._idle():
             return
         try:
             for name, value in scalars.items():
                 kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
-                self._row.values[name] = kept
+                self._outlet.row.values[name] = kept
         except Exception as error:
             self._fail(error)
 
     def validation(self, **scalars: float) -> None:
         """Results of a validation, e.g. ``accuracy=0.9, loss=0.3``; shown with the next sample."""
-        if self._off:
+        if self._idle():
             return
         try:
             found = {name: float(value) for name, value in scalars.items()}
@@ -161,128 +181,203 @@ class Probe:
 
     def event(self, kind: str, text: str) -> None:
         """Mark the current step with a sentence that the monitor shows on its charts."""
-        step, now, rank = self._step, time.time(), self._entry.rank
-        self._submit(
-            lambda seq: Event(seq=seq, rank=rank, step=step, time=now, kind=kind, text=text)
-        )
+        if not self._idle():
+            self._outlet.event(kind, text)
 
     def step(self) -> None:
-        """Tell that an optimizer step was taken, where no optimizer hook can tell."""
-        self._before_step()
-        self._after_step()
+        """Tell that an optimizer step was taken, where no optimizer hook can tell.
+
+        Call it after the step. Where a hook has told already, this does nothing.
+        """
+        if self._hooks_tell and not self._stepping.begun:
+            self._hooks_tell = False
+            return
+        if not self._stepping.begun:
+            self._before_step(None)
+        self._step_over()
 
     def close(self, reason: str = "closed") -> None:
         """Take every hook off, write the end of the trace, close the sockets."""
-        self._settle()
-        self._flush(force=True)
+        if self._closed or self._foreign():
+            return
+        self._closed = True
+        try:
+            # Closed in a "finally": the exception is on its way out.
+            self._see_crash(sys.exc_info()[1], None)
+            if not self._off:
+                self._last_words()
+        except Exception as error:
+            self._fail(error)
+        self._off = True
         self._detach()
         self._publisher.close(reason)
+        self._forgotten.detach()
+        atexit.unregister(self._at_exit)
 
     def __enter__(self) -> Probe:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, tb: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: Any, tb: Any) -> None:
+        self._crash = None  # one that was raised and caught inside did not leave the training
+        self._see_crash(error, tb)
         self.close("closed" if kind is None else f"stopped by {kind.__name__}")
 
     # -- the model's forward ---------------------------------------------------------------------
 
-    def _hook(self) -> None:
-        self._handles = [
-            self._model.register_forward_pre_hook(self._forward_begins, with_kwargs=True),
-            self._model.register_forward_hook(
-                self._forward_ended, with_kwargs=True, always_call=True
-            ),
-        ]
-        for optimizer in self._optimizers:
-            self._handles += [
-                optimizer.register_step_pre_hook(lambda o, a, k: self._before_step()),
-                optimizer.register_step_post_hook(lambda o, a, k: self._after_step()),
-            ]
-
-    def _forward_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._off or not (module.training and torch.is_grad_enabled()):
+    def forward_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Called by the model's hook."""
+        if self._idle() or not (module.training and torch.is_grad_enabled()):
             return
         try:
+            # A checkpointed model runs again inside the backward: that is no further micro-batch.
+            inside = torch._C._current_graph_task_id() != -1
+            self._recomputing = inside and self._outlet.row.began
+            if self._recomputing:
+                return
+            self._end_of_last()
             with self._stopwatch:
-                self._settle()
-                self._row.began = True
+                self._crash = None  # whatever it was, the training has got over it
+                self._outlet.settle()
+                self._outlet.row.began = True
                 if self._wanted and self._sample is None:
                     self._open(args, kwargs)
         except Exception as error:
             self._fail(error)
 
-    def _open(self, args: Any, kwargs: Any) -> None:
-        batch = None if self._compiled else read_batch(self._parts.root, args, kwargs)
-        seen = batch is not None and batch.length > 0
-        if batch is not None:
-            self._row.shares = batch.items is not None
-        self._sample = Sample(self._parts, self._samples)
-        if seen and batch is not None:
-            self._sample.open(batch, self._fail, self._stopwatch)
-
-    def _forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if self._off or not (module.training and torch.is_grad_enabled()):
+    def forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        """Called by the model's hook, also where the forward raised: then without an output."""
+        if self._idle() or not (module.training and torch.is_grad_enabled()):
             return
         try:
+            if self._recomputing:
+                self._recomputing = False
+                return
             with self._stopwatch:
-                if out is None:  # the forward raised; what it left behind goes
-                    self._forget()
+                if out is None:  # what a forward that raised left behind goes
+                    self._drop_sample()
+                    self._see_crash(sys.exc_info()[1], None)
                     return
                 loss, logits = read_output(out)
                 if loss is not None:
-                    self._row.losses.append(loss.detach().clone())
+                    self._outlet.row.losses.append(loss.detach().clone())
                 if self._sample is not None:
                     with quiet():
                         self._sample.forward_ended(loss, logits, self._decodes)
-                    if not self._columns:
+                        if not self._optimizers:
+                            self._sample.before_backward(self._fail)
+                    if not self._outlet.opened:
                         self._publish_header()
         except Exception as error:
             self._fail(error)
 
+    def _end_of_last(self) -> None:
+        """A forward begins: whether by that the step before is over."""
+        skipped = self._skips.found() if self._skips is not None else set()
+        if self._stepping.begun:
+            if any(self._stepping.waiting(place) for place in skipped):
+                self._outlet.row.skipped.append(1.0)
+            self._step_over()
+        elif skipped:
+            # An attempt counts, as it does in the script's own counter and under fused optimizers.
+            self._outlet.row.skipped.append(1.0)
+            self._drop_sample()
+            self._step_over()
+
+    def _open(self, args: Any, kwargs: Any) -> None:
+        parts = self._parts
+        assert parts is not None
+        batch = None if is_compiled(parts.root) else read_batch(parts.root, args, kwargs)
+        if batch is not None:
+            self._outlet.row.shares = batch.items is not None
+        self._sample = Sample(parts, self._samples, self._optimizers)
+        if batch is not None and batch.length > 0:
+            self._sample.open(batch, self._fail, self._stopwatch)
+
     def _publish_header(self) -> None:
+        parts = self._parts
+        assert parts is not None
         header = make_header(
             self._entry,
-            self._parts,
+            parts,
             self._settings,
-            compiled=self._compiled,
+            compiled=is_compiled(parts.root),
             optimized=bool(self._optimizers),
         )
-        self._columns = header.columns
-        self._submit(lambda seq: msgspec.structs.replace(header, seq=seq))
+        self._sites = header.anatomy.sites
+        self._outlet.header(header)
         self.event("attached", f"watching {header.anatomy.model}, {header.anatomy.layers} layers")
 
-    # -- the optimizer's step --------------------------------------------------------------------
+    # -- the optimizers' steps -------------------------------------------------------------------
 
-    def _before_step(self) -> None:
-        if self._off or self._sample is None:
+    def step_begins(self, optimizer: int) -> None:
+        """Called by an optimizer's hook."""
+        if self._stepping.begins(optimizer):
+            self._step_over()
+        self._before_step(optimizer)
+
+    def stepped(self, optimizer: int) -> None:
+        """Called by an optimizer's hook."""
+        if self._idle():
             return
         try:
-            with self._stopwatch, quiet():
-                self._sample.before_step(self._optimizers)
+            self._hooks_tell = True
+            held = held_back(self._optimizers[optimizer])
+            if held is not None:
+                self._outlet.row.skipped.append(held)
+            if self._skips is not None:
+                self._skips.stepped(optimizer)
+            if self._stepping.stepped(optimizer):
+                self._step_over()
         except Exception as error:
             self._fail(error)
 
-    def _after_step(self) -> None:
-        if self._off:
+    def _before_step(self, place: int | None) -> None:
+        if self._idle():
+            return
+        try:
+            with self._stopwatch:
+                if self._sample is None and self._wanted and not self._outlet.row.began:
+                    self._open_unseen()
+                if self._sample is not None:
+                    with quiet():
+                        self._sample.before_step(place)
+        except Exception as error:
+            self._fail(error)
+
+    def _open_unseen(self) -> None:
+        """The forward ran out of sight: gradients and updates are seen all the same."""
+        assert self._parts is not None
+        self._outlet.settle()
+        self._sample = Sample(self._parts, self._samples, self._optimizers)
+        if not self._outlet.opened:
+            self._publish_header()
+
+    def _step_over(self) -> None:
+        if self._idle():
             return
         try:
             now = time.perf_counter()
             with self._stopwatch:
-                rate = max(training.rates(self._optimizers).values(), default=math.nan)
-                self._row.values.setdefault("learning_rate", rate)
+                row = self._outlet.row
+                unseen = not row.began
+                rate = highest_rate(self._optimizers)
+                row.values.setdefault("learning_rate", rate)
                 if not math.isnan(rate):
                     self._peak_rate = max(self._peak_rate, rate)
-                if self._sample is not None:
-                    self._close_sample(self._sample, rate)
-            self._count(now - self._step_began)
-            if self._pause.held:
+                frame = None if self._sample is None else self._close_sample(self._sample, rate)
+                if unseen and self._listening is not None:
+                    self._listening.follow()
+            self._count(now - self._step_began, frame)
+            if self._publisher.failed is not None:
+                self._fail(self._publisher.failed)
+            elif self._pause.held:
                 self._hold()
-            self._wanted = self._budget.wants(self._step)
+            self._wanted = self._budget.wants(self._outlet.row.step)
             self._step_began = time.perf_counter()
         except Exception as error:
             self._fail(error)
 
-    def _close_sample(self, sample: Sample, rate: float) -> None:
+    def _close_sample(self, sample: Sample, rate: float) -> FrameDraft | None:
         try:
             sample.decode()
         except Exception as error:
@@ -296,67 +391,32 @@ class Probe:
         if self._validation:
             extra["validation"], self._validation = self._validation, {}
         with quiet():
-            self._pending = sample.finish(
-                self._step, self._optimizers, rate, self._peak_rate, extra
-            )
+            return sample.finish(self._outlet.row.step, rate, self._peak_rate, extra)
 
-    def _count(self, seconds: float) -> None:
+    def _count(self, seconds: float, frame: FrameDraft | None) -> None:
         """Account for the step that is over and begin the next."""
-        spent = self._stopwatch.take()
-        sampled = self._pending is not None
-        self._row.values.setdefault("step_time", seconds)
+        outlet, spent = self._outlet, self._stopwatch.take()
+        outlet.row.values.setdefault("step_time", seconds)
         self._step_times.append(max(seconds - spent, 0.0))
-        self._budget.step_done(self._step, seconds - spent, spent, sampled)
-        if self._pending is not None:
-            self._pending.cost = spent
+        self._budget.step_done(outlet.row.step, seconds - spent, spent, frame is not None)
+        if frame is not None:
+            frame.cost = spent
             self._samples += 1
-        self._rows.append(self._row)
-        self._step += 1
-        self._row = Row(self._step, time.time())
-        self._forget()
+        outlet.step_done(frame)
+        self._stepping.over()
+        self._drop_sample()
 
     def _hold(self) -> None:
-        self._settle()
-        self._flush(force=True)
+        self._outlet.settle()
+        self._outlet.flush(force=True)
         self.event("paused", "training paused by a monitor")
         self.event("resumed", f"training goes on after {self._pause.wait():.1f} s")
 
-    def _forget(self) -> None:
+    def _drop_sample(self) -> None:
         """Let go of everything that belonged to the step."""
         if self._sample is not None:
             self._sample.drop()
         self._sample = None
-
-    # -- handing on ------------------------------------------------------------------------------
-
-    def _settle(self) -> None:
-        """The step before is past being logged to: hand on its frame, and its row when due."""
-        if self._row.values and self._rows and not self._row.began:
-            # Logged after the optimizer's step, before the next forward: it belongs to that step.
-            self._rows[-1].values.update(self._row.values)
-            self._row.values.clear()
-        draft, self._pending = self._pending, None
-        if draft is not None:
-            loss = self._rows[-1].loss() if self._rows else None
-            if loss is not None:
-                draft.add("training", "loss", loss)
-            rank, columns, history = self._entry.rank, self._columns, self._history
-            self._submit(lambda seq: draft.frame(seq, rank, columns, history))
-        self._flush()
-
-    def _flush(self, force: bool = False) -> None:
-        now = time.monotonic()
-        due = force or now - self._flushed >= FLUSH_SECONDS
-        # The newest row may still be logged to; it waits for the next forward unless forced.
-        if not self._columns or not self._rows or not due:
-            return
-        rows, self._rows, self._flushed = self._rows, [], now
-        rank = self._entry.rank
-        self._submit(lambda seq: pack(rows, seq, rank))
-
-    def _submit(self, draft: Callable[[int], Record | None]) -> None:
-        if not self._off:
-            self._publisher.submit(draft)
 
     # -- control, in the publishing thread -------------------------------------------------------
 
@@ -365,7 +425,7 @@ class Probe:
             return Done(ok=False, text="the probe is off")
         if action == "pause":
             self._pause.hold()
-            return Done(ok=True, text=f"training pauses after step {self._step}")
+            return Done(ok=True, text=f"training pauses after step {self._outlet.row.step}")
         if action == "resume":
             self._pause.release()
             return Done(ok=True, text="training goes on")
@@ -373,84 +433,83 @@ class Probe:
         return Done(ok=True, text="the next step will be sampled")
 
     def _status(self) -> Status:
+        step = self._outlet.row.step
         state: Literal["off", "paused", "training", "waiting"]
         if self._off:
             state = "off"
         elif self._pause.held:
             state = "paused"
         else:
-            state = "training" if self._step else "waiting"
-        return Status(step=self._step, state=state, overhead=self._budget.overhead)
+            state = "training" if step else "waiting"
+        return Status(step=step, state=state, overhead=self._budget.overhead)
 
-    # -- failure ---------------------------------------------------------------------------------
+    # -- the training's failure ------------------------------------------------------------------
+
+    def _see_crash(self, error: BaseException | None, tb: Any) -> None:
+        """Keep in words what is about to leave the training; told when it has."""
+        if self._idle() or error is None or not crash.is_crash(error):
+            return
+        try:
+            parts = self._parts
+            if parts is None:
+                return
+            if not self._outlet.opened:
+                self._publish_header()
+            self._crash = crash.describe(error, parts.paths, self._sites, tb)
+        except Exception as failure:
+            self._fail(failure)
+
+    def _last_words(self) -> None:
+        if self._crash is not None:
+            self._outlet.event("crash", crash.sentence(self._crash), self._crash)
+        elif self._stepping.begun:
+            self._step_over()
+        self._outlet.settle()
+        self._outlet.flush(force=True)
+
+    def _exit(self) -> None:
+        """The process ends without a close."""
+        if self._foreign():
+            return
+        error = crash.uncaught()
+        if error is not None and id(error) != self._stale:
+            self._see_crash(error, None)
+        self.close("the training process ended")
+
+    # -- the probe's failure ---------------------------------------------------------------------
+
+    def _idle(self) -> bool:
+        return self._off or self._foreign()
+
+    def _foreign(self) -> bool:
+        """In a forked child the run goes on elsewhere."""
+        return os.getpid() != self._pid
 
     def _fail(self, error: BaseException) -> None:
         """The probe turns itself off, says so once, and the training goes on."""
         with self._lock:
             if self._off:
                 return
-            text = f"the probe turned itself off: {type(error).__name__}: {error} ({_place(error)})"
-            self.event("probe_off", text)
+            text = f"the probe turned itself off: {in_words(error)}"
+            self._outlet.event("probe_off", text)
             self._off = True
-        print(f"defaultpp probe: {text}; training goes on", file=sys.stderr)
+        self._notices.tell(f"{text}; training goes on")
         if os.environ.get("DEFAULTPP_DEBUG"):
             traceback.print_exception(type(error), error, error.__traceback__)
         self._detach()
 
-    def _transport_error(self, error: BaseException) -> None:
-        """A socket or the trace failed; measuring goes on with what is left."""
-        print(f"defaultpp probe: {error}", file=sys.stderr)
-
     def _detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._forget()
+        """Take every hook off and let go of the model."""
+        if self._listening is not None:
+            self._listening.remove()
+        if self._skips is not None:
+            self._skips.remove()
+        self._drop_sample()
+        self._listening = self._skips = self._parts = None
+        self._optimizers = []
 
 
-def _inner(optimizer: Any) -> torch.optim.Optimizer | None:
-    """The optimizer below wrappers such as Accelerate's, which keep it as ``optimizer``."""
-    while optimizer is not None and "optimizer" in getattr(optimizer, "__dict__", {}):
-        optimizer = optimizer.optimizer
-    return optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
-
-
-def _trace_path(
-    trace: str | os.PathLike[str] | Literal[False] | None,
-    run: str,
-    report: Callable[[BaseException], None],
-) -> Path | None:
-    """Where to record: the given path, or one in the user's state directory, told once."""
-    if trace is False:
-        return None
-    if trace is not None:
-        return Path(trace)
-    try:
-        path = traces_dir() / f"{run}.trace"
-    except Exception as error:
-        report(error)
-        return None
-    print(f"defaultpp probe: recording to {path}; watch with: defaultpp-monitor", file=sys.stderr)
-    return path
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
-
-
-def _ranks() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _place(error: BaseException) -> str:
-    tb = error.__traceback__
-    if tb is None:
-        return "unknown place"
-    while tb.tb_next is not None:
-        tb = tb.tb_next
-    return f"{Path(tb.tb_frame.f_code.co_filename).name}:{tb.tb_lineno}"
+_GONE = Done(ok=False, text="the training's model is gone")
 
 
 __all__ = ["Probe", "attach"]

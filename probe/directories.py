@@ -6,6 +6,9 @@ import contextlib
 import os
 import stat
 from pathlib import Path
+from typing import Literal
+
+from probe.notices import Notices
 
 RUNTIME_VARIABLE = "DEFAULTPP_RUNTIME_DIR"
 STATE_VARIABLE = "DEFAULTPP_STATE_DIR"
@@ -94,6 +97,23 @@ def _owned_dir(path: Path) -> Path:
     return path
 
 
+def trace_path(
+    trace: str | os.PathLike[str] | Literal[False] | None, run: str, notices: Notices
+) -> Path | None:
+    """Where to record: the given path, one in the state directory (told once), or nowhere."""
+    if trace is False:
+        return None
+    if trace is not None:
+        return Path(trace)
+    try:
+        path = traces_dir() / f"{run}.trace"
+    except Exception as error:
+        notices.transport(error)
+        return None
+    notices.tell(f"recording to {path}; watch with: defaultpp-monitor")
+    return path
+
+
 def _made(path: Path, variable: str) -> os.stat_result:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,5 +143,6 @@ __all__ = [
     "runs_dir",
     "runtime_dir",
     "state_dir",
+    "trace_path",
     "traces_dir",
 ]

@@ -53,6 +53,8 @@ class FrameDraft:
         self.step = step
         self.time = time.time()
         self.cost = 0.0
+        self.skipped: list[Number] = []
+        """As :attr:`probe.scalars.Row.skipped`; then there is no frame."""
         self._known: dict[tuple[str, str], Number] = {}
         self._names: list[tuple[str, str]] = []
         tensors: list[torch.Tensor] = []
@@ -84,8 +86,12 @@ class FrameDraft:
         """A value that became known later, such as the loss the user logged."""
         self._known[site, metric] = value
 
-    def frame(self, seq: int, rank: int, columns: tuple[Column, ...], history: History) -> Frame:
-        """Wait for the copy and finish. Called in the publishing thread."""
+    def frame(
+        self, seq: int, rank: int, columns: tuple[Column, ...], history: History
+    ) -> Frame | None:
+        """Wait for the copy and finish; None for a skipped step. In the publishing thread only."""
+        if any(number(flag) for flag in self.skipped):
+            return None
         found: dict[tuple[str, str], float] = {k: number(v) for k, v in self._known.items()}
         if self._copied is not None:
             array = self._copied.array()

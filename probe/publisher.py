@@ -79,6 +79,8 @@ class Publisher:
     ) -> None:
         self.dropped = 0
         """Records not taken because the queue was full."""
+        self.failed: BaseException | None = None
+        """What ended the thread before it was asked to end."""
         self._entry = entry
         self._status = status
         self._on_error = on_error
@@ -97,7 +99,7 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._opened = threading.Event()
-        self._closing = False
+        self._closing = self._leaving = False
         self._reason = ""
         self._drain_until = float("inf")
         self._beat_due = self._refresh_due = 0.0
@@ -154,11 +156,12 @@ class Publisher:
             self._wake.signal()
         return True
 
-    def close(self, reason: str = "closed", timeout: float = 5.0) -> None:
+    def close(self, reason: str = "closed", timeout: float = 5.0, wait: bool = True) -> None:
         """Publish what is queued, then the end of the stream, and let go of everything.
 
-        Waits at most ``timeout`` seconds; what is not drained by then is given up. May be called
-        again, at exit, in a forked process, and from the thread itself (which then only begins).
+        Takes, and with ``wait`` waits, at most ``timeout`` seconds; what is not drained by then is
+        given up. May be called again, at exit, in a forked process, and from the thread itself
+        (which then only begins).
         """
         if self._foreign():
             return
@@ -169,13 +172,18 @@ class Publisher:
             if self._wake is not None:
                 self._wake.signal()
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
+        if not wait or thread is None or thread is threading.current_thread():
             return
         thread.join(timeout)
         if not thread.is_alive():
             atexit.unregister(self.close)
             if self._wake is not None:
                 self._wake.close()
+
+    def leave(self) -> None:
+        """Begin to close and do not wait: nobody is left who could."""
+        self._leaving = True
+        self.close("the model is gone", wait=False)
 
     def _foreign(self) -> bool:
         """True in a forked child: sockets, files and the thread are its parent's."""
@@ -191,6 +199,7 @@ class Publisher:
         except BaseException as error:
             self._closing = True
             self._report(error)
+            self.failed = error.with_traceback(None)
         finally:
             self._let_go()
 
@@ -318,6 +327,10 @@ class Publisher:
             except BaseException as error:
                 self._report(error)
         self._queue.clear()
+        if self._leaving:
+            atexit.unregister(self.close)
+            if self._wake is not None:
+                self._wake.close()
 
     def _safe_status(self) -> Status:
         try:

@@ -1,48 +1,55 @@
-"""One sampled step: opened by a forward, read at the optimizer's step, ended as a frame draft."""
+"""One sampled step: opened by a forward, read at the optimizers' steps, ended as a frame draft."""
 
 from __future__ import annotations
 
 import resource
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from probe.anatomy import ModelParts
 from probe.capture import Batch, Capturing
 from probe.frames import FrameDraft
+from probe.gradients import Gradients
 from probe.measure import kv_cache, parameters, training
 from probe.measure.sampled import Values
 from probe.measurement import measure_forward
+from probe.optimizers import loss_scale, parameters_of
 from probe.stopwatch import Stopwatch
 
 CACHE_EVERY = 4
 """Cached decoding is compared on one sample in so many: it runs the model four more times."""
 
+OnError = Callable[[BaseException], None]
+
 
 class Sample:
     """What is known of the step in progress. Nothing of it is kept when the step is over.
 
-    The calls come in this order: :meth:`open`, :meth:`forward_ended`, :meth:`before_step`,
-    :meth:`decode`, :meth:`finish`; :meth:`drop` instead of any of them.
+    The calls come in this order: :meth:`open`, :meth:`forward_ended`, :meth:`before_step` for each
+    optimizer, :meth:`decode`, :meth:`finish`; :meth:`drop` instead of any of them. Where the
+    forward cannot be seen, the first two are left out.
     """
 
-    def __init__(self, parts: ModelParts, number: int) -> None:
+    def __init__(
+        self, parts: ModelParts, number: int, optimizers: list[torch.optim.Optimizer]
+    ) -> None:
         self._parts = parts
-        self._watched: list[parameters.Watched] = []
         self._number = number
+        self._optimizers = optimizers
+        self._watched: list[parameters.Watched] = []
         self._capturing: Capturing | None = None
         self._values: dict[str, Values] = {}
         self._grams: dict[int, torch.Tensor] = {}
         self._ids: torch.Tensor | None = None
         self._rows: kv_cache.Rows | None = None
         self._moving: parameters.Moving | None = None
-        self._own: Values = {}
+        self._gradients = Gradients()
+        self._read: set[int] = set()
+        self._stepping: set[int] = set()
 
-    def open(
-        self, batch: Batch, on_error: Callable[[BaseException], None], watch: Stopwatch
-    ) -> None:
+    def open(self, batch: Batch, on_error: OnError, watch: Stopwatch) -> None:
         """Install the hooks for the forward that is about to run."""
         self._capturing = Capturing(self._parts, batch, on_error, watch)
 
@@ -61,15 +68,32 @@ class Sample:
         if decodes and self._number % CACHE_EVERY == 0 and kv_cache.possible(self._parts):
             self._rows = kv_cache.keep_rows(batch.ids, batch.mask)
 
-    def before_step(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Gradients as the optimizer is about to use them, and samples of the weights."""
-        self._watched = parameters.watched(self._parts)
-        scale = _loss_scale(optimizers)
-        self._moving = parameters.read_before(self._watched, self._ids, scale)
-        norm = training.global_norm(self._parts, scale)
-        self._own = training.coverage(self._parts, optimizers)
-        if norm is not None:
-            self._own["grad_norm"] = norm
+    def before_backward(self, on_error: OnError) -> None:
+        """Where no optimizer is known: the weights may move while the backward runs."""
+        if self._moving is None:
+            self._keep_weights()
+            self._gradients.listen(self._parts.root.parameters(), on_error)
+
+    def before_step(self, place: int | None) -> None:
+        """Gradients as one optimizer is about to use them, or all of them (``place`` None).
+
+        At the first of a step also samples of the weights, and the gradients that no optimizer
+        will use. Those of the others wait: a scaler may not have unscaled them yet.
+        """
+        self._gradients.remove()
+        own = list(self._parts.root.parameters())
+        if self._moving is None:
+            self._keep_weights()
+        if not self._read:
+            used = {id(p) for o in self._optimizers for p in parameters_of(o)}
+            rest = [p for p in own if id(p) not in used]
+            # What was heard in the backward may have been cleared or zeroed since.
+            self._take([p for p in rest if not self._gradients.reached(p)], None)
+        if place is not None:
+            optimizer = self._optimizers[place]
+            used = {id(p) for p in parameters_of(optimizer)}
+            self._take([p for p in own if id(p) in used], loss_scale(optimizer))
+            self._stepping.add(place)
 
     def decode(self) -> None:
         """Cached decoding against a fresh forward, where it is this sample's turn.
@@ -81,43 +105,48 @@ class Sample:
             self._add(kv_cache.measure(self._parts, self._rows))
 
     def finish(
-        self,
-        step: int,
-        optimizers: list[torch.optim.Optimizer],
-        rate: float,
-        peak_rate: float,
-        extra: dict[str, Values],
+        self, step: int, rate: float, peak_rate: float, extra: dict[str, Values]
     ) -> FrameDraft | None:
         """Updates and training dynamics; None where no optimizer step was seen to begin."""
         if self._moving is None:
             return None
+        optimizers, moving = self._optimizers, self._moving
+        parameters.read_gradients(self._watched, moving, self._gradients)
+        for place, optimizer in enumerate(optimizers):
+            if place not in self._stepping:
+                moving.resting.update(id(p) for p in parameters_of(optimizer))
         rates = training.rates(optimizers)
-        self._add(parameters.read_after(self._watched, self._moving, rates))
-        self._own |= training.gradients(self._values, len(self._parts.layers))
-        self._own |= {"learning_rate": rate, "memory": _peak_memory()}
-        self._add({"training": self._own})
+        self._add(parameters.read_after(self._watched, moving, rates))
+        own = training.coverage(self._parts, optimizers, self._gradients)
+        total = self._gradients.total()
+        if total is not None:
+            own["grad_norm"] = total
+        own |= training.gradients(self._values, len(self._parts.layers))
+        own |= {"learning_rate": rate, "memory": _peak_memory()}
+        self._add({"training": own})
         self._add(training.decay_by_site(self._parts, training.decays(optimizers), peak_rate))
         self._add(extra)
         return FrameDraft(step, self._values, self._grams)
 
     def drop(self) -> None:
         """Take off what hooks are still there: the forward raised, or the probe goes off."""
+        self._gradients.remove()
         if self._capturing is not None:
             self._capturing.remove()
             self._capturing = None
 
+    def _keep_weights(self) -> None:
+        self._watched = parameters.watched(self._parts)
+        self._moving = parameters.keep_weights(self._watched, self._ids)
+
+    def _take(self, found: list[torch.nn.Parameter], scale: torch.Tensor | None) -> None:
+        fresh = [p for p in found if id(p) not in self._read]
+        self._read.update(id(p) for p in fresh)
+        self._gradients.read(fresh, scale)
+
     def _add(self, found: dict[str, Values]) -> None:
         for site, values in found.items():
             self._values.setdefault(site, {}).update(values)
-
-
-def _loss_scale(optimizers: list[torch.optim.Optimizer]) -> Any:
-    """The loss scale that fused optimizers under a GradScaler divide by inside their step."""
-    for optimizer in optimizers:
-        scale = getattr(optimizer, "grad_scale", None)
-        if isinstance(scale, torch.Tensor):
-            return scale
-    return None
 
 
 def _peak_memory() -> float:

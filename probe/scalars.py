@@ -26,6 +26,9 @@ class Row:
     shares: bool = False
     """The losses are shares of the step's (divided by its number of tokens), to be summed."""
 
+    skipped: list[Number] = field(default_factory=list)
+    """Any that is not 0: gradients were thrown away, or an optimizer was called and did nothing."""
+
     def loss(self) -> Number | None:
         """What the user logged as loss, else the mean over the micro-batches."""
         if "loss" in self.values:

@@ -160,8 +160,10 @@ class Event(msgspec.Struct, tag="event", kw_only=True):
     time: float
     kind: str
     """``attached``, ``paused``, ``resumed``, ``fault`` (injected on purpose), ``probe_off``,
-    ``skipped_step``, ``note`` ..."""
+    ``skipped_step``, ``crash``, ``note`` ..."""
     text: str
+    details: dict[str, str] = {}
+    """What a program wants to know of it; for a crash see :func:`probe.crash.describe`."""
 
 
 class End(msgspec.Struct, tag="end", kw_only=True):

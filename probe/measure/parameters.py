@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from probe.anatomy import ModelParts
+from probe.gradients import Gradients
 from probe.measure.numbers import TINY, strided
 from probe.measure.sampled import Values
 from probe.schema import Metric
@@ -89,6 +90,8 @@ class Moving:
     before: list[torch.Tensor] = field(default_factory=list)
     grad_zero: list[torch.Tensor | None] = field(default_factory=list)
     rows: torch.Tensor | None = None
+    resting: set[int] = field(default_factory=set)
+    """Parameters, by id, whose optimizer sat this step out: nobody expects them to move."""
 
 
 def watched(parts: ModelParts) -> list[Watched]:
@@ -120,36 +123,30 @@ def watched(parts: ModelParts) -> list[Watched]:
     return found
 
 
-def read_before(
-    found: list[Watched], ids: torch.Tensor | None, unscale: torch.Tensor | None
-) -> Moving:
-    """In the step pre-hook: gradient norms, and strided samples of the weights.
+def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
+    """Before anything moves: strided samples of the weights.
 
     ``ids``: picked token ids, the rows of an embedding table that this step can move.
-    ``unscale``: the loss scale where the gradients still hold it.
     """
     moving = Moving(rows=ids.flatten() if ids is not None else None)
-    grads = [w.parameter.grad for w in found]
-    present = [g.detach() for g in grads if g is not None and not g.is_sparse]
-    norms = torch._foreach_norm(present) if present else []
-    norms = [n.float() for n in norms]
-    if unscale is not None:
-        norms = [n / unscale for n in norms]
-    left = iter(norms)
+    moving.before = [_sample(watch, moving.rows).clone() for watch in found]
+    return moving
+
+
+def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -> None:
+    """Gradient norms by site, and whose gradient is zero or missing."""
     sums: dict[str, list[tuple[torch.Tensor, int]]] = {}
-    for watch, grad in zip(found, grads, strict=True):
-        if grad is None or grad.is_sparse:
+    for watch in found:
+        norm = gradients.norm(watch.parameter)
+        if norm is None:
             moving.grad_zero.append(None)
         else:
-            norm = next(left)
-            sums.setdefault(watch.site, []).append((norm, grad.numel()))
+            sums.setdefault(watch.site, []).append((norm, watch.parameter.numel()))
             moving.grad_zero.append((norm == 0).float())
-        moving.before.append(_sample(watch, moving.rows).clone())
     for site, pairs in sums.items():
         count = sum(n for _, n in pairs)
         total = torch.stack([norm for norm, _ in pairs]).norm()
         moving.values.setdefault(site, {})["grad_norm"] = total / count**0.5
-    return moving
 
 
 def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
@@ -160,7 +157,7 @@ def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
 
 
 def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) -> dict[str, Values]:
-    """In the step post-hook: update ratios and who did not move. ``rates``: id(parameter) -> lr."""
+    """After the step: update ratios and who did not move. ``rates``: id(parameter) -> lr."""
     change: dict[tuple[str, str], list[torch.Tensor]] = {}
     size: dict[tuple[str, str], list[torch.Tensor]] = {}
     still: dict[str, list[torch.Tensor]] = {}
@@ -172,11 +169,12 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
                 continue
             change.setdefault((watch.site, part), []).append(delta)
             size.setdefault((watch.site, part), []).append(before.float().norm())
-        if watch.silent or not watch.parameter.requires_grad:
+        parameter = watch.parameter
+        if watch.silent or not parameter.requires_grad or id(parameter) in moving.resting:
             continue
         if zero is None:
             stuck = torch.ones_like(delta)
-        elif rates.get(id(watch.parameter), 0.0) > 0 and watch.parameter.dtype == torch.float32:
+        elif rates.get(id(parameter), 0.0) > 0 and parameter.dtype == torch.float32:
             stuck = torch.maximum(zero, (delta == 0).float())
         else:
             stuck = zero

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from probe.anatomy import LayerParts, ModelParts
+from probe.gradients import Gradients
 from probe.measure.sampled import Values
 from probe.schema import Metric
 
@@ -149,14 +150,16 @@ METRICS = (
 DECAY_HORIZON = 1000
 
 
-def coverage(parts: ModelParts, optimizers: list[torch.optim.Optimizer]) -> Values:
+def coverage(
+    parts: ModelParts, optimizers: list[torch.optim.Optimizer], gradients: Gradients
+) -> Values:
     """Which parameters with a gradient no optimizer holds, and which stand in several groups."""
     held: dict[int, int] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 held[id(parameter)] = held.get(id(parameter), 0) + 1
-    live = [p for p in parts.root.parameters() if p.requires_grad and p.grad is not None]
+    live = [p for p in parts.root.parameters() if p.requires_grad and gradients.reached(p)]
     if not live or not held:
         return {}
     return {
@@ -251,13 +254,3 @@ def gradients(by_site: dict[str, Values], layers: int) -> Values:
     if isinstance(first, torch.Tensor) and isinstance(last, torch.Tensor) and layers > 1:
         values["grad_decay"] = torch.log2(first / last)
     return values
-
-
-def global_norm(parts: ModelParts, unscale: torch.Tensor | None) -> torch.Tensor | None:
-    """Norm of all gradients, as the optimizer sees them."""
-    grads = [p.grad.detach() for p in parts.root.parameters() if p.grad is not None]
-    dense = [g for g in grads if not g.is_sparse]
-    if not dense:
-        return None
-    total = torch.stack([n.float() for n in torch._foreach_norm(dense)]).norm()
-    return total if unscale is None else total / unscale

@@ -1,0 +1,147 @@
+"""Where the probe is called from: the model's forward, in whatever form, and the optimizers' steps.
+
+Between samples these are the only hooks there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from probe.compiled import is_wrapper, wrappers_of
+
+_SEARCHES = 3
+"""How often a model that trains unseen is searched for."""
+
+
+class Hook:
+    """A hook that belongs to one object and does nothing while a graph is traced.
+
+    Copying or pickling the object it hangs on (an averaged copy, ``torch.save(model)``) must not
+    copy the probe: there the hook becomes a standard function that ignores its arguments.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self._call(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return nullcontext().__exit__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (nullcontext(), "__exit__")
+
+
+class Listener(Protocol):
+    """What is called. None of it may raise."""
+
+    def forward_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A call of the model; its arguments."""
+
+    def forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        """The call returned ``out``; None where it raised."""
+
+    def step_begins(self, optimizer: int) -> None:
+        """An optimizer, given by its place, is about to step."""
+
+    def stepped(self, optimizer: int) -> None:
+        """It has stepped."""
+
+
+class Listening:
+    """The hooks on one model and its optimizers; :meth:`remove` takes all of them off."""
+
+    def __init__(
+        self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], listener: Listener
+    ) -> None:
+        self._model = model
+        self._listener = listener
+        self._handles: list[Any] = []
+        self._known: list[nn.Module] = []
+        self._calls: list[tuple[nn.Module, Any, Any]] = []
+        self._inside = False
+        self._searches = 0
+        self._on(model)
+        for place, optimizer in enumerate(optimizers):
+            begins = Hook(partial(_without_arguments, listener.step_begins, place))
+            ended = Hook(partial(_without_arguments, listener.stepped, place))
+            self._handles += [
+                optimizer.register_step_pre_hook(begins),
+                optimizer.register_step_post_hook(ended),
+            ]
+
+    def follow(self) -> None:
+        """A step was taken and no forward seen: the model may have been compiled meanwhile."""
+        if self._searches >= _SEARCHES:
+            return
+        self._searches += 1
+        self._around_compiled_call(self._model)
+        for wrapper in wrappers_of(self._model):
+            if not any(wrapper is known for known in self._known):
+                self._on(wrapper)
+
+    def remove(self) -> None:
+        """Leave everything as it was found."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for module, ours, original in self._calls:
+            # Compiled anew since: then there is nothing of ours left to take back.
+            if module.__dict__.get("_compiled_call_impl") is ours:
+                module._compiled_call_impl = original
+        self._calls.clear()
+        self._known.clear()
+
+    def _on(self, module: nn.Module) -> None:
+        self._known.append(module)
+        self._handles += [
+            module.register_forward_pre_hook(Hook(self._begins), with_kwargs=True),
+            module.register_forward_hook(Hook(self._ended), with_kwargs=True, always_call=True),
+        ]
+        self._around_compiled_call(module)
+
+    def _begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not self._inside:
+            self._listener.forward_begins(module, args, kwargs)
+
+    def _ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        if not self._inside:
+            self._listener.forward_ended(module, args, kwargs, out)
+
+    def _around_compiled_call(self, module: nn.Module) -> None:
+        """See the calls of a module compiled in place, from outside of its graph."""
+        original = module.__dict__.get("_compiled_call_impl")
+        if original is None or is_wrapper(module):
+            return
+        if any(original is ours for _, ours, _ in self._calls):
+            return
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling() or self._inside:
+                return original(*args, **kwargs)
+            out = None
+            self._listener.forward_begins(module, args, kwargs)
+            self._inside = True  # where the graph falls back to eager code, its hooks run too
+            try:
+                out = original(*args, **kwargs)
+                return out
+            finally:
+                self._inside = False
+                self._listener.forward_ended(module, args, kwargs, out)
+
+        self._calls.append((module, call, original))
+        module._compiled_call_impl = call
+
+
+def _without_arguments(call: Callable[[int], None], place: int, *_: Any) -> None:
+    call(place)

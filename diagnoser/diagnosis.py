@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from diagnoser.crashes import Crash
+
 Verdict = Literal["faulty", "healthy", "insufficient"]
 
 
@@ -54,6 +56,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Site (``attention@2``) -> probability in [0, 1] that the fault sits there."""
     evidence: tuple[Evidence, ...] = ()
     repair: str | None = None
+    crash: Crash | None = None
+    """The exception that ended the run, where one did; it says nothing on the verdict."""
 
 
 def to_json(diagnosis: Diagnosis, indent: int = 2) -> str:

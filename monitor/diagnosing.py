@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from diagnoser.crashes import Crash
+from diagnoser.crashes import read as read_crash
 from diagnoser.diagnosis import Diagnosis
-from probe.schema import Frame, Header, Record
+from probe.schema import Event, Frame, Header, Record
 
 STOP_SECONDS = 5.0
 Phase = Literal["loading", "ready", "failed", "off"]
@@ -31,6 +33,8 @@ class DiagnosisState:
     phase: Phase = "loading"
     diagnosis: Diagnosis | None = None
     error: str = ""
+    crash: Crash | None = None
+    """The exception that ended the run."""
 
 
 def load_engine() -> EngineFactory:
@@ -84,7 +88,7 @@ class Diagnosing:
             return not self._pending and not self._busy
 
     def feed(self, records: Sequence[Record]) -> None:
-        """Headers and frames are taken in, other records ignored. A header drops what waits."""
+        """Headers, frames and crashes are taken in, the rest ignored. A header drops what waits."""
         with self._changed:
             for record in records:
                 if isinstance(record, Header):
@@ -94,6 +98,10 @@ class Diagnosing:
                     self._pending.append(record)
                 elif isinstance(record, Frame):
                     self._pending.append(record)
+                elif isinstance(record, Event):
+                    crash = read_crash(record)
+                    if crash is not None:
+                        self._state = replace(self._state, crash=crash)
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -108,7 +116,7 @@ class Diagnosing:
             state = self._advance(record)
             with self._changed:
                 if state is not None and generation == self._generation:
-                    self._state = state
+                    self._state = replace(state, crash=self._state.crash)
 
     def _advance(self, record: Header | Frame) -> DiagnosisState | None:
         try:

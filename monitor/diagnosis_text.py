@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from diagnoser.crashes import Crash
 from diagnoser.diagnosis import Diagnosis
 
 _WORDS = {"faulty": "FAULTY", "healthy": "HEALTHY", "insufficient": "NOT ENOUGH EVIDENCE YET"}
@@ -34,6 +35,8 @@ def full_text(diagnosis: Diagnosis) -> str:
         f"run {diagnosis.run}: {diagnosis.frames} sampled steps, up to step {diagnosis.last_step}",
         headline(diagnosis),
     ]
+    if diagnosis.crash is not None:
+        lines += ["", *crash_text(diagnosis.crash)]
     if diagnosis.evidence:
         lines += ["", "Evidence:"]
         lines += [f"  - {item.text} [{item.site}/{item.metric}]" for item in diagnosis.evidence]
@@ -44,6 +47,14 @@ def full_text(diagnosis: Diagnosis) -> str:
     if diagnosis.repair:
         lines += ["", "What to try:", f"  {diagnosis.repair}"]
     return "\n".join(lines)
+
+
+def crash_text(crash: Crash) -> list[str]:
+    """What ended the run, and what it likely was."""
+    lines = [f"The training died at step {crash.step}: {crash.text}"]
+    if crash.category is not None:
+        lines.append(f"  likely {crash.category}: {crash.reason}")
+    return lines
 
 
 def _share(probability: float | None) -> str:

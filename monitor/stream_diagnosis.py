@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
+from diagnoser.crashes import read as read_crash
 from diagnoser.diagnosis import Diagnosis
 from monitor.diagnosing import EngineFactory, EngineLike, load_engine
 from monitor.sources.source import SourceError
-from probe.schema import Frame, Header, Record
+from probe.schema import Event, Frame, Header, Record
 
 
 class StreamDiagnosis:
@@ -29,6 +32,11 @@ class StreamDiagnosis:
         elif isinstance(record, Frame) and self._engine is not None:
             self.current = self._engine.update(record)
             return self.current
+        elif isinstance(record, Event) and self.current is not None:
+            # A training dies once: what is diagnosed afterwards would be another run's.
+            crash = read_crash(record)
+            if crash is not None:
+                self.current = msgspec.structs.replace(self.current, crash=crash)
         return None
 
     def _begin(self, header: Header) -> None:

@@ -26,7 +26,7 @@ from probe import crash
 from probe.anatomy import ModelParts, find
 from probe.budget import Budget
 from probe.capture import read_batch, read_output
-from probe.compiled import is_compiled
+from probe.controls import Controls
 from probe.directories import trace_path
 from probe.frames import FrameDraft
 from probe.header import make_header
@@ -42,9 +42,8 @@ from probe.ranks import ranks
 from probe.registry import new_entry
 from probe.sample import Sample
 from probe.scalars import Number
-from probe.schema import Done, Site
+from probe.schema import Site
 from probe.skipping import Skips
-from probe.status import Status
 from probe.stepping import Stepping
 from probe.stopwatch import Stopwatch
 
@@ -124,26 +123,29 @@ class Probe:
         entry = new_entry(run or type(model).__name__.lower(), rank=rank, world_size=world)
         self.run, self.name, self._entry = entry.run, entry.name, entry
         self._trace_path = trace_path(trace, entry.run, self._notices)
-        # The thread must not keep a probe, and through it a model, that nobody else keeps.
-        me = weakref.ref(self)
+        self._controls = Controls(self._pause, self._budget)
         self._publisher = Publisher(
             entry,
             endpoint=endpoint,
             trace_path=self._trace_path,
-            on_control=lambda action: _GONE if (p := me()) is None else p._control(action),
-            status=lambda: Status() if (p := me()) is None else p._status(),
+            on_control=self._controls.control,
+            status=self._controls.status,
             on_error=self._notices.transport,
         )
         self._outlet = Outlet(self._publisher, rank)
         self._forgotten = weakref.finalize(self, self._publisher.leave)
         self._forgotten.atexit = False
+        me = weakref.ref(self)  # what runs at exit must keep no model alive until then
         self._at_exit = lambda: None if (p := me()) is None else p._exit()
         try:
             self._parts = find(model)
             self._publisher.start()
             atexit.register(self._at_exit)
             self._listening = Listening(model, self._optimizers, self)
-            self._skips = Skips([parameters_of(o) for o in self._optimizers])
+            outlet = self._outlet
+            self._skips = Skips(
+                [parameters_of(o) for o in self._optimizers], lambda: len(outlet.row.losses)
+            )
         except Exception as error:
             self._fail(error)
 
@@ -208,7 +210,7 @@ class Probe:
                 self._last_words()
         except Exception as error:
             self._fail(error)
-        self._off = True
+        self._off = self._controls.off = True
         self._detach()
         self._publisher.close(reason)
         self._forgotten.detach()
@@ -272,21 +274,31 @@ class Probe:
 
     def _end_of_last(self) -> None:
         """A forward begins: whether by that the step before is over."""
-        skipped = self._skips.found() if self._skips is not None else set()
+        before = self._skips.before_forward() if self._skips is not None else None
         if self._stepping.begun:
-            if any(self._stepping.waiting(place) for place in skipped):
-                self._outlet.row.skipped.append(1.0)
+            # If some were held back or sat it out, others have stepped: no skipped step.
             self._step_over()
-        elif skipped:
-            # An attempt counts, as it does in the script's own counter and under fused optimizers.
-            self._outlet.row.skipped.append(1.0)
-            self._drop_sample()
-            self._step_over()
+        elif before is not None:
+            self._skipped(before)
+
+    def _skipped(self, losses: int) -> None:
+        """The step under way, with its first ``losses`` micro-batches, ended without a step.
+
+        It counts as one, as it does in the script's own counter and under fused optimizers. What
+        was measured in it is not handed on.
+        """
+        row = self._outlet.row
+        later, row.losses = row.losses[losses:], row.losses[:losses]
+        row.skipped.append(1.0)
+        self._drop_sample()
+        self._step_over()
+        self._outlet.row.losses, self._outlet.row.began = later, bool(later)
 
     def _open(self, args: Any, kwargs: Any) -> None:
         parts = self._parts
-        assert parts is not None
-        batch = None if is_compiled(parts.root) else read_batch(parts.root, args, kwargs)
+        assert parts is not None and self._listening is not None
+        compiled = self._listening.compiled
+        batch = None if compiled else read_batch(parts.root, args, kwargs)
         if batch is not None:
             self._outlet.row.shares = batch.items is not None
         self._sample = Sample(parts, self._samples, self._optimizers)
@@ -295,12 +307,12 @@ class Probe:
 
     def _publish_header(self) -> None:
         parts = self._parts
-        assert parts is not None
+        assert parts is not None and self._listening is not None
         header = make_header(
             self._entry,
             parts,
             self._settings,
-            compiled=is_compiled(parts.root),
+            compiled=self._listening.compiled,
             optimized=bool(self._optimizers),
         )
         self._sites = header.anatomy.sites
@@ -313,6 +325,10 @@ class Probe:
         """Called by an optimizer's hook."""
         if self._stepping.begins(optimizer):
             self._step_over()
+        elif self._skips is not None and not self._stepping.begun:
+            before = self._skips.before_step()
+            if before is not None:
+                self._skipped(before)
         self._before_step(optimizer)
 
     def stepped(self, optimizer: int) -> None:
@@ -324,8 +340,6 @@ class Probe:
             held = held_back(self._optimizers[optimizer])
             if held is not None:
                 self._outlet.row.skipped.append(held)
-            if self._skips is not None:
-                self._skips.stepped(optimizer)
             if self._stepping.stepped(optimizer):
                 self._step_over()
         except Exception as error:
@@ -403,7 +417,10 @@ class Probe:
             frame.cost = spent
             self._samples += 1
         outlet.step_done(frame)
+        self._controls.step = outlet.row.step
         self._stepping.over()
+        if self._skips is not None:
+            self._skips.over()
         self._drop_sample()
 
     def _hold(self) -> None:
@@ -417,31 +434,6 @@ class Probe:
         if self._sample is not None:
             self._sample.drop()
         self._sample = None
-
-    # -- control, in the publishing thread -------------------------------------------------------
-
-    def _control(self, action: Literal["pause", "resume", "sample"]) -> Done:
-        if self._off:
-            return Done(ok=False, text="the probe is off")
-        if action == "pause":
-            self._pause.hold()
-            return Done(ok=True, text=f"training pauses after step {self._outlet.row.step}")
-        if action == "resume":
-            self._pause.release()
-            return Done(ok=True, text="training goes on")
-        self._budget.ask()
-        return Done(ok=True, text="the next step will be sampled")
-
-    def _status(self) -> Status:
-        step = self._outlet.row.step
-        state: Literal["off", "paused", "training", "waiting"]
-        if self._off:
-            state = "off"
-        elif self._pause.held:
-            state = "paused"
-        else:
-            state = "training" if step else "waiting"
-        return Status(step=step, state=state, overhead=self._budget.overhead)
 
     # -- the training's failure ------------------------------------------------------------------
 
@@ -492,7 +484,7 @@ class Probe:
                 return
             text = f"the probe turned itself off: {in_words(error)}"
             self._outlet.event("probe_off", text)
-            self._off = True
+            self._off = self._controls.off = True
         self._notices.tell(f"{text}; training goes on")
         if os.environ.get("DEFAULTPP_DEBUG"):
             traceback.print_exception(type(error), error, error.__traceback__)
@@ -507,9 +499,6 @@ class Probe:
         self._drop_sample()
         self._listening = self._skips = self._parts = None
         self._optimizers = []
-
-
-_GONE = Done(ok=False, text="the training's model is gone")
 
 
 __all__ = ["Probe", "attach"]

@@ -7,7 +7,7 @@ while they are traced (:class:`probe.listening.Hook`), so the call has to be see
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+import sys
 from typing import Any
 
 from torch import nn
@@ -27,8 +27,9 @@ def _part_is_compiled(module: nn.Module) -> bool:
 
 
 def is_wrapper(module: Any) -> bool:
-    """What ``torch.compile(module)`` returns; told by its name, since importing it is slow."""
-    return type(module).__name__ == "OptimizedModule"
+    """What ``torch.compile(module)`` returns."""
+    kind = _wrapper_class()
+    return kind is not None and isinstance(module, kind)
 
 
 def wrappers_of(model: nn.Module) -> list[nn.Module]:
@@ -36,18 +37,12 @@ def wrappers_of(model: nn.Module) -> list[nn.Module]:
 
     Looks through all objects of the process: some tens of milliseconds, so not at every step.
     """
-    holders: list[Any] = [holder for holder in gc.get_referrers(model) if _holds(holder, model)]
-    candidates = (*holders, *_owners(holders))
-    wrappers = [w for w in candidates if is_wrapper(w) and w._orig_mod is model]
-    return list({id(wrapper): wrapper for wrapper in wrappers}.values())
+    kind = _wrapper_class()
+    if kind is None:
+        return []
+    return [o for o in gc.get_objects() if type(o) is kind and o._orig_mod is model]
 
 
-def _holds(holder: Any, model: nn.Module) -> bool:
-    if is_wrapper(holder):
-        return True
-    return isinstance(holder, dict) and holder.get("_orig_mod") is model
-
-
-def _owners(holders: Iterable[Any]) -> list[Any]:
-    dicts = [holder for holder in holders if isinstance(holder, dict)]
-    return gc.get_referrers(*dicts) if dicts else []
+def _wrapper_class() -> Any:
+    """None as long as nothing was compiled: importing the compiler takes seconds."""
+    return getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from probe.compiled import is_wrapper, wrappers_of
+from probe.compiled import is_compiled, is_wrapper, wrappers_of
 
 _SEARCHES = 3
 """How often a model that trains unseen is searched for."""
@@ -79,6 +79,11 @@ class Listening:
                 optimizer.register_step_pre_hook(begins),
                 optimizer.register_step_post_hook(ended),
             ]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the model, or a part of it, runs as a graph."""
+        return any(is_compiled(module) for module in self._known)
 
     def follow(self) -> None:
         """A step was taken and no forward seen: the model may have been compiled meanwhile."""

@@ -8,7 +8,7 @@ reached a parameter, no step followed, and its gradient is gone or begins afresh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,58 +17,69 @@ from torch import nn
 
 from probe.listening import Hook
 
-_FRESH = -1
+_NONE = -1
 
 
 class Skips:
-    """Watches the first and the last parameter of each optimizer, or of the model without any."""
+    """Watches the first and the last parameter of each optimizer.
 
-    def __init__(self, groups: Sequence[Sequence[nn.Parameter]]) -> None:
-        self._watched: list[tuple[int, nn.Parameter]] = []
+    ``losses`` tells how many micro-batches the step under way has had.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[nn.Parameter]], losses: Callable[[], int]) -> None:
+        self._losses = losses
+        self._watched: list[nn.Parameter] = []
         self._versions: list[int] = []
-        self._skipped: set[int] = set()
+        self._before = 0
+        """Micro-batches up to the last backward."""
+        self._cleared: int | None = None
+        """The same, up to the last backward before gradients were seen to begin afresh."""
         self._handles: list[Any] = []
-        for place, parameters in enumerate(groups):
+        for parameters in groups:
             trained = [p for p in parameters if p.requires_grad and p.is_leaf]
             for parameter in dict.fromkeys((*trained[:1], *trained[-1:])):
-                self._watch(place, parameter)
+                self._watch(parameter)
 
-    def _watch(self, place: int, parameter: nn.Parameter) -> None:
+    def _watch(self, parameter: nn.Parameter) -> None:
         at = len(self._watched)
         # A tensor of an unusual kind may take no hooks; its optimizer's skips then go unseen.
         with contextlib.suppress(Exception):
             hook = Hook(partial(self._reached, at))
             self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
-            self._watched.append((place, parameter))
-            self._versions.append(_FRESH)
+            self._watched.append(parameter)
+            self._versions.append(_NONE)
 
     def _reached(self, at: int, parameter: torch.Tensor) -> None:
         """A backward has added to the gradient. Adding in place raises the tensor's version."""
         with contextlib.suppress(Exception):
-            gradient, before = parameter.grad, self._versions[at]
+            gradient, version = parameter.grad, self._versions[at]
             if gradient is None or gradient.is_sparse or gradient.requires_grad:
                 return  # consumed already, or added to out of place
             self._versions[at] = gradient._version
-            if before != _FRESH and gradient._version <= before:
-                self._skipped.add(self._watched[at][0])
+            if version != _NONE and gradient._version <= version and self._cleared is None:
+                self._cleared = self._before
+            else:
+                self._before = self._losses()
 
-    def stepped(self, place: int) -> None:
-        """The optimizer has used its gradients: from here on they may be cleared."""
-        for at, (owner, _) in enumerate(self._watched):
-            if owner == place:
-                self._versions[at] = _FRESH
-        self._skipped.discard(place)
+    def over(self) -> None:
+        """The step is over: gradients were used, and may be cleared from here on."""
+        self._versions = [_NONE] * len(self._watched)
+        self._cleared = None
 
-    def found(self) -> set[int]:
-        """At the start of a forward: optimizers whose gradients were thrown away; told once."""
-        skipped, self._skipped = self._skipped, set()
-        for at, (place, parameter) in enumerate(self._watched):
-            if self._versions[at] != _FRESH and parameter.grad is None:
-                skipped.add(place)
-        for at, (place, parameter) in enumerate(self._watched):
-            if place in skipped and parameter.grad is None:
-                self._versions[at] = _FRESH
-        return skipped
+    def before_step(self) -> int | None:
+        """Ask when an optimizer is about to step. How many micro-batches went into gradients that
+        were thrown away before the last backward; None for nothing."""
+        found, self._cleared = self._cleared, None
+        return found
+
+    def before_forward(self) -> int | None:
+        """Ask when a forward begins: the same, and also for gradients that are gone by now."""
+        found = self.before_step()
+        gone = any(
+            version != _NONE and parameter.grad is None
+            for version, parameter in zip(self._versions, self._watched, strict=True)
+        )
+        return self._losses() if gone and found is None else found
 
     def remove(self) -> None:
         """Take the hooks off."""

@@ -30,10 +30,6 @@ class Stepping:
         self._done.add(place)
         return len(self._done) == self._count
 
-    def waiting(self, place: int) -> bool:
-        """Whether this optimizer has not stepped in the step under way."""
-        return place not in self._done
-
     def over(self) -> None:
         """Begin the next step."""
         self._done.clear()

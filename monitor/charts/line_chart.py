@@ -130,7 +130,7 @@ def _roles(curves: int, owner: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]
 
 def mark_role(mark: StepMark) -> str:
     """Colour of a vertical mark: faults and flags stand out, other events stay quiet."""
-    return {"fault": "bad", "flagged": "warn"}.get(mark.kind, "faint")
+    return {"fault": "bad", "crash": "bad", "flagged": "warn"}.get(mark.kind, "faint")
 
 
 def mark_glyph(kind: str) -> str:

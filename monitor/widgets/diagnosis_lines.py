@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from diagnoser.crashes import Crash
 from diagnoser.diagnosis import Diagnosis
 from diagnoser.taxonomy import root_causes
 from monitor import glyphs
@@ -16,12 +17,25 @@ BAR_WIDTH = 20
 
 def lines_for(state: DiagnosisState, width: int, height: int) -> tuple[Line, ...]:
     """At most ``height`` lines of at most ``width`` cells; what matters most comes first."""
+    told: tuple[Line, ...] = ()
+    if state.crash is not None:
+        told += _crashed(state.crash, width, max(2, height // 2))
     if state.phase == "failed":
-        told = _failed(state, width)
-        return (*told, *_body(state.diagnosis, width, max(0, height - len(told))))[:height]
-    if state.diagnosis is None:
+        told += _failed(state, width)
+    elif state.diagnosis is None and state.crash is None:
         return _waiting(state, width)[:height]
-    return _body(state.diagnosis, width, height)
+    return (*told, *_body(state.diagnosis, width, max(0, height - len(told))))[:height]
+
+
+def _crashed(crash: Crash, width: int, room: int) -> tuple[Line, ...]:
+    wrapped = textwrap.wrap(f"died at step {crash.step}: {crash.text}", max(10, width - 2))
+    died: list[Line] = [
+        ((f"{glyphs.LOST} " if index == 0 else "  ", "bad bold"), (text, "bad"))
+        for index, text in enumerate(wrapped)
+    ]
+    likely = _paragraph(f"Likely {crash.category}", crash.reason, width) if crash.category else []
+    kept = _shortened(likely, max(1, room // 2), width)
+    return (*_shortened(died, max(1, room - len(kept)), width), *kept, ())
 
 
 def _failed(state: DiagnosisState, width: int) -> tuple[Line, ...]:

@@ -11,7 +11,7 @@ from monitor.run_model import StepMark
 from monitor.widgets.line_pane import LinePane
 from probe.schema import Event
 
-_ROLES = {"fault": "bad", "flagged": "warn", "probe_off": "bad", "lost": "bad"}
+_ROLES = {"fault": "bad", "flagged": "warn", "probe_off": "bad", "lost": "bad", "crash": "bad"}
 
 
 def event_line(event: Event, width: int) -> Line:

@@ -241,6 +241,8 @@ class Probe:
                 self._crash = None  # whatever it was, the training has got over it
                 self._outlet.settle()
                 self._outlet.row.began = True
+                if self._sample is not None and self._sample.interrupted:
+                    self._drop_sample()
                 if self._wanted and self._sample is None:
                     self._open(args, kwargs)
         except Exception as error:

@@ -7,7 +7,7 @@ one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,6 +208,20 @@ class Recorder(TorchFunctionMode):
             )
         )
         self._matmul = None
+
+
+def leave(recorders: Iterable[Recorder]) -> None:
+    """Take recorders off the stack of modes that were never left: Ctrl-C in a forward runs no hook.
+
+    Other modes are put back in their order.
+    """
+    ours = {id(recorder) for recorder in recorders}
+    found = []
+    while torch._C._len_torch_function_stack():
+        found.append(torch._C._pop_torch_function_stack())
+    for mode in reversed(found):
+        if id(mode) not in ours:
+            torch._C._push_on_torch_function_stack(mode)
 
 
 def _strided(*tensors: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from probe.anatomy import LayerParts, ModelParts
-from probe.attention_call import AttentionCall, Recorder
+from probe.attention_call import AttentionCall, Recorder, leave
 from probe.quiet import quiet
 from probe.rows import Picked, pick
 from probe.stopwatch import Stopwatch
@@ -201,6 +201,7 @@ class Capturing:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        leave(self._recorders.values())
 
     def _flow(self, module: nn.Module | None) -> Flow | None:
         return self._flows.get(module) if module is not None else None

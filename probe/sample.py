@@ -53,6 +53,11 @@ class Sample:
         """Install the hooks for the forward that is about to run."""
         self._capturing = Capturing(self._parts, batch, on_error, watch)
 
+    @property
+    def interrupted(self) -> bool:
+        """Asked when a forward begins: the one before never ended, as after Ctrl-C."""
+        return self._capturing is not None
+
     def forward_ended(
         self, loss: torch.Tensor | None, logits: torch.Tensor | None, decodes: bool
     ) -> None:

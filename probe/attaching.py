@@ -8,6 +8,7 @@ with gradients, reads gradients in the optimizers' step pre-hooks, and closes wh
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import statistics
@@ -138,9 +139,9 @@ class Probe:
         me = weakref.ref(self)  # what runs at exit must keep no model alive until then
         self._at_exit = lambda: None if (p := me()) is None else p._exit()
         try:
-            self._parts = find(model)
             self._publisher.start()
             atexit.register(self._at_exit)
+            self._parts = find(model)
             self._listening = Listening(model, self._optimizers, self)
             outlet = self._outlet
             self._skips = Skips(
@@ -183,8 +184,12 @@ class Probe:
 
     def event(self, kind: str, text: str) -> None:
         """Mark the current step with a sentence that the monitor shows on its charts."""
-        if not self._idle():
+        if self._idle():
+            return
+        try:
             self._outlet.event(kind, text)
+        except Exception as error:
+            self._fail(error)
 
     def step(self) -> None:
         """Tell that an optimizer step was taken, where no optimizer hook can tell.
@@ -384,8 +389,8 @@ class Probe:
                 if unseen and self._listening is not None:
                     self._listening.follow()
             self._count(now - self._step_began, frame)
-            if self._publisher.failed is not None:
-                self._fail(self._publisher.failed)
+            if self._publisher.failed is not None:  # which was told when it happened
+                self._fail(self._publisher.failed, told=True)
             elif self._pause.held:
                 self._hold()
             self._wanted = self._budget.wants(self._outlet.row.step)
@@ -479,15 +484,17 @@ class Probe:
         """In a forked child the run goes on elsewhere."""
         return os.getpid() != self._pid
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, told: bool = False) -> None:
         """The probe turns itself off, says so once, and the training goes on."""
         with self._lock:
             if self._off:
                 return
             text = f"the probe turned itself off: {in_words(error)}"
-            self._outlet.event("probe_off", text)
+            with contextlib.suppress(Exception):
+                self._outlet.event("probe_off", text)
             self._off = self._controls.off = True
-        self._notices.tell(f"{text}; training goes on")
+        if not told:
+            self._notices.tell(f"{text}; training goes on")
         if os.environ.get("DEFAULTPP_DEBUG"):
             traceback.print_exception(type(error), error, error.__traceback__)
         self._detach()

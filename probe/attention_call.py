@@ -7,7 +7,7 @@ one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,16 +64,16 @@ class Recorder(TorchFunctionMode):
     def __init__(
         self,
         picked: Picked | None,
-        on_error: Callable[[BaseException], None],
         watch: Stopwatch,
     ) -> None:
         super().__init__()
+        self.failure: BaseException | None = None
+        """What went wrong while recording; whoever entered the mode is to ask."""
         self._stopwatch = watch
         self.calls: list[AttentionCall] = []
         self.count = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._picked = picked
-        self._on_error = on_error
         self._matmul: tuple[torch.Tensor, torch.Tensor, float] | None = None
         self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -97,7 +97,9 @@ class Recorder(TorchFunctionMode):
                 with self._stopwatch, quiet():
                     self._see_matmul(func, result, args)
         except Exception as error:  # the guest never breaks its host
-            self._on_error(error)
+            # Told once out of here: while a mode handles a call it is off the stack and cannot be
+            # taken from it.
+            self.failure = self.failure or error
         return result
 
     def _see_sdpa(

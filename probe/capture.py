@@ -267,20 +267,17 @@ class Capturing:
         module = layer.attention
         if module is None:
             return
-        recorder = self._recorders[layer.index] = Recorder(
-            self.capture.picked, self._on_error, self._stopwatch
-        )
-        entered: list[bool] = []
+        recorder = self._recorders[layer.index] = Recorder(self.capture.picked, self._stopwatch)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append(module)
             recorder.__enter__()
-            entered.append(True)
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            if entered:
-                entered.pop()
-                recorder.__exit__(None, None, None)
+            leave([recorder])
+            failure, recorder.failure = recorder.failure, None
+            if failure is not None:
+                self._on_error(failure)
 
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))

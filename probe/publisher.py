@@ -257,7 +257,10 @@ class Publisher:
             self._beat()
         if now >= self._refresh_due:
             self._refresh_due = now + registry.REFRESH_SECONDS
-            registry.refresh(self._entry)
+            try:
+                registry.refresh(self._entry)
+            except Exception as error:
+                self._report(error)
 
     def _drain(self, rounds: int | None = None, until: float = float("inf")) -> None:
         for _ in itertools.count() if rounds is None else range(rounds):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from probe.anatomy import ModelParts, is_linear, weight_of
-from probe.attention_call import Recorder
+from probe.attention_call import Recorder, leave
 from probe.measure.numbers import relative
 from probe.measure.sampled import Values
 from probe.schema import Metric
@@ -156,13 +156,12 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
     Runs the base model four times on two short rows, without gradients, with forked RNG.
     """
     devices = [rows.ids.device] if rows.ids.is_cuda else []
-    errors: list[BaseException] = []
     recorders: dict[int, Recorder] = {}
     handles = []
     for layer in parts.layers:
         if layer.attention is None:
             continue
-        recorder = recorders[layer.index] = Recorder(None, errors.append, Stopwatch())
+        recorder = recorders[layer.index] = Recorder(None, Stopwatch())
         handles += _around(layer.attention, recorder)
     try:
         with (
@@ -171,12 +170,16 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
             torch.random.fork_rng(devices=devices),
             _WithoutDropout(),
         ):
-            fresh, cached = _run(parts, rows)
+            try:
+                fresh, cached = _run(parts, rows)
+            finally:
+                leave(recorders.values())
     finally:
         for handle in handles:
             handle.remove()
-    if errors:
-        raise errors[0]
+    for recorder in recorders.values():
+        if recorder.failure is not None:
+            raise recorder.failure
     return _compare(parts, recorders, rows, fresh, cached)
 
 
@@ -187,7 +190,7 @@ def _around(module: nn.Module, recorder: Recorder) -> list[Any]:
         recorder.__enter__()
 
     def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        recorder.__exit__(None, None, None)
+        leave([recorder])
 
     return [
         module.register_forward_pre_hook(before),

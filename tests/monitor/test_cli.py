@@ -150,6 +150,21 @@ def test_the_json_has_the_stable_keys(engine, tmp_path, capsys):
     ]
 
 
+def test_a_crash_is_told_beside_the_verdict(engine, tmp_path, capsys):
+    details = {"type": "RuntimeError", "message": "No available kernel.", "site": "attention@1"}
+    died = event(0, 90, kind="crash", text="RuntimeError in the forward at attention@1")
+    died.details = details
+    *records, ending = a_run()
+    path = store(tmp_path / "t.trace", [*records, died, ending])
+    assert status_of("diagnose", str(path)) == 0
+    shown = capsys.readouterr().out
+    assert "died at step 90: RuntimeError in the forward at attention@1" in shown
+    assert "likely kernel" in shown
+    status_of("diagnose", str(path), "--json")
+    told = json.loads(capsys.readouterr().out)["crash"]
+    assert (told["category"], told["heuristic"], told["step"]) == ("kernel", 4, 90)
+
+
 def test_a_torn_trace_is_diagnosed_up_to_the_tear(engine, tmp_path, capsys):
     path = store(tmp_path / "t.trace", a_run(ended=False))
     path.write_bytes(path.read_bytes()[:-7])

@@ -1,6 +1,7 @@
 import pytest
 from scripted_engine import ScriptedEngine
 
+from diagnoser.crashes import Crash
 from diagnoser.diagnosis import Diagnosis
 from monitor.charts.line import text_of, width_of
 from monitor.diagnosing import DiagnosisState
@@ -27,6 +28,24 @@ def test_a_faulty_run_is_told_in_full():
         "it should be 0.", "Try", "Pass the mask",
     ):  # fmt: skip
         assert part in shown
+
+
+CRASH = Crash(80, "RuntimeError at attention@1: no kernel", "kernel", 4, "Shorten the sequences")
+
+
+@pytest.mark.parametrize("diagnosis", [None, faulty()])
+def test_what_killed_the_training_stands_above_the_diagnosis(diagnosis):
+    shown = text(DiagnosisState("ready", diagnosis, crash=CRASH), 90, 14)
+    assert "died at step 80: RuntimeError at attention@1: no kernel" in shown.splitlines()[0]
+    assert "Likely kernel  Shorten the sequences" in shown
+    assert ("FAULTY" in shown) == (diagnosis is not None)
+
+
+@pytest.mark.parametrize("height", [2, 4, 9])
+def test_a_crash_fits_its_place(height):
+    lines = lines_for(DiagnosisState("ready", faulty(), crash=CRASH), 48, height)
+    assert len(lines) <= height
+    assert max(width_of(line) for line in lines) <= 48
 
 
 @pytest.mark.parametrize("width", [30, 48, 76, 120])

@@ -43,8 +43,8 @@ class _Heuristic:
     category: str
     pattern: re.Pattern[str]
     reason: str
-    inputs: re.Pattern[str] | None = None
-    """Where given, one of the tensors the module was called with must look so."""
+    by_mask: bool = False
+    """The module must have been called with a mask that does not fit its other inputs."""
     anywhere: bool = False
     """Whether the message alone tells that attention is meant."""
 
@@ -114,7 +114,7 @@ _HEURISTICS = (
         _compiled(*_SIZES),
         "A mask was added to scores of another shape: compare it with (batch, heads, queries, "
         "keys) (87 % of such failures in the field study were faults of masking)",
-        inputs=_compiled(r"mask "),
+        by_mask=True,
     ),
     _Heuristic(
         1,
@@ -164,11 +164,30 @@ def _heuristic(details: Mapping[str, str]) -> _Heuristic | None:
     for heuristic in _HEURISTICS:
         if not heuristic.pattern.search(said):
             continue
-        if heuristic.inputs is not None and not heuristic.inputs.search(details.get("inputs", "")):
+        if heuristic.by_mask and not mask_is_odd(details.get("inputs", "")):
             continue
         if inside or (heuristic.anywhere and details.get("phase") != "optimizer"):
             return heuristic
     return None
+
+
+def mask_is_odd(inputs: str) -> bool:
+    """Whether a mask is among the inputs whose length is not that of the hidden states beside it.
+
+    ``inputs`` as recorded: ``hidden_states float32 6x28x32; attention_mask bool 6x1x28x27``.
+    """
+    masks: list[list[int]] = []
+    lengths: set[int] = set()
+    for name, sizes in _INPUT.findall(inputs):
+        shape = [int(size) for size in sizes.split("x")]
+        if "mask" in name:
+            masks.append(shape)
+        elif len(shape) >= 3:
+            lengths.add(shape[-2])
+    return any(not {*mask[1:][-2:]} <= {*lengths, 1} for mask in masks)
+
+
+_INPUT = re.compile(r"(\w*) ?\b[a-z]+\d* (\d+(?:x\d+)+)")
 
 
 def in_attention(details: Mapping[str, str]) -> bool:

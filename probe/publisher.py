@@ -330,6 +330,9 @@ class Publisher:
             except BaseException as error:
                 self._report(error)
         self._queue.clear()
+        # Both call back here; the records still held would wait for the cycle collector with us.
+        del self._answers
+        self._stream.trace = None
         if self._leaving:
             atexit.unregister(self.close)
             if self._wake is not None:

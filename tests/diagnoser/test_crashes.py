@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diagnoser.crashes import in_attention, read
+from diagnoser.crashes import in_attention, mask_is_odd, read
 from diagnoser.taxonomy import categories
 from probe.schema import Event
 
@@ -68,6 +68,22 @@ def test_a_mask_among_the_inputs_makes_the_same_message_one_of_masking(message, 
     found = crash(message, site, inputs=inputs)
     assert (found.category, found.heuristic) == ("masking", 3)
     assert crash(message, site).category == "qkv"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "odd"),
+    [
+        ("hidden_states float32 6x28x32; attention_mask bool 6x1x28x28", False),
+        ("hidden_states float32 6x28x32; attention_mask bool 6x1x28x27", True),
+        ("hidden_states float32 6x28x32; attention_mask int64 6x28", False),
+        ("x bfloat16 6x28x32; mask bool 6x29", True),
+        ("q float32 6x4x28x8; k float32 6x4x20x8; mask float32 28x20", False),
+        ("float32 6x28x32; bool 6x28", False),
+        ("", False),
+    ],
+)
+def test_a_mask_fits_or_not(inputs, odd):
+    assert mask_is_odd(inputs) is odd
 
 
 @pytest.mark.parametrize(("heuristic", "category", "message"), BY_MESSAGE)

@@ -196,6 +196,24 @@ def test_a_model_is_freed_when_its_training_ends(closed, no_collector, tmp_path)
     assert ref() is None
 
 
+@pytest.mark.parametrize("endpoint", [False, None], ids=["trace only", "sockets"])
+def test_nothing_of_a_closed_probe_waits_for_the_cycle_collector(
+    endpoint, no_collector, tmp_path, monkeypatch
+):
+    """A process that makes hundreds of probes would carry hundreds of headers and backlogs."""
+    monkeypatch.setenv("DEFAULTPP_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("DEFAULTPP_STATE_DIR", str(tmp_path / "state"))
+    train(make("gpt2"), "gpt2", 3, attach={"trace": tmp_path / "t", "endpoint": endpoint})
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        kinds = {f"{type(found).__module__}.{type(found).__name__}" for found in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not {kind for kind in kinds if kind.startswith(("probe.", "torch.", "threading."))}
+
+
 def test_a_probe_that_was_forgotten_goes_with_its_model(tmp_path):
     """``probe.attach(...)`` without a close, in a process that goes on to something else."""
     model = make("gpt2")

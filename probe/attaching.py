@@ -116,7 +116,8 @@ class Probe:
         self._recomputing = False
         self._hooks_tell = False
         self._crash: dict[str, str] | None = None
-        self._stale = id(crash.uncaught())
+        # Exceptions that were there before: an earlier failure after which this one is a new try.
+        self._stale = {id(e) for e in (crash.uncaught(), sys.exc_info()[1]) if e is not None}
         self._optimizers = given(optimizer)
         self._stepping = Stepping(len(self._optimizers))
         rank, world = ranks()
@@ -446,7 +447,7 @@ class Probe:
 
     def _see_crash(self, error: BaseException | None, tb: Any) -> None:
         """Keep in words what is about to leave the training; told when it has."""
-        if self._idle() or error is None or not crash.is_crash(error):
+        if self._idle() or not crash.is_crash(error) or id(error) in self._stale:
             return
         try:
             parts = self._parts
@@ -470,9 +471,7 @@ class Probe:
         """The process ends without a close."""
         if self._foreign():
             return
-        error = crash.uncaught()
-        if error is not None and id(error) != self._stale:
-            self._see_crash(error, None)
+        self._see_crash(crash.uncaught(), None)
         self.close("the training process ended")
 
     # -- the probe's failure ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ _DEPTH = 3
 """How deep tensors are looked for in lists and dicts among the arguments."""
 
 
-def is_crash(error: object) -> bool:
+def is_crash(error: object) -> TypeGuard[Exception]:
     """Ctrl-C and ``sys.exit`` end a training without anything being wrong with it."""
     return isinstance(error, Exception)
 

@@ -169,6 +169,19 @@ def test_closing_in_a_finally_records_what_is_on_its_way_out(tmp_path):
     assert event.details["type"] == "OSError"
 
 
+def test_a_second_try_after_a_failure_is_not_blamed_for_the_first(tmp_path):
+    model = make("gpt2")
+    try:
+        raise MemoryError("the batch was too large")
+    except MemoryError:
+        train_until_it_dies(model, tmp_path / "t")
+        p, optimizer = watched(model, tmp_path / "u")
+        model(**batch("gpt2")).loss.backward()
+        optimizer.step()
+        p.close()
+    assert not crashes(tmp_path / "t") and not crashes(tmp_path / "u")
+
+
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}

@@ -18,7 +18,7 @@ def given(optimizer: Any) -> list[torch.optim.Optimizer]:
     """
     if isinstance(optimizer, Mapping):
         optimizer = list(optimizer.values())
-    if isinstance(optimizer, Iterable) and not isinstance(optimizer, (str, bytes)):
+    if isinstance(optimizer, (list, tuple, set, frozenset)):
         several = [found for one in optimizer for found in given(one)]
         return list({id(found): found for found in several}.values())
     while optimizer is not None and "optimizer" in getattr(optimizer, "__dict__", {}):

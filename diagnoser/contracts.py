@@ -50,11 +50,12 @@ class Rule:
 _NORMS = ("norm_attention", "norm_ffn", "norm_final")
 _SUMS = ("residual_attention", "residual_ffn")
 
+_INFINITY = float("inf")
 _FFN_SCALE = tuple(
     # Healthy layers drift apart by half of this in a few hundred steps.
-    Rule(("ffn",), metric, ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True, **bound)
+    Rule(("ffn",), metric, ("ffn/weight_scaling", "ffn/weight_initialization"), low, high, True)
     for metric in ("in_gap", "out_gap")
-    for bound in ({"low": 0.8}, {"high": -0.8})
+    for low, high in ((0.8, _INFINITY), (-_INFINITY, -0.8))
 )
 
 RULES: tuple[Rule, ...] = (
@@ -188,6 +189,7 @@ class Firing:
     since_step: int
     rank: int
     causes: tuple[str, ...]
+    lasting: bool = False
 
 
 def rule_for(node: str, metric: str, value: float) -> tuple[int, Rule] | None:
@@ -272,6 +274,7 @@ class ContractWatch:
                     since_step=int(self._since[number]),
                     rank=met[0] if met else len(RULES),
                     causes=met[1].causes if met else (),
+                    lasting=bool(self._lasts[number]),
                 )
             )
         return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))

@@ -1,8 +1,9 @@
 """Which contracts fire, where and since when, and what they say by themselves.
 
 A contract fires when its magnitude was over the tolerance in at least two of its last three
-measurements. One fault sets off several contracts, so that they are read in causal order:
-parameters first, then what is computed from them, outputs last (:data:`RULES`).
+measurements; one that tells how the run began, from its first measurement over it. One fault sets
+off several contracts, so that they are read in causal order: parameters first, then what is
+computed from them, outputs last (:data:`RULES`).
 """
 
 from __future__ import annotations
@@ -41,27 +42,32 @@ class Rule:
     """A comparison with peers or convention, which a healthy model may miss: it speaks for its
     causes, but does not by itself make a run faulty."""
 
+    lasting: bool = False
+    """A fact of how the run began. Training hides it within a few steps but does not undo it: one
+    measurement is enough, and it stands for the rest of the run."""
+
 
 _NORMS = ("norm_attention", "norm_ffn", "norm_final")
 _SUMS = ("residual_attention", "residual_ffn")
 
+_INFINITY = float("inf")
 _FFN_SCALE = tuple(
     # Healthy layers drift apart by half of this in a few hundred steps.
-    Rule(("ffn",), metric, ("ffn/weight_scaling", "ffn/weight_initialization"), soft=True, **bound)
+    Rule(("ffn",), metric, ("ffn/weight_scaling", "ffn/weight_initialization"), low, high, True)
     for metric in ("in_gap", "out_gap")
-    for bound in ({"low": 0.8}, {"high": -0.8})
+    for low, high in ((0.8, _INFINITY), (-_INFINITY, -0.8))
 )
 
 RULES: tuple[Rule, ...] = (
     # What the run was built with: parameters, settings, groups.
-    Rule(("embedding",), "zero_rows", ("embedding/input_initialization",)),
+    Rule(("embedding",), "zero_rows", ("embedding/input_initialization",), lasting=True),
     Rule(("embedding",), "zero_dims", ("embedding/input_dimension",)),
-    Rule(("qkv",), "zero_weights", ("qkv/parameter_initialization",)),
+    Rule(("qkv",), "zero_weights", ("qkv/parameter_initialization",), lasting=True),
     Rule(("qkv",), "tied_heads", ("qkv/head_interaction",)),
     Rule(_NORMS, "gamma_zero", ("layernorm/scale_parameter",)),
     Rule(_NORMS, "eps_ratio", ("layernorm/stability_parameter",)),
     Rule(_NORMS, "decay_severity", ("layernorm/regularization",), low=0.3, soft=True),
-    Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",)),
+    Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",), lasting=True),
     Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
     Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "size_gap", ("output/output_dimension",)),
@@ -168,6 +174,9 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+_LASTING = frozenset((node, rule.metric) for rule in RULES if rule.lasting for node in rule.nodes)
+
+
 @dataclass(frozen=True)
 class Firing:
     """A contract that fires at a site. ``rank`` is its place in the causal order."""
@@ -180,6 +189,7 @@ class Firing:
     since_step: int
     rank: int
     causes: tuple[str, ...]
+    lasting: bool = False
 
 
 def rule_for(node: str, metric: str, value: float) -> tuple[int, Rule] | None:
@@ -191,7 +201,10 @@ def rule_for(node: str, metric: str, value: float) -> tuple[int, Rule] | None:
 
 
 class ContractWatch:
-    """Remembers of every contract column its last three measurements. Feed it every frame."""
+    """Remembers of every contract column its last three measurements. Feed it every frame.
+
+    A lasting contract keeps the value and the step at which it was first seen broken.
+    """
 
     def __init__(self, columns: Columns) -> None:
         self._start(columns)
@@ -203,24 +216,34 @@ class ContractWatch:
         self._over = np.zeros((count, RECENT), dtype=bool)
         self._since = np.full(count, -1, dtype=np.int64)
         self._value = np.full(count, np.nan, dtype=np.float32)
+        self._lasting = np.array(
+            [
+                (kind, metric.name) in _LASTING
+                for kind, metric in zip(columns.kinds, columns.metrics, strict=True)
+            ],
+            dtype=bool,
+        )
+        self._lasts = np.zeros(count, dtype=bool)
 
     def rebind(self, columns: Columns) -> None:
         """Go on under a later header: columns it shares keep their state."""
         place = {key: number for number, key in enumerate(self.columns.keys)}
         source = np.array([place.get(key, -1) for key in columns.keys], dtype=np.int64)
-        old = self._over, self._since, self._value
+        old = self._over, self._since, self._value, self._lasts
         self._start(columns)
         known = source >= 0
         self._over[known] = old[0][source[known]]
         self._since[known] = old[1][source[known]]
         self._value[known] = old[2][source[known]]
+        self._lasts[known] = old[3][source[known]]
 
     def update(self, frame: Frame) -> None:
         raw = frame.array
         measured = ~np.isnan(raw)
         with np.errstate(invalid="ignore"):
             over = np.abs(raw) > self.columns.tolerance_at(raw)
-        rows = np.flatnonzero(measured & self.columns.contract)
+        over &= measured
+        rows = np.flatnonzero(measured & self.columns.contract & ~self._lasts)
         self._over[rows, :-1] = self._over[rows, 1:]
         self._over[rows, -1] = over[rows]
         self._value[rows] = raw[rows]
@@ -228,10 +251,11 @@ class ContractWatch:
         self._since[started] = frame.step
         ended = rows[~self._over[rows].any(axis=1)]
         self._since[ended] = -1
+        self._lasts |= over & self._lasting
 
     def mask(self) -> npt.NDArray[np.bool_]:
         """Which columns fire now, shape (C,)."""
-        return self._over.sum(axis=1) >= NEEDED
+        return (self._over.sum(axis=1) >= NEEDED) | self._lasts
 
     def firings(self) -> tuple[Firing, ...]:
         """Contracts that fire now, the earliest in causal order first, then by layer."""
@@ -250,6 +274,7 @@ class ContractWatch:
                     since_step=int(self._since[number]),
                     rank=met[0] if met else len(RULES),
                     causes=met[1].causes if met else (),
+                    lasting=bool(self._lasts[number]),
                 )
             )
         return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagnoser.diagnosis import Evidence
-from diagnoser.phrases import CONTRACT_PHRASES
+from diagnoser.phrases import CONTRACT_PHRASES, layer_list
 from diagnoser.taxonomy import categories
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diagnoser.columns import Columns
     from diagnoser.contracts import Firing
     from diagnoser.features import ColumnState
@@ -40,37 +42,52 @@ def percent(value: float) -> str:
     return f"{share:.0f} %" if share >= 1 else f"{share:.2g} %"
 
 
-def describe(firing: Firing, columns: Columns) -> Evidence:
-    """The sentence for a contract that fires."""
-    metric = columns.header.metric(firing.metric, firing.node)
+def describe(firings: Sequence[Firing], columns: Columns) -> Evidence:
+    """The sentence for one contract that fires, at one site or in several layers."""
+    worst = max(firings, key=lambda firing: abs(firing.value))
+    since = min(firing.since_step for firing in firings)
+    metric = columns.header.metric(worst.metric, worst.node)
     expected = metric.healthy if metric is not None else "0"
-    phrase = CONTRACT_PHRASES.get((firing.node, firing.metric)) or CONTRACT_PHRASES.get(
-        ("", firing.metric)
+    phrase = CONTRACT_PHRASES.get((worst.node, worst.metric)) or CONTRACT_PHRASES.get(
+        ("", worst.metric)
     )
     if phrase is None and metric is not None:
         phrase = f"{metric.meaning}: {{value}}"
     said = (phrase or "{value}").format(
-        value=number(firing.value),
-        percent=percent(firing.value),
-        size=number(abs(firing.value)),
-        factor=number(2.0 ** float(np.clip(firing.value, -30, 30))),
-        gain=number(1.0 + firing.value),
-        direction="over" if firing.value > 0 else "under",
+        value=number(worst.value),
+        percent=percent(worst.value),
+        size=number(abs(worst.value)),
+        factor=number(2.0 ** float(np.clip(worst.value, -30, 30))),
+        gain=number(1.0 + worst.value),
+        direction="over" if worst.value > 0 else "under",
     )
-    text = f"At {firing.site} {said} (expected {expected}), since step {firing.since_step}"
-    return Evidence(firing.site, firing.metric, firing.value, expected, firing.since_step, text)
+    layers = tuple(firing.layer for firing in firings if firing.layer is not None)
+    many = len(firings) > 1 and len(layers) == len(firings)
+    where = f"{worst.node} of {layer_list(layers)}" if many else worst.site
+    when = f"at step {since}, as the run began" if worst.lasting else f"since step {since}"
+    text = f"At {where} {said} (expected {expected}), {when}"
+    return Evidence(worst.site, worst.metric, worst.value, expected, since, text)
 
 
 def contracts_first(
     firings: tuple[Firing, ...], columns: Columns, category: str | None
 ) -> list[Evidence]:
-    """One sentence per broken contract and site, those of the category found before the others."""
+    """One sentence per broken contract, those of the category found before the others.
 
-    def order(firing: Firing) -> tuple[bool, int, int]:
-        speaks = any(cause.split("/")[0] == category for cause in firing.causes)
-        return (not speaks, firing.rank, -1 if firing.layer is None else firing.layer)
+    A contract broken in several layers is told once, with the worst layer's value.
+    """
+    together: dict[tuple[int, str, str, str], list[Firing]] = {}
+    for firing in firings:
+        stack = firing.site.rpartition(".")[0]
+        together.setdefault((firing.rank, stack, firing.node, firing.metric), []).append(firing)
 
-    return [describe(firing, columns) for firing in sorted(firings, key=order)[:MOST_CONTRACTS]]
+    def order(group: list[Firing]) -> tuple[bool, int]:
+        speaks = any(cause.split("/")[0] == category for cause in group[0].causes)
+        return (not speaks, group[0].rank)
+
+    return [describe(group, columns) for group in sorted(together.values(), key=order)][
+        :MOST_CONTRACTS
+    ]
 
 
 def strongest_changes(

@@ -98,3 +98,17 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("training", "uncovered"): "{percent} of the parameters are in no optimizer group",
     ("training", "duplicated"): "{percent} of the parameters are in several optimizer groups",
 }
+
+
+def layer_list(layers: tuple[int, ...]) -> str:
+    """``layer 2``, ``layers 2–4, 7``; empty where there is none."""
+    if not layers:
+        return ""
+    spans: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if spans and layer == spans[-1][-1] + 1:
+            spans[-1].append(layer)
+        else:
+            spans.append([layer])
+    parts = [str(s[0]) if len(s) == 1 else f"{s[0]}–{s[-1]}" for s in spans]
+    return f"layer{'s' if len(set(layers)) > 1 else ''} {', '.join(parts)}"

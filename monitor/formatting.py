@@ -47,20 +47,6 @@ def spoken(name: str) -> str:
     return name.replace("_", " ").replace("kv cache", "KV cache").replace("qkv", "QKV")
 
 
-def layer_list(layers: tuple[int, ...]) -> str:
-    """``layer 2``, ``layers 2–4, 7``; empty where there is none."""
-    if not layers:
-        return ""
-    spans: list[list[int]] = []
-    for layer in sorted(set(layers)):
-        if spans and layer == spans[-1][-1] + 1:
-            spans[-1].append(layer)
-        else:
-            spans.append([layer])
-    parts = [str(s[0]) if len(s) == 1 else f"{s[0]}–{s[-1]}" for s in spans]
-    return f"layer{'s' if len(set(layers)) > 1 else ''} {', '.join(parts)}"
-
-
 def clipped(text: str, width: int, ellipsis: str = "…") -> str:
     """``text`` in at most ``width`` cells, shortened at its end where it must be."""
     if len(text) <= width:

@@ -6,11 +6,12 @@ import textwrap
 
 from diagnoser.crashes import Crash
 from diagnoser.diagnosis import Diagnosis
+from diagnoser.phrases import layer_list
 from diagnoser.taxonomy import root_causes
 from monitor import glyphs
 from monitor.charts.line import Line, Piece
 from monitor.diagnosing import DiagnosisState
-from monitor.formatting import clipped, layer_list, percent, spoken
+from monitor.formatting import clipped, percent, spoken
 
 BAR_WIDTH = 20
 

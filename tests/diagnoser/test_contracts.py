@@ -61,6 +61,16 @@ def test_one_odd_value_does_not_fire_two_of_three_do():
     assert (firing.site, firing.layer, firing.since_step) == ("mask@1", 1, 10)
 
 
+def test_how_the_run_began_is_told_by_one_measurement_and_stands():
+    header = synthetic_runs.header()
+    values = [0.0, 0.3, 0.0, 0.0, 0.0, 0.0]
+    watch = watched(header, with_values(header, "embedding/zero_rows", values))
+    (firing,) = watch.firings()
+    assert (firing.since_step, round(firing.value, 3)) == (10, 0.3)
+    watch.rebind(Columns(header))
+    assert watch.firings() == (firing,)
+
+
 def test_a_contract_that_heals_stops_firing_and_forgets_when_it_began():
     header = synthetic_runs.header()
     values = [0.3] * 4 + [0.0] * 4 + [0.3] * 2

@@ -4,7 +4,7 @@ import synthetic_runs
 
 from diagnoser import evidence
 from diagnoser.columns import Columns
-from diagnoser.contracts import ContractWatch
+from diagnoser.contracts import ContractWatch, Firing
 from diagnoser.features import RollingFeatures
 from probe.catalogue import METRICS
 
@@ -66,14 +66,30 @@ def test_a_healthy_run_gives_no_evidence():
 def test_every_contract_can_be_said_whatever_its_value(value):
     header = synthetic_runs.header("gpt2")
     columns = Columns(header)
-    from diagnoser.contracts import Firing
-
     for metric in METRICS:
         if metric.contract:
             for node in metric.nodes:
                 firing = Firing("here@1", node, 1, metric.name, value, 5, 0, ())
-                text = evidence.describe(firing, columns).text
+                text = evidence.describe([firing], columns).text
                 assert "{" not in text and "At here@1 " in text
+
+
+def test_a_contract_broken_in_several_layers_is_told_once_with_the_worst_value():
+    header = synthetic_runs.header()
+    columns = Columns(header)
+    firings = tuple(
+        Firing(f"mask@{layer}", "mask", layer, "leaked", value, 30 + layer, 0, ())
+        for layer, value in ((0, 0.1), (1, 0.4), (2, 0.2))
+    )
+    (said,) = evidence.contracts_first(firings, columns, None)
+    assert (said.site, said.value, said.since_step) == ("mask@1", 0.4, 30)
+    assert said.text.startswith("At mask of layers 0–2 ") and "40 %" in said.text
+
+
+def test_what_a_run_began_with_is_told_so():
+    columns = Columns(synthetic_runs.header())
+    firing = Firing("embedding", "embedding", None, "zero_rows", 0.5, 0, 0, (), lasting=True)
+    assert evidence.describe([firing], columns).text.endswith("at step 0, as the run began")
 
 
 def test_numbers_are_short():

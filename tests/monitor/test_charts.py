@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from diagnoser.phrases import layer_list
 from monitor.charts import raster
 from monitor.charts.heatmap import (
     EMPTY,
@@ -17,7 +18,7 @@ from monitor.charts.line import fitted, spread, text_of, width_of
 from monitor.charts.line_chart import ChartData, draw
 from monitor.charts.scale import scale_for
 from monitor.envelope import Envelope
-from monitor.formatting import clipped, layer_list, number, percent
+from monitor.formatting import clipped, number, percent
 from monitor.glyphs import to_ascii
 from monitor.run_model import StepMark
 

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from probe.anatomy import find
+from probe.batch import Batch, read_batch, read_output
 from probe.budget import Budget
-from probe.capture import read_batch, read_output
 from probe.directories import traces_dir
 from probe.frames import FrameDraft, History
 from probe.header import make_header
@@ -211,8 +211,18 @@ class Probe:
         except Exception as error:
             self._fail(error)
 
+    def _batch(self, args: Any, kwargs: Any) -> Batch | None:
+        parts = self._parts
+        return read_batch(
+            parts.root,
+            args,
+            kwargs,
+            torch_masks=any(layer.packed is not None for layer in parts.layers),
+            sequence_first=parts.ids_sequence_first,
+        )
+
     def _open(self, args: Any, kwargs: Any) -> None:
-        batch = None if self._compiled else read_batch(self._parts.root, args, kwargs)
+        batch = None if self._compiled else self._batch(args, kwargs)
         seen = batch is not None and batch.length > 0
         if batch is not None:
             self._row.shares = batch.items is not None
@@ -233,8 +243,10 @@ class Probe:
                     self._row.losses.append(loss.detach().clone())
                 if self._sample is not None:
                     with quiet():
-                        self._sample.forward_ended(loss, logits, self._decodes)
-                    if not self._columns:
+                        understood = self._sample.forward_ended(loss, logits, self._decodes)
+                    if not understood:
+                        self._forget()
+                    elif not self._columns:
                         self._publish_header()
         except Exception as error:
             self._fail(error)

@@ -2,7 +2,8 @@
 
 A :class:`Recorder` is a ``TorchFunctionMode`` that is entered around each attention module's
 forward during a sample. It passes every call on unchanged. Two shapes of attention are understood:
-one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul.
+one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul. What
+``nn.MultiheadAttention`` calls inside is shown by :mod:`probe.inner_calls`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from probe.inner_calls import shown_to
 from probe.quiet import quiet
 from probe.rows import Picked
 from probe.stopwatch import Stopwatch
 
+_KERNEL = F.scaled_dot_product_attention
+_ADDING = torch.baddbmm
 _SOFTMAX = {torch.softmax, torch.Tensor.softmax, F.softmax}
 _MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.baddbmm}
 
@@ -85,20 +89,35 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with shown_to(self.see):
+                return func(*args, **kwargs)
         result = func(*args, **kwargs)
+        self.see(func, result, args, kwargs)
+        return result
+
+    def see(self, func: Any, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record a call that was made. Never raises."""
         try:
-            if func is F.scaled_dot_product_attention:
+            if func is _KERNEL:
                 self.count += 1
                 with self._stopwatch, quiet():
                     self._see_sdpa(result, *args, **kwargs)
             elif func in _SOFTMAX:
-                self._softmax = (args[0] if args else kwargs["input"], result)
+                given = args[0] if args else kwargs["input"]
+                self._softmax = (self._with_heads(given), self._with_heads(result))
             elif func in _MATMUL:
                 with self._stopwatch, quiet():
                     self._see_matmul(func, result, args)
         except Exception as error:  # the guest never breaks its host
             self._on_error(error)
-        return result
+
+    def _with_heads(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(batch * h, n, m) -> (batch, h, n, m), a view; other shapes as they are."""
+        batch = self._picked.batch if self._picked is not None else 0
+        if tensor.dim() != 3 or not batch or tensor.shape[0] % batch:
+            return tensor
+        return tensor.detach().unflatten(0, (batch, -1))
 
     def _see_sdpa(
         self,
@@ -154,7 +173,10 @@ class Recorder(TorchFunctionMode):
         )
 
     def _see_matmul(self, func: Any, out: torch.Tensor, args: tuple[Any, ...]) -> None:
-        left, right = (args[1], args[2]) if func is torch.baddbmm else (args[0], args[1])
+        left, right = (args[1], args[2]) if func is _ADDING else (args[0], args[1])
+        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+            left, right = self._with_heads(left), self._with_heads(right)
+            out = self._with_heads(out)
         if not isinstance(left, torch.Tensor) or left.dim() != 4:
             return
         if self._softmax is None or left.shape != self._softmax[1].shape:

@@ -43,12 +43,12 @@ def copy_out(values: torch.Tensor) -> Copied:
 class FrameDraft:
     """A sampled step's values, to be finished in the publishing thread.
 
-    ``values``: by site, tensors on the device or floats. ``grams``: per layer (h, p, p), see
-    :func:`probe.measure.attention.gram`.
+    ``values``: by site, tensors on the device or floats. ``grams``: by attention site, (h, p, p),
+    see :func:`probe.measure.attention.gram`.
     """
 
     def __init__(
-        self, step: int, values: Mapping[str, Values], grams: Mapping[int, torch.Tensor]
+        self, step: int, values: Mapping[str, Values], grams: Mapping[str, torch.Tensor]
     ) -> None:
         self.step = step
         self.time = time.time()
@@ -63,7 +63,7 @@ class FrameDraft:
                     tensors.append(value.detach())
                 else:
                     self._known[site, metric] = value
-        self._grams = [(layer, tuple(gram.shape)) for layer, gram in grams.items()]
+        self._grams = [(site, tuple(gram.shape)) for site, gram in grams.items()]
         self._copied = self._gather(tensors, list(grams.values()))
 
     @staticmethod
@@ -91,10 +91,10 @@ class FrameDraft:
             array = self._copied.array()
             found.update(zip(self._names, array[: len(self._names)].tolist(), strict=True))
             at = len(self._names)
-            for layer, shape in self._grams:
+            for site, shape in self._grams:
                 size = int(np.prod(shape))
                 gram = array[at : at + size].reshape(shape)
-                found[f"attention@{layer}", "effective_rank"] = effective_rank(gram)
+                found[site, "effective_rank"] = effective_rank(gram)
                 at += size
         history.finish(found)
         values = np.full(len(columns), np.nan, dtype="<f4")

@@ -6,8 +6,9 @@ import sys
 
 import torch
 
-from probe.anatomy import ModelParts, describe
+from probe.anatomy import ModelParts
 from probe.catalogue import METRICS, columns_for
+from probe.description import describe
 from probe.measure import kv_cache
 from probe.registry import RunEntry
 from probe.schema import SCHEMA_VERSION, Header

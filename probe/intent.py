@@ -42,6 +42,8 @@ class Intent:
     """The label of a position is the next token (language modelling of decoders)."""
     initial_std: float | None
     pad_token: int | None
+    windows: tuple[int | None, ...] = ()
+    """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
 
 
 def read_intent(root: nn.Module) -> Intent:
@@ -53,7 +55,7 @@ def read_intent(root: nn.Module) -> Intent:
     name = type(root).__name__
     width = get("hidden_size", "n_embd", "d_model", "dim")
     heads = get("num_attention_heads", "n_head", "n_heads")
-    head_dim = get("head_dim") or (width // heads if width and heads else None)
+    head_dim = get("head_dim", "d_kv") or (width // heads if width and heads else None)
     causal = _causal(config, name)
     sequence_labels = "SequenceClassification" in name or "TokenClassification" in name
     return Intent(
@@ -64,20 +66,30 @@ def read_intent(root: nn.Module) -> Intent:
         kv_heads=get("num_key_value_heads") or heads,
         head_dim=head_dim,
         scale=_scale(config, head_dim),
-        activation=get("hidden_act", "activation_function", "hidden_activation", "activation"),
+        activation=get(
+            "hidden_act",
+            "activation_function",
+            "hidden_activation",
+            "activation",
+            "dense_act_fn",
+        ),
         norm_eps=get("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
-        attention_dropout=get("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"),
-        residual_dropout=get("hidden_dropout_prob", "resid_pdrop", "dropout"),
+        attention_dropout=get(
+            "attention_probs_dropout_prob",
+            "attn_pdrop",
+            "attention_dropout",
+            "dropout_rate",
+        ),
+        residual_dropout=get("hidden_dropout_prob", "resid_pdrop", "dropout", "dropout_rate"),
         attention_implementation=getattr(config, "_attn_implementation", None),
         rotary_theta=_rotary_theta(config),
         rotary_dim=head_dim,
         classes=get("num_labels") if sequence_labels else get("vocab_size"),
         tied=get("tie_word_embeddings"),
-        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel"))
-        if not sequence_labels
-        else False,
+        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) and not sequence_labels,
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
+        windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
     )
 
 
@@ -121,6 +133,15 @@ def _unstated(config: Any) -> Intent:
         initial_std=None,
         pad_token=None,
     )
+
+
+def _windows(config: Any, layers: int | None) -> tuple[int | None, ...]:
+    """``sliding_window``, in the layers whose type says so, or in all where no types are given."""
+    window = getattr(config, "sliding_window", None)
+    if not isinstance(window, int) or not layers:
+        return ()
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
 def _causal(config: Any, name: str) -> bool | None:

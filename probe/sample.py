@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from probe.anatomy import ModelParts
-from probe.capture import Batch, Capturing
+from probe.batch import Batch
+from probe.capture import Capturing
 from probe.frames import FrameDraft
 from probe.measure import kv_cache, parameters, training
 from probe.measure.sampled import Values
@@ -34,7 +35,7 @@ class Sample:
         self._number = number
         self._capturing: Capturing | None = None
         self._values: dict[str, Values] = {}
-        self._grams: dict[int, torch.Tensor] = {}
+        self._grams: dict[str, torch.Tensor] = {}
         self._ids: torch.Tensor | None = None
         self._rows: kv_cache.Rows | None = None
         self._moving: parameters.Moving | None = None
@@ -48,11 +49,17 @@ class Sample:
 
     def forward_ended(
         self, loss: torch.Tensor | None, logits: torch.Tensor | None, decodes: bool
-    ) -> None:
-        """Remove the hooks and measure what was captured. Later micro-batches change nothing."""
+    ) -> bool:
+        """Remove the hooks and measure what was captured. Later micro-batches change nothing.
+
+        False where this first forward only taught how to read the next one.
+        """
         if self._capturing is None:
-            return
-        capture, self._capturing = self._capturing.close(), None
+            return True
+        capturing, self._capturing = self._capturing, None
+        capture = capturing.close()
+        if capturing.misread:
+            return False
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
         self._values, self._grams = measure_forward(self._parts, capture)
@@ -60,6 +67,7 @@ class Sample:
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
         if decodes and self._number % CACHE_EVERY == 0 and kv_cache.possible(self._parts):
             self._rows = kv_cache.keep_rows(batch.ids, batch.mask)
+        return True
 
     def before_step(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Gradients as the optimizer is about to use them, and samples of the weights."""
@@ -93,7 +101,9 @@ class Sample:
             return None
         rates = training.rates(optimizers)
         self._add(parameters.read_after(self._watched, self._moving, rates))
-        self._own |= training.gradients(self._values, len(self._parts.layers))
+        layers = self._parts.layers
+        ends = [layers[at].site("ffn") for at in (0, -1)] if layers else ["", ""]
+        self._own |= training.gradients(self._values, *ends)
         self._own |= {"learning_rate": rate, "memory": _peak_memory()}
         self._add({"training": self._own})
         self._add(training.decay_by_site(self._parts, training.decays(optimizers), peak_rate))

@@ -9,7 +9,7 @@ from torch import nn
 
 from probe.capture import Flow
 from probe.measure.numbers import mean, relative
-from probe.measure.sampled import Sampled, Values
+from probe.measure.sampled import Sampled, Values, eps_of, norm_formula
 from probe.schema import Metric
 
 _NODES = ("norm_attention", "norm_ffn", "norm_final")
@@ -97,15 +97,6 @@ METRICS = (
 )
 
 
-def eps_of(norm: nn.Module) -> float | None:
-    """The epsilon a norm layer holds, under either of its usual names."""
-    for name in ("eps", "variance_epsilon"):
-        value = getattr(norm, name, None)
-        if isinstance(value, float):
-            return value
-    return None
-
-
 def measure(
     sampled: Sampled, norm: nn.Module, flow: Flow | None, peers_eps: float | None
 ) -> Values:
@@ -131,18 +122,19 @@ def measure(
     values["output_std"] = mean(out.std(dim=-1), sampled.valid)
     eps = stated if stated is not None else own
     if eps is not None:
-        made = _formula(flow.into.float(), weight, bias, eps, "rms" in type(norm).__name__.lower())
-        values["formula_error"] = relative(out, made, sampled.tokens)
+        errors = [
+            relative(out, norm_formula(flow.into.float(), weight, bias, eps, rms), sampled.tokens)
+            for rms in _kinds(norm)
+        ]
+        values["formula_error"] = torch.stack(errors).amin()
     return values
 
 
-def _formula(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, rms: bool
-) -> torch.Tensor:
-    if not rms:
-        x = x - x.mean(dim=-1, keepdim=True)
-    made = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
-    return made if bias is None else made + bias.detach().float()
+def _kinds(norm: nn.Module) -> tuple[bool, ...]:
+    """Whether it is RMSNorm. T5 and hand-written models call theirs LayerNorm: then either."""
+    if isinstance(norm, nn.LayerNorm):
+        return (False,)
+    return (True,) if "rms" in type(norm).__name__.lower() else (False, True)
 
 
 def against_peers(of_sites: dict[str, Values]) -> None:

@@ -88,7 +88,7 @@ def measure(sampled: Sampled, made: dict[int, Projections]) -> Values:
         values |= _learned(sampled)
     elif sampled.intent.rotary_theta is not None:
         values |= _rotary(sampled, made)
-    hidden = [k.block.out for k in sampled.capture.layers if k.block and k.block.out is not None]
+    hidden = [k.block.out for k in sampled.kept if k.block and k.block.out is not None]
     if hidden:
         values["sensitivity"] = torch.stack([_steps(h, sampled.valid) for h in hidden]).mean()
     return values
@@ -103,7 +103,7 @@ def _steps(hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 def _implied(sampled: Sampled) -> torch.Tensor:
     """(r, p) the caller's position ids, else a token's place in its row."""
-    picked, given = sampled.capture.picked, sampled.capture.batch.positions
+    picked, given = sampled.picked, sampled.batch.positions
     chosen = picked.take_ids(given) if given is not None else None
     if chosen is not None:
         return chosen.float()
@@ -164,7 +164,7 @@ def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
     implied = _implied(sampled)
     seen: list[Values] = []
     for at, projected in made.items():
-        found = _rotary_layer(sampled, sampled.capture.layers[at], projected, implied)
+        found = _rotary_layer(sampled, sampled.kept[at], projected, implied)
         if found:
             seen.append(found)
     if not seen:
@@ -222,7 +222,7 @@ def _rotary_indices(
     dim: int,
 ) -> Values:
     """Positions read back from how far q and k were turned, at the fastest unambiguous frequency."""
-    length = sampled.capture.picked.length
+    length = sampled.picked.length
     slow = (frequency * 2 * length < math.pi).float()
     at = slow.argmax()
     found: list[Values] = []

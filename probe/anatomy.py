@@ -141,6 +141,16 @@ class ModelParts:
         """The norm after each stack, by site."""
         return [(s.final_site, s.norm_final) for s in self.stacks if s.norm_final is not None]
 
+    def stack_of(self, module: nn.Module) -> str:
+        """Name of the stack that ``module`` stands in or beside; empty where that is all one."""
+        path = self.paths.get(module, "")
+        for stack in self.stacks:
+            first = self.paths.get(stack.layers[0].block, "") if stack.layers else ""
+            beside = first.rpartition(".")[0].rpartition(".")[0]
+            if stack.name and beside and path.startswith(f"{beside}."):
+                return stack.name
+        return ""
+
     @property
     def relative(self) -> bool:
         """Some layer owns a table of relative positions."""

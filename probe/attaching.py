@@ -22,12 +22,13 @@ import msgspec
 import torch
 from torch import nn
 
+from probe import absence
 from probe.anatomy import find
 from probe.batch import Batch, read_batch, read_output
 from probe.budget import Budget
 from probe.directories import traces_dir
-from probe.frames import FrameDraft, History
-from probe.header import make_header
+from probe.frames import FrameDraft, History, Measured
+from probe.header import make_header, with_reasons
 from probe.measure import training
 from probe.measure.sampled import Values
 from probe.pausing import Pause
@@ -36,7 +37,7 @@ from probe.quiet import quiet
 from probe.registry import new_entry
 from probe.sample import Sample
 from probe.scalars import Number, Row, pack
-from probe.schema import Column, Done, Event, Record
+from probe.schema import Column, Done, Event, Header, Record
 from probe.status import Status
 from probe.stopwatch import Stopwatch
 
@@ -252,15 +253,19 @@ class Probe:
             self._fail(error)
 
     def _publish_header(self) -> None:
-        header = make_header(
-            self._entry,
-            self._parts,
-            self._settings,
-            compiled=self._compiled,
-            optimized=bool(self._optimizers),
-        )
+        header = make_header(self._entry, self._parts, self._settings, compiled=self._compiled)
         self._columns = header.columns
-        self._submit(lambda seq: msgspec.structs.replace(header, seq=seq))
+        sample, parts = self._sample, self._parts
+        values = sample.forward_values() if sample is not None else Measured({})
+        seen = sample.seen if sample is not None else absence.Seen()
+        options = {"compiled": self._compiled, "optimized": bool(self._optimizers)}
+
+        def finished(seq: int) -> Header:
+            # In the publishing thread, which may wait for the values.
+            full = with_reasons(header, parts, seen, values.keys(), **options)
+            return msgspec.structs.replace(full, seq=seq)
+
+        self._submit(finished)
         self.event("attached", f"watching {header.anatomy.model}, {header.anatomy.layers} layers")
 
     # -- the optimizer's step --------------------------------------------------------------------

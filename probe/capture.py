@@ -202,7 +202,9 @@ class Capturing:
         for stack in parts.stacks:
             self._watch(stack.norm_final, stack.name)
         self._watch(parts.head, "decoder")
-        for module in (*parts.outer_norms, parts.token_embedding, parts.embedding_dropout):
+        for norm in parts.outer_norms:
+            self._watch(norm, parts.stack_of(norm))
+        for module in (parts.token_embedding, parts.embedding_dropout):
             self._watch(module)
         for table, name in (
             (parts.position_embedding, "position_ids"),

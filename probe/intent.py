@@ -42,6 +42,8 @@ class Intent:
     """The label of a position is the next token (language modelling of decoders)."""
     initial_std: float | None
     pad_token: int | None
+    positions: int | None = None
+    """The longest sequence."""
     windows: tuple[int | None, ...] = ()
     """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
 
@@ -89,6 +91,7 @@ def read_intent(root: nn.Module) -> Intent:
         shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) and not sequence_labels,
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
+        positions=get("max_position_embeddings", "n_positions"),
         windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
     )
 

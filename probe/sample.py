@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from probe import absence
 from probe.anatomy import ModelParts
 from probe.batch import Batch
 from probe.capture import Capturing
-from probe.frames import FrameDraft
+from probe.frames import FrameDraft, Measured
 from probe.measure import kv_cache, parameters, training
 from probe.measure.sampled import Values
 from probe.measurement import measure_forward
@@ -40,6 +41,7 @@ class Sample:
         self._rows: kv_cache.Rows | None = None
         self._moving: parameters.Moving | None = None
         self._own: Values = {}
+        self.seen = absence.Seen()
 
     def open(
         self, batch: Batch, on_error: Callable[[BaseException], None], watch: Stopwatch
@@ -63,11 +65,19 @@ class Sample:
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
         self._values, self._grams = measure_forward(self._parts, capture)
+        self.seen = absence.facts(capture, self._parts)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
         if decodes and self._number % CACHE_EVERY == 0 and kv_cache.possible(self._parts):
             self._rows = kv_cache.keep_rows(batch.ids, batch.mask)
         return True
+
+    def forward_values(self) -> Measured:
+        """Which values the forward gave; those of the gradients and updates are still to come."""
+        found = {site: dict(values) for site, values in self._values.items()}
+        for site, gram in self._grams.items():
+            found.setdefault(site, {})["effective_rank"] = gram.sum()
+        return Measured(found)
 
     def before_step(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Gradients as the optimizer is about to use them, and samples of the weights."""

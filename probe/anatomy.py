@@ -254,7 +254,7 @@ def _stacks(lists: list[list[nn.Module]], causal: bool | None) -> list[Stack]:
     return found
 
 
-def _is_packed(module: nn.Module) -> bool:
+def is_packed(module: nn.Module) -> bool:
     """q, k and v are rows of one parameter, as in ``nn.MultiheadAttention``."""
     weight = getattr(module, "in_proj_weight", None)
     return (
@@ -264,7 +264,7 @@ def _is_packed(module: nn.Module) -> bool:
     )
 
 
-def _projections(module: nn.Module) -> dict[str, nn.Module]:
+def projections_of(module: nn.Module) -> dict[str, nn.Module]:
     """The linears of ``module`` that are named for q, k, v, or all three. Empty where none are."""
     names = {name: child for name, child in module.named_children() if is_linear(child)}
     kinds = (("fused", _FUSED), ("query", _QUERY), ("key", _KEY), ("value", _VALUE))
@@ -281,7 +281,7 @@ def _projections(module: nn.Module) -> dict[str, nn.Module]:
 def _attentions(block: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
     """(modules of the block's first attention, the second attention). Several modules where every
     head is one of its own."""
-    found = [m for m in block.modules() if _is_packed(m) or _projections(m)]
+    found = [m for m in block.modules() if is_packed(m) or projections_of(m)]
     if len(found) < 2:
         return found, None
     lists = [list(m) for m in block.modules() if isinstance(m, nn.ModuleList)]
@@ -301,9 +301,9 @@ def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
         layer.attention = _owner(block, holder)
     elif modules:
         layer.attention = modules[0]
-        if _is_packed(modules[0]):
+        if is_packed(modules[0]):
             layer.packed = modules[0]
-        for kind, module in _projections(modules[0]).items():
+        for kind, module in projections_of(modules[0]).items():
             setattr(layer, kind, module)
     if layer.attention is not None:
         children = dict(layer.attention.named_children())

@@ -31,6 +31,7 @@ from probe.frames import FrameDraft, History, Measured
 from probe.header import make_header, with_reasons
 from probe.measure import training
 from probe.measure.sampled import Values
+from probe.overrides import Overrides, find_with
 from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
@@ -53,6 +54,7 @@ def attach(
     trace: str | os.PathLike[str] | Literal[False] | None = None,
     every: int | Literal["auto"] = "auto",
     budget: float | None = 0.02,
+    anatomy: Overrides | None = None,
 ) -> Probe:
     """Watch ``model`` train. Returns at once; nothing it does afterwards raises or blocks.
 
@@ -60,10 +62,20 @@ def attach(
     the monitor. ``endpoint``: where to listen (default: a socket of this user's; False: nowhere).
     ``trace``: file to record to (default: in the user's state directory; False: none).
     ``every``: sample each so many steps instead of by ``budget``, the share of training time the
-    probe may take (None: no limit). Raises ValueError where ``every`` is not one of these.
+    probe may take (None: no limit). ``anatomy``: paths of parts that are found wrongly, by role,
+    e.g. ``{"head": "lm_head", "expand": "mlp.fc_in", "type_embedding": None}``; those of blocks
+    from the block (``defaultpp-monitor doctor --model`` prints what is found). Raises ValueError
+    where ``every`` is not one of these, or ``anatomy`` names an unknown role or path.
     """
     return Probe(
-        model, optimizer, run=run, endpoint=endpoint, trace=trace, every=every, budget=budget
+        model,
+        optimizer,
+        run=run,
+        endpoint=endpoint,
+        trace=trace,
+        every=every,
+        budget=budget,
+        anatomy=anatomy,
     )
 
 
@@ -80,9 +92,11 @@ class Probe:
         trace: str | os.PathLike[str] | Literal[False] | None,
         every: int | Literal["auto"],
         budget: float | None,
+        anatomy: Overrides | None = None,
     ) -> None:
         if every != "auto" and (not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be 'auto' or a number of steps >= 1, not {every!r}")
+        found = find_with(model, anatomy) if anatomy else None
         self._lock = threading.Lock()
         self._off = False
         self._handles: list[Any] = []
@@ -121,7 +135,7 @@ class Probe:
             on_error=self._transport_error,
         )
         try:
-            self._parts = find(model)
+            self._parts = found if found is not None else find(model)
             self._compiled = hasattr(model, "_orig_mod") or _is_compiled(model)
             self._publisher.start()
             self._hook()

@@ -153,6 +153,10 @@ class Capturing:
         capture.stream = self._stream()
         return capture
 
+    def passed(self, module: nn.Module) -> bool:
+        """Whether the forward got past this module."""
+        return module in self._flows
+
     def remove(self) -> None:
         """Take every hook off."""
         for handle in self._handles:

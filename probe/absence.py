@@ -202,7 +202,9 @@ def _positional(ask: Question) -> str:
 def _qkv(ask: Question) -> str:
     if ask.metric == "head_count" and not ask.parts.intent.heads:
         return "no config states the number of heads"
-    if ask.metric == "swapped" and ask.call is not None and ask.call.grouped:
+    intent = ask.parts.intent
+    grouped = intent.kv_heads != intent.heads or (ask.call is not None and ask.call.grouped)
+    if ask.metric == "swapped" and grouped:
         return "query heads outnumber key heads: they cannot be mistaken for each other"
     if ask.metric == "weight_gap":
         return "too few projections to compare"
@@ -245,7 +247,7 @@ def _of_attention(ask: Question) -> str:
         return "softmax runs by hand, not in a kernel"
     if ask.metric == "dropout_gap":
         if call.by_hand and call.dropout:
-            return "softmax runs by hand, and its dropout after it"
+            return "softmax runs by hand, and what follows it is no call of dropout"
         return "nothing states the attention dropout" if intent.attention_dropout is None else ""
     if ask.metric == "head_similarity":
         return "there is one head"

@@ -24,8 +24,9 @@ from torch import nn
 
 from probe import absence
 from probe.anatomy import find
-from probe.batch import Batch, read_batch, read_output
+from probe.batch import read_output
 from probe.budget import Budget
+from probe.capture import batch_of
 from probe.directories import traces_dir
 from probe.frames import FrameDraft, History, Measured
 from probe.header import make_header, with_reasons
@@ -226,18 +227,8 @@ class Probe:
         except Exception as error:
             self._fail(error)
 
-    def _batch(self, args: Any, kwargs: Any) -> Batch | None:
-        parts = self._parts
-        return read_batch(
-            parts.root,
-            args,
-            kwargs,
-            torch_masks=any(layer.packed is not None for layer in parts.layers),
-            sequence_first=parts.ids_sequence_first,
-        )
-
     def _open(self, args: Any, kwargs: Any) -> None:
-        batch = None if self._compiled else self._batch(args, kwargs)
+        batch = None if self._compiled else batch_of(self._parts, args, kwargs)
         seen = batch is not None and batch.length > 0
         if batch is not None:
             self._row.shares = batch.items is not None
@@ -258,10 +249,8 @@ class Probe:
                     self._row.losses.append(loss.detach().clone())
                 if self._sample is not None:
                     with quiet():
-                        understood = self._sample.forward_ended(loss, logits, self._decodes)
-                    if not understood:
-                        self._forget()
-                    elif not self._columns:
+                        self._sample.forward_ended(loss, logits, self._decodes)
+                    if not self._columns:
                         self._publish_header()
         except Exception as error:
             self._fail(error)

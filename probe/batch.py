@@ -25,8 +25,8 @@ class Batch:
     """Tokens over all micro-batches of the step, where the trainer divides the loss by them."""
     length: int = 0
     size: int = 0
-    transposed: bool = False
-    """The caller's ids were (length, batch); ``ids`` is a view the other way round."""
+    turned: Batch | None = None
+    """The same, should the caller's ids be (length, batch); None where that is known."""
     decoder: Batch | None = None
     """What the decoder of an encoder-decoder works on: its ids where given, mask, labels."""
 
@@ -102,7 +102,6 @@ def read_batch(
         items=flat.get("num_items_in_batch"),
         size=int(shape[0]),
         length=int(shape[1]),
-        transposed=sequence_first,
         decoder=_decoder_batch(found, flat.get("num_items_in_batch")),
     )
 

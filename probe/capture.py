@@ -15,7 +15,7 @@ from torch import nn
 
 from probe.anatomy import LayerParts, ModelParts
 from probe.attention_call import AttentionCall, Recorder
-from probe.batch import Batch
+from probe.batch import Batch, read_batch
 from probe.quiet import quiet
 from probe.rows import Picked, pick
 from probe.settling import Call, settle, watched_to_settle
@@ -115,7 +115,7 @@ class Capturing:
         self._recorders: dict[str, Recorder] = {}
         self._flows: dict[nn.Module, Flow] = {}
         self._order: list[Call] = []
-        self._first_shape: torch.Size | None = None
+        self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
         device = next(parts.root.parameters()).device
         with watch, quiet():
@@ -136,7 +136,7 @@ class Capturing:
         parts, capture, flow = self._parts, self.capture, self._flow
         if not parts.settled:
             settle(parts, self._order)
-        self._layout()
+        self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
             for name in _LAYER_FLOWS:
                 setattr(kept, name, flow(getattr(layer, name)))
@@ -159,26 +159,18 @@ class Capturing:
 
     def remove(self) -> None:
         """Take every hook off."""
+        self._early = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _layout(self) -> None:
-        """Learn in which order torch's sequence-first modules get ids, and how many heads ran."""
-        parts, batch = self._parts, self.capture.batch
+    def _count_heads(self) -> None:
+        """Learn how many heads ran."""
+        parts = self._parts
         for recorder in self._recorders.values():
             for call in recorder.calls[:1]:
                 parts.heads_seen, parts.head_dim_seen = call.heads, call.q.shape[-1]
                 parts.kv_heads_seen = call.k.shape[1]
-        if parts.sequence_first and self._first_shape is not None and batch.ids is not None:
-            given = (batch.length, batch.size) if parts.ids_sequence_first else batch.ids.shape
-            if batch.size != batch.length:
-                parts.ids_sequence_first = tuple(self._first_shape[:2]) == tuple(given)
-
-    @property
-    def misread(self) -> bool:
-        """The ids were taken for (batch, length) but are (length, batch)."""
-        return self._parts.ids_sequence_first and not self.capture.batch.transposed
 
     def _flow(self, module: nn.Module | None) -> Flow | None:
         return self._flows.get(module) if module is not None else None
@@ -195,8 +187,8 @@ class Capturing:
 
     def _install(self) -> None:
         parts = self._parts
-        if parts.sequence_first and parts.stacks and parts.stacks[0].layers:
-            self._watch_shape(parts.stacks[0].layers[0].block)
+        if self._early is not None and parts.layers:
+            self._watch_shape(parts.layers[0].block)
         for layer in parts.layers:
             for name in _LAYER_FLOWS:
                 self._watch(getattr(layer, name), layer.stack)
@@ -227,7 +219,6 @@ class Capturing:
         if module is None or module in self._watched:
             return
         self._watched.add(module)
-        take = self.capture.of_stack(stack)[0].take
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
@@ -240,11 +231,15 @@ class Capturing:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
-                with self._stopwatch, quiet():
+
+                def keep() -> None:
+                    take = self.capture.of_stack(stack)[0].take
                     self._flows[module] = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
                     )
+
+                self._keep(keep)
             except Exception as error:
                 self._on_error(error)
 
@@ -277,10 +272,35 @@ class Capturing:
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
+    def _keep(self, keep: Callable[[], None]) -> None:
+        """Copy now, and again should the batch turn out to lie the other way round."""
+        with self._stopwatch, quiet():
+            keep()
+        if self._early is not None:
+            self._early.append(keep)
+
     def _watch_shape(self, block: nn.Module) -> None:
+        """At the first block the shape of the states tells which way round the ids lie: they may
+        be (batch, length) although torch's modules take (length, batch, width)."""
+
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if args and isinstance(args[0], torch.Tensor):
-                self._first_shape = args[0].shape
+            early, self._early = self._early, None
+            batch = self.capture.batch
+            if early is None or not args or not isinstance(args[0], torch.Tensor):
+                return
+            if batch.turned is None or tuple(args[0].shape[:2]) != (batch.size, batch.length):
+                return
+            try:
+                self._parts.ids_sequence_first = True
+                with self._stopwatch, quiet():
+                    self.capture.batch = batch.turned
+                    self.capture.picked = _picked(self._parts, batch.turned, args[0].device)
+                    for recorder in self._recorders.values():
+                        recorder.picked = self.capture.picked
+                    for keep in early:
+                        keep()
+            except Exception as error:
+                self._on_error(error)
 
         self._handles.append(block.register_forward_pre_hook(before))
 
@@ -290,8 +310,8 @@ class Capturing:
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             try:
                 if args and isinstance(args[0], torch.Tensor):
-                    with self._stopwatch, quiet():
-                        setattr(capture, name, capture.picked.take_ids(args[0]))
+                    ids = args[0]
+                    self._keep(lambda: setattr(capture, name, capture.picked.take_ids(ids)))
             except Exception as error:
                 self._on_error(error)
 
@@ -300,3 +320,17 @@ class Capturing:
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:
     return pick(batch.size, batch.length, batch.mask, device, parts.sequence_first)
+
+
+def batch_of(parts: ModelParts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:
+    """What a call of the model was given, as this model's modules take it."""
+    torch_masks = any(layer.packed is not None for layer in parts.layers)
+    batch = read_batch(
+        parts.root, args, kwargs, torch_masks=torch_masks, sequence_first=parts.ids_sequence_first
+    )
+    if batch is not None and parts.sequence_first and not parts.settled:
+        # Not known yet; the first block's input will tell.
+        batch.turned = read_batch(
+            parts.root, args, kwargs, torch_masks=torch_masks, sequence_first=True
+        )
+    return batch

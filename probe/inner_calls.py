@@ -20,12 +20,14 @@ import torch.nn.functional as F
 See = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], None]
 """Told of each call: function, result, arguments, named arguments."""
 
-_PLACES: tuple[tuple[Any, str], ...] = (
-    (F, "scaled_dot_product_attention"),
-    (F, "softmax"),
-    (torch, "bmm"),
-    (torch, "baddbmm"),
+_PLACES: tuple[tuple[Any, str, Any], ...] = (
+    (F, "scaled_dot_product_attention", F.scaled_dot_product_attention),
+    (F, "softmax", F.softmax),
+    (F, "dropout", F.dropout),
+    (torch, "bmm", torch.bmm),
+    (torch, "baddbmm", torch.baddbmm),
 )
+"""Where the functions are looked up, and torch's own, as which a call is reported."""
 _replacing = threading.Lock()
 
 
@@ -37,25 +39,29 @@ def shown_to(see: See) -> Iterator[None]:
         yield
         return
     own = threading.get_ident()
-    originals = [getattr(module, name) for module, name in _PLACES]
-    reporters = [_reporting(original, see, own) for original in originals]
+    originals = [getattr(module, name) for module, name, _ in _PLACES]
+    reporters = [
+        _reporting(original, known, see, own)
+        for original, (_, _, known) in zip(originals, _PLACES, strict=True)
+    ]
     try:
-        for (module, name), reporter in zip(_PLACES, reporters, strict=True):
+        for (module, name, _), reporter in zip(_PLACES, reporters, strict=True):
             setattr(module, name, reporter)
         yield
     finally:
-        for (module, name), original, reporter in zip(_PLACES, originals, reporters, strict=True):
+        for place, original, reporter in zip(_PLACES, originals, reporters, strict=True):
+            module, name, _ = place
             if getattr(module, name) is reporter:
                 setattr(module, name, original)
         _replacing.release()
 
 
-def _reporting(function: Any, see: See, thread: int) -> Any:
+def _reporting(function: Any, known: Any, see: See, thread: int) -> Any:
     @wraps(function)
     def report(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if threading.get_ident() == thread:
-            see(function, result, args, kwargs)
+            see(known, result, args, kwargs)
         return result
 
     return report

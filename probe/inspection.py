@@ -12,8 +12,8 @@ from torch import nn
 
 from probe import absence
 from probe.anatomy import LayerParts, ModelParts
-from probe.batch import read_batch, read_output
-from probe.capture import Capturing
+from probe.batch import read_output
+from probe.capture import Capturing, batch_of
 from probe.catalogue import columns_for
 from probe.description import describe
 from probe.frames import Measured
@@ -83,33 +83,24 @@ def _made_up(parts: ModelParts) -> dict[str, Any]:
 
 
 def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
-    for _ in range(2):  # one more where the first taught that ids are (length, batch)
-        batch = read_batch(
-            parts.root,
-            (),
-            given,
-            torch_masks=any(layer.packed is not None for layer in parts.layers),
-            sequence_first=parts.ids_sequence_first,
-        )
-        if batch is None:
-            raise ValueError("no token ids among the arguments of forward")
-        errors: list[BaseException] = []
-        capturing = Capturing(parts, batch, errors.append, Stopwatch())
-        failure, loss, logits = "", None, None
-        try:
-            loss, logits = read_output(parts.root(**given))
-        except Exception as error:
-            # Where only the loss was left to do, for want of labels, there is enough to see.
-            if not parts.layers or not capturing.passed(parts.layers[-1].block):
-                raise
-            failure = _told(error)
-        finally:
-            capturing.remove()
-        if errors:
-            raise errors[0]
-        capture = capturing.close()
-        if not capturing.misread:
-            break
+    batch = batch_of(parts, (), given)
+    if batch is None:
+        raise ValueError("no token ids among the arguments of forward")
+    errors: list[BaseException] = []
+    capturing = Capturing(parts, batch, errors.append, Stopwatch())
+    failure, loss, logits = "", None, None
+    try:
+        loss, logits = read_output(parts.root(**given))
+    except Exception as error:
+        # Where only the loss was left to do, for want of labels, there is enough to see.
+        if not parts.layers or not capturing.passed(parts.layers[-1].block):
+            raise
+        failure = _told(error)
+    finally:
+        capturing.remove()
+    if errors:
+        raise errors[0]
+    capture = capturing.close()
     capture.loss, capture.logits = loss, logits
     values, _ = measure_forward(parts, capture)
     measured = Measured(values).keys()

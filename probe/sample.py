@@ -51,17 +51,11 @@ class Sample:
 
     def forward_ended(
         self, loss: torch.Tensor | None, logits: torch.Tensor | None, decodes: bool
-    ) -> bool:
-        """Remove the hooks and measure what was captured. Later micro-batches change nothing.
-
-        False where this first forward only taught how to read the next one.
-        """
+    ) -> None:
+        """Remove the hooks and measure what was captured. Later micro-batches change nothing."""
         if self._capturing is None:
-            return True
-        capturing, self._capturing = self._capturing, None
-        capture = capturing.close()
-        if capturing.misread:
-            return False
+            return
+        capture, self._capturing = self._capturing.close(), None
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
         self._values, self._grams = measure_forward(self._parts, capture)
@@ -70,7 +64,6 @@ class Sample:
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
         if decodes and self._number % CACHE_EVERY == 0 and kv_cache.possible(self._parts):
             self._rows = kv_cache.keep_rows(batch.ids, batch.mask)
-        return True
 
     def forward_values(self) -> Measured:
         """Which values the forward gave; those of the gradients and updates are still to come."""

@@ -285,9 +285,6 @@ def train(
     """Losses of a few steps; with ``trace`` the probe watches every one of them."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, step / warm_up) if warm_up else 1.0
-    )
     torch.manual_seed(7)
     watching = None
     if trace is not None:
@@ -296,13 +293,14 @@ def train(
     losses = []
     for step in range(steps):
         before(step, optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * (min(1.0, step / warm_up) if warm_up else 1.0)
         given = batch(family, padding, packed)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             loss = loss_of(model(**given, **({"use_cache": False} if packed else {})))
         loss.backward()
         losses.append(loss.item())
         optimizer.step()
-        rate.step()
         optimizer.zero_grad()
     if watching is not None:
         watching.close()

@@ -35,8 +35,11 @@ def load_model(spec: str) -> tuple[nn.Module, Mapping[str, Any] | None]:
         raise UsageError(f"--model {spec}: {error}") from error
     from torch import nn
 
-    if not isinstance(made, nn.Module):
-        made = made()
+    if callable(made) and not isinstance(made, nn.Module):
+        try:
+            made = made()
+        except Exception as error:
+            raise UsageError(f"--model {spec}: {type(error).__name__}: {error}") from error
     model, batch = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise UsageError(f"--model {spec}: gave a {type(model).__name__}, not a torch module")

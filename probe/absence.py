@@ -153,6 +153,8 @@ def _why(ask: Question) -> str:
 def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
+    if _frozen(ask):
+        return "its parameters are frozen"
     part = ask.metric in ("q_update", "k_update", "v_update")
     if part and ask.layer is not None and (ask.layer.fused or ask.layer.packed):
         return "q, k and v are one parameter"
@@ -163,6 +165,13 @@ def _parameters(ask: Question) -> str:
     if not ask.site.modules:
         return f"no module was found for {ask.site.name}"
     return ""
+
+
+def _frozen(ask: Question) -> bool:
+    """No parameter of the site's modules trains."""
+    modules = [ask.parts.root.get_submodule(path) for path in ask.site.modules if path]
+    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
 _PER_HEAD = "every head is a module of its own; those are not read"

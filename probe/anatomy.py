@@ -27,7 +27,7 @@ _FUSED = re.compile(
 _OUT = re.compile(r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$")
 _GATE = re.compile(r"^(gate_proj|w1|gate|wi_0)$")
 _UP = re.compile(r"^(up_proj|w3|up|wi_1)$")
-_POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed)")
+_POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed|(^|[._])(pos|pe)$)")
 _TYPE = re.compile(r"(token_type|segment)")
 _QUERY_NORM = re.compile(r"^(q|query)_?(layer_?)?norm$|^(norm|ln)_?(q|query)$")
 _KEY_NORM = re.compile(r"^(k|key)_?(layer_?)?norm$|^(norm|ln)_?(k|key)$")
@@ -118,6 +118,7 @@ class ModelParts:
     embedding_dropout: nn.Module | None = None
     outer_norms: list[nn.Module] = field(default_factory=list)
     head: nn.Module | None = None
+    outer_linears: list[nn.Module] = field(default_factory=list)
     norm_order: Literal["pre", "post", "unknown"] = "unknown"
     settled: bool = False
     """Whether a forward was seen, which tells the roles of the norms."""
@@ -388,7 +389,7 @@ def _embeddings(parts: ModelParts, outside: list[nn.Module]) -> None:
 
 
 def _head(parts: ModelParts, outside: list[nn.Module]) -> nn.Module | None:
-    linears = [m for m in outside if is_linear(m)]
+    parts.outer_linears = linears = [m for m in outside if is_linear(m)]
     if not linears:
         return None
     classes = parts.intent.classes

@@ -42,6 +42,7 @@ def settle(parts: ModelParts, order: list[Call]) -> None:
     for stack in parts.stacks:
         _final_norm(parts, stack, calls)
     _embeddings(parts, calls)
+    _head(parts, calls)
 
 
 def _norms(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
@@ -138,6 +139,14 @@ def _embeddings(parts: ModelParts, calls: Calls) -> None:
     parts.token_embedding = next(same, table)
 
 
+def _head(parts: ModelParts, calls: Calls) -> None:
+    """Without a config that states the classes, the head is the last outer linear that ran."""
+    if parts.intent.family or "head" in parts.fixed or parts.head in calls.left:
+        return
+    ran = [m for m in parts.outer_linears if m in calls.left]
+    parts.head = max(ran, key=calls.left.__getitem__) if ran else parts.head
+
+
 def watched_to_settle(parts: ModelParts) -> Iterator[nn.Module]:
     """The modules whose calls :func:`settle` wants to see, beside those always watched."""
     for layer in parts.layers:
@@ -145,4 +154,4 @@ def watched_to_settle(parts: ModelParts) -> Iterator[nn.Module]:
             yield from _dropouts(layer.block)
         else:
             yield from (m for m in layer.block.modules() if m is not layer.block)
-    yield from itertools.chain(parts.tables, parts.outer_norms)
+    yield from itertools.chain(parts.tables, parts.outer_norms, parts.outer_linears)

@@ -243,13 +243,22 @@ def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) ->
     q_seen, k_seen, q_made, k_made = (
         _pair_norms(t, dim) if rotary else t for t in (q, k, made.q, made.k)
     )
-    q_error = _up_to_scale(sampled, q_seen, q_made, dim)
+    # Only where the kernel does not scale can q and k have been scaled before it.
+    before = call.by_hand or call.scale == 1.0
+    error = _up_to_scale if before else _plain_error
+    q_error = error(sampled, q_seen, q_made, dim)
     values["q_error"] = q_error
-    values["k_error"] = _up_to_scale(sampled, k_seen, k_made, dim)
+    values["k_error"] = error(sampled, k_seen, k_made, dim)
     if q_seen.shape == k_made.shape:
         crossed = relative(q_seen, k_made, sampled.tokens)
         values["swapped"] = ((crossed < 0.1) & (q_error > 0.1)).float()
     return values
+
+
+def _plain_error(
+    sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
+) -> torch.Tensor:
+    return relative(seen, made, sampled.tokens)
 
 
 def _up_to_scale(

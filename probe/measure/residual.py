@@ -165,11 +165,22 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
             values["dropout_gap"] = share - dropout
         elif not sampled.intent.family:
-            # Dropout called as a function inside the block shows only in what it leaves out.
-            hidden = (share > 0.01) & (share < 0.99)
-            for name in ("sum_error", "skip_gain", "branch_gain"):
-                values[name] = torch.where(hidden, torch.nan, values[name])
+            values |= _unless_dropped_unseen(sampled, junction, branch, values)
     return values
+
+
+def _unless_dropped_unseen(
+    sampled: Sampled, junction: Junction, branch: torch.Tensor, values: Values
+) -> Values:
+    """Dropout called as a function inside the block shows only in what it leaves out: where parts
+    of the branch that the stream could not have rounded away are missing, NaN."""
+    before, after = junction.before.float(), junction.after.float()
+    eps = torch.finfo(junction.after.dtype).eps
+    large = (branch.abs() > 8.0 * eps * before.abs()) & (sampled.tokens > 0)
+    share = ((after == before) & large).float().sum() / large.float().sum().clamp_min(1.0)
+    hidden = (share > 0.01) & (share < 0.99)
+    names = ("sum_error", "skip_gain", "branch_gain")
+    return {n: torch.where(hidden, torch.nan, torch.as_tensor(values[n])) for n in names}
 
 
 def _in_16_bits(
@@ -180,6 +191,9 @@ def _in_16_bits(
     floor = 16.0 * torch.finfo(junction.after.dtype).eps
     gain, ratio = torch.as_tensor(values["branch_gain"]), torch.as_tensor(values["branch_ratio"])
     found: Values = {"branch_gain": torch.where(ratio < floor, torch.nan, gain)}
+    if not sampled.intent.family and junction.dropout is None:
+        branch = junction.branch.float()
+        found = _unless_dropped_unseen(sampled, junction, branch, values | found)
     if dropout is not None and junction.dropout is not None:
         zero = ((junction.branch == 0) & (sampled.tokens > 0)).float().sum()
         width = junction.branch.shape[-1]

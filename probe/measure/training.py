@@ -191,8 +191,12 @@ def decays(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
 
 
 def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -> float:
-    """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1."""
-    weight = decay.get(id(norm.weight), float("nan"))
+    """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1; NaN
+    where no optimizer holds it, as when it is frozen."""
+    weight = decay.get(id(norm.weight))
+    frozen = isinstance(norm.weight, torch.Tensor) and not norm.weight.requires_grad
+    if weight is None or frozen:
+        return float("nan")
     return min(1.0, weight * peak_rate * DECAY_HORIZON)
 
 

@@ -281,6 +281,8 @@ def _residual(ask: Question) -> str:
         return ""
     if layer.norm_attention is None or layer.norm_ffn is None:
         return "the block has no norm on each of its branches"
+    if not layer.plain_sums:
+        return "a norm stands on a branch, or both branches read the same stream"
     drop = layer.attention_dropout if ask.site.node == "residual_attention" else layer.ffn_dropout
     if ask.metric == "dropout_gap":
         if drop is None:

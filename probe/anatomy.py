@@ -75,6 +75,8 @@ class LayerParts:
     norm_next: nn.Module | None = None
     """The norm that first reads the stream after the attention branch joined it."""
     norm_before_ffn: nn.Module | None = None
+    plain_sums: bool = True
+    """Stream + branch is the next stream, one branch after the other."""
     """The norm that ran last before the feed-forward block."""
 
     def site(self, node: str) -> str:

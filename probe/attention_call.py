@@ -76,6 +76,7 @@ class Recorder(TorchFunctionMode):
         self._stopwatch = watch
         self.calls: list[AttentionCall] = []
         self.count = 0
+        self.entered = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.picked = picked
         self._on_error = on_error

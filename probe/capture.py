@@ -18,7 +18,7 @@ from probe.attention_call import AttentionCall, Recorder
 from probe.batch import Batch, read_batch
 from probe.quiet import quiet
 from probe.rows import Picked, pick
-from probe.settling import Call, settle, watched_to_settle
+from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
 
 OnError = Callable[[BaseException], None]
@@ -55,7 +55,7 @@ class LayerCapture:
     ffn_dropout: Flow | None = None
     ffn_outlet: Flow | None = None
     call: AttentionCall | None = None
-    kernel_calls: int = 0
+    kernel_calls: float = 0.0
 
 
 _LAYER_FLOWS = (
@@ -115,6 +115,7 @@ class Capturing:
         self._recorders: dict[str, Recorder] = {}
         self._flows: dict[nn.Module, Flow] = {}
         self._order: list[Call] = []
+        self._handed = Handed()
         self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
         device = next(parts.root.parameters()).device
@@ -135,14 +136,15 @@ class Capturing:
         self.remove()
         parts, capture, flow = self._parts, self.capture, self._flow
         if not parts.settled:
-            settle(parts, self._order)
+            settle(parts, self._order, self._handed)
         self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
             for name in _LAYER_FLOWS:
                 setattr(kept, name, flow(getattr(layer, name)))
             recorder = self._recorders.get(layer.site("attention"))
             if recorder is not None:
-                kept.kernel_calls = recorder.count
+                # One module may stand for several layers: calls are counted per forward of it.
+                kept.kernel_calls = recorder.count / max(1, recorder.entered)
                 kept.call = recorder.calls[0] if recorder.calls else None
         capture.token_embedding = flow(parts.token_embedding)
         capture.position_embedding = flow(parts.position_embedding)
@@ -231,6 +233,8 @@ class Capturing:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
+                if not settled:
+                    self._handed.see(module, first, result)
 
                 def keep() -> None:
                     take = self.capture.of_stack(stack)[0].take
@@ -260,6 +264,7 @@ class Capturing:
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
+            recorder.entered += 1
             recorder.__enter__()
             entered.append(True)
 

@@ -35,6 +35,8 @@ class Intent:
     attention_implementation: str | None
     rotary_theta: float | None
     rotary_dim: int | None
+    turned: bool | None
+    """q and k are turned by their position in some way; None where nothing says."""
     classes: int | None
     """Size of the last dimension of the logits."""
     tied: bool | None
@@ -86,6 +88,7 @@ def read_intent(root: nn.Module) -> Intent:
         attention_implementation=getattr(config, "_attn_implementation", None),
         rotary_theta=_rotary_theta(config),
         rotary_dim=head_dim,
+        turned=bool(getattr(config, "rope_parameters", None)),
         classes=get("num_labels") if sequence_labels else get("vocab_size"),
         tied=get("tie_word_embeddings"),
         shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) and not sequence_labels,
@@ -130,6 +133,7 @@ def _unstated(config: Any) -> Intent:
         attention_implementation=None,
         rotary_theta=None,
         rotary_dim=None,
+        turned=None,
         classes=None,
         tied=None,
         shifted_labels=None,
@@ -140,6 +144,9 @@ def _unstated(config: Any) -> Intent:
 
 def _windows(config: Any, layers: int | None) -> tuple[int | None, ...]:
     """``sliding_window``, in the layers whose type says so, or in all where no types are given."""
+    local = getattr(config, "attention_layers", None)
+    if isinstance(local, list) and isinstance(getattr(config, "window_size", None), int):
+        return tuple(config.window_size if kind == "local" else None for kind in local)
     window = getattr(config, "sliding_window", None)
     if not isinstance(window, int) or not layers:
         return ()

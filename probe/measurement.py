@@ -70,7 +70,7 @@ def _stack(
     residual_dropout = residual.intended_dropout(sampled)
     for layer, kept in zip(layers, sampled.kept, strict=True):
         at, site = layer.index, layer.site
-        projected = projections(layer, kept, any_layout=not parts.intent.family)
+        projected = projections(layer, kept, move_weights=not parts.intent.family)
         if projected is not None:
             made[at] = projected
         found[site("qkv")] = qkv.measure(sampled, kept, projected)

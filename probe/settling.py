@@ -7,14 +7,40 @@ the one that is used. Roles that the user named are left alone.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
-from probe.anatomy import LayerParts, ModelParts, Stack
+from probe.anatomy import LayerParts, ModelParts, Stack, is_norm
 
 Call = tuple[nn.Module, bool]
 """A module, and whether its forward began (True) or ended."""
+
+
+class Handed:
+    """Which norm was given a tensor that a module gave, or that another norm was given. Tensors
+    are known by weak references: an address alone is soon used again."""
+
+    def __init__(self) -> None:
+        self._gave: dict[int, tuple[weakref.ref[torch.Tensor], nn.Module]] = {}
+        self._took: dict[int, tuple[weakref.ref[torch.Tensor], nn.Module]] = {}
+        self.source: dict[nn.Module, nn.Module] = {}
+        self.sibling: dict[nn.Module, nn.Module] = {}
+
+    def see(self, module: nn.Module, first: object, result: object) -> None:
+        """A module was called with ``first`` and gave ``result``."""
+        if isinstance(first, torch.Tensor) and is_norm(module):
+            for known, found in ((self._gave, self.source), (self._took, self.sibling)):
+                ref, other = known.get(id(first), (None, module))
+                if ref is not None and ref() is first and other is not module:
+                    found.setdefault(module, other)
+            self._took[id(first)] = weakref.ref(first), module
+        if isinstance(result, torch.Tensor):
+            self._gave.setdefault(id(result), (weakref.ref(result), module))
+            if self._gave[id(result)][0]() is not result:
+                self._gave[id(result)] = weakref.ref(result), module
 
 
 class Calls:
@@ -32,13 +58,14 @@ class Calls:
         return sorted(inside, key=self.left.__getitem__)
 
 
-def settle(parts: ModelParts, order: list[Call]) -> None:
+def settle(parts: ModelParts, order: list[Call], handed: Handed) -> None:
     """Give norms, dropouts and tables their roles. Called once, after a forward ran to its end."""
     parts.settled = True
     calls = Calls(order)
     for layer in parts.layers:
         _norms(parts, layer, calls)
         _branches(parts, layer, calls)
+        layer.plain_sums = not _otherwise_joined(layer, handed)
     for stack in parts.stacks:
         _final_norm(parts, stack, calls)
     _embeddings(parts, calls)
@@ -85,6 +112,15 @@ def _branches(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
         layer.ffn_dropout = drop
     inner = calls.between(began, ended, _dropouts(layer.block))
     layer.inner_dropout = inner[0] if inner else None
+
+
+def _otherwise_joined(layer: LayerParts, handed: Handed) -> bool:
+    """A norm stands on a branch, behind its projection, or both branches read one stream."""
+    ends = {layer.attention_out, layer.contract, layer.ffn, layer.attention, layer.packed}
+    if any(handed.source.get(norm) in ends for norm in layer.norms if norm in handed.source):
+        return True
+    pair = {layer.norm_attention, layer.norm_ffn}
+    return any(handed.sibling.get(n) in pair - {n} for n in pair if n in handed.sibling)
 
 
 def _end_of_attention(layer: LayerParts, calls: Calls) -> int | None:

@@ -148,6 +148,14 @@ def _implied_rows(
         spare = 0
         if sampled.intent.positions and sampled.batch.positions is None:
             spare = max(0, table.num_embeddings - int(sampled.intent.positions))
+        if spare and sampled.batch.mask is not None:
+            # Such models may count from the first real token: the same but for padding before it.
+            real = sampled.batch.mask != 0
+            led = sampled.picked.take_ids(
+                real.cumsum(dim=1) == torch.arange(1, real.shape[1] + 1, device=real.device)
+            )
+            if led is not None:
+                return _implied(sampled) + spare, led.float()
         return _implied(sampled) + spare, everywhere
     ids = sampled.batch.ids
     if ids is None:

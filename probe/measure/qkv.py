@@ -247,8 +247,15 @@ def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) ->
     before = call.by_hand or call.scale == 1.0
     error = _up_to_scale if before else _plain_error
     q_error = error(sampled, q_seen, q_made, dim)
+    k_error = error(sampled, k_seen, k_made, dim)
+    turned = sampled.intent.turned
+    if not rotary and turned is not False:
+        # Turned in a way that is not recomputed, or perhaps not at all: a head keeps its length.
+        lengths = [_head_norms(t, dim) for t in (q, made.q, k, made.k)]
+        q_error = torch.minimum(q_error, error(sampled, lengths[0], lengths[1], dim))
+        k_error = torch.minimum(k_error, error(sampled, lengths[2], lengths[3], dim))
     values["q_error"] = q_error
-    values["k_error"] = error(sampled, k_seen, k_made, dim)
+    values["k_error"] = k_error
     if q_seen.shape == k_made.shape:
         crossed = relative(q_seen, k_made, sampled.tokens)
         values["swapped"] = ((crossed < 0.1) & (q_error > 0.1)).float()
@@ -276,6 +283,10 @@ def _pair_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:
     """Norms of the pairs (i, i + dim / 2) that a rotary embedding turns: it keeps them."""
     pairs = flat.unflatten(-1, (-1, 2, dim // 2))
     return pairs.norm(dim=-2).flatten(-2)
+
+
+def _head_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:
+    return flat.unflatten(-1, (-1, dim)).norm(dim=-1)
 
 
 def _spread(tensor: torch.Tensor, heads: int) -> torch.Tensor:

@@ -101,7 +101,7 @@ class Junction:
 def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[str, Junction]:
     """The two junctions of a block, by node; what was not seen is left out."""
     block, first, second = kept.block, kept.norm_attention, kept.norm_ffn
-    if block is None or first is None or second is None:
+    if block is None or first is None or second is None or not layer.plain_sums:
         return {}
     attention = kept.attention_dropout or kept.attention_out or kept.packed
     ffn = kept.ffn_dropout or kept.contract
@@ -164,7 +164,7 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         share = zero / (valid.sum() * width).clamp_min(1.0)
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
             values["dropout_gap"] = share - dropout
-        elif not sampled.intent.family:
+        else:
             values |= _unless_dropped_unseen(sampled, junction, branch, values)
     return values
 
@@ -191,7 +191,7 @@ def _in_16_bits(
     floor = 16.0 * torch.finfo(junction.after.dtype).eps
     gain, ratio = torch.as_tensor(values["branch_gain"]), torch.as_tensor(values["branch_ratio"])
     found: Values = {"branch_gain": torch.where(ratio < floor, torch.nan, gain)}
-    if not sampled.intent.family and junction.dropout is None:
+    if dropout != 0.0 and junction.dropout is None:
         branch = junction.branch.float()
         found = _unless_dropped_unseen(sampled, junction, branch, values | found)
     if dropout is not None and junction.dropout is not None:

@@ -176,18 +176,18 @@ def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | 
 
 
 def projections(
-    parts: LayerParts, kept: LayerCapture, any_layout: bool = False
+    parts: LayerParts, kept: LayerCapture, move_weights: bool = False
 ) -> Projections | None:
     """q, k and v by the projections' own weights, from separate linears or fused ones.
 
-    ``any_layout``: a fused projection may hold q, k and v in another order than that.
+    ``move_weights``: put the rows of a fused projection's weights in order as well, which copies.
     """
     made = (
-        _fused(parts, kept, any_layout) if parts.fused or parts.packed else _separate(parts, kept)
+        _fused(parts, kept, move_weights) if parts.fused or parts.packed else _separate(parts, kept)
     )
     if made is not None and kept.call is not None:
-        made.q = _normed(made.q, parts.query_norm, kept.call.q.shape[-1])
-        made.k = _normed(made.k, parts.key_norm, kept.call.q.shape[-1])
+        made.q = _normed(made.q, parts.query_norm, kept.call.q)
+        made.k = _normed(made.k, parts.key_norm, kept.call.k)
     return made
 
 
@@ -203,7 +203,7 @@ def _separate(parts: LayerParts, kept: LayerCapture) -> Projections | None:
     return Projections(q_made, k_made, v_made, (q, k, v), kept.query.out.dtype)
 
 
-def _fused(parts: LayerParts, kept: LayerCapture, any_layout: bool) -> Projections | None:
+def _fused(parts: LayerParts, kept: LayerCapture, move_weights: bool) -> Projections | None:
     call = kept.call
     if call is None:
         return None
@@ -222,8 +222,8 @@ def _fused(parts: LayerParts, kept: LayerCapture, any_layout: bool) -> Projectio
     if kv_size <= 0:
         q_size = kv_size = whole.shape[-1] // 3
     sizes = [q_size, kv_size, kv_size]
-    if any_layout and q_size == kv_size and whole.shape[-1] == 3 * q_size:
-        whole, weight = _laid_out(whole, weight, kept)
+    if q_size == kv_size and whole.shape[-1] == 3 * q_size:
+        whole, weight = _laid_out(whole, weight, kept, move_weights)
     weights = weight.split(sizes, dim=0)
     q, k, v = whole.split(sizes, dim=-1)
     return Projections(q, k, v, (weights[0], weights[1], weights[2]), dtype)
@@ -242,7 +242,7 @@ def _packed(module: torch.nn.Module, flow: Flow | None) -> tuple[torch.Tensor | 
 
 
 def _laid_out(
-    whole: torch.Tensor, weight: torch.Tensor, kept: LayerCapture
+    whole: torch.Tensor, weight: torch.Tensor, kept: LayerCapture, move_weights: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[q|k|v] as it is; [heads, 3, head_dim] put in that order where the kernel's v says so."""
     call = kept.call
@@ -254,22 +254,33 @@ def _laid_out(
     by_head = whole.unflatten(-1, (heads, 3, dim)).transpose(-3, -2).flatten(-3)
     plain, other = (relative(v, t[..., -v.shape[-1] :]) for t in (whole, by_head))
     swap = (other < 0.02) & (plain > 0.2)
-    moved = weight.unflatten(0, (heads, 3, dim)).transpose(0, 1).flatten(0, 2)
-    return torch.where(swap, by_head, whole), torch.where(swap, moved, weight)
+    if move_weights:
+        moved = weight.unflatten(0, (heads, 3, dim)).transpose(0, 1).flatten(0, 2)
+        weight = torch.where(swap, moved, weight)
+    return torch.where(swap, by_head, whole), weight
 
 
-def _normed(flat: torch.Tensor, norm: torch.nn.Module | None, head_dim: int) -> torch.Tensor:
-    """q or k after a norm of its own, over a head or over all heads."""
+def _normed(flat: torch.Tensor, norm: torch.nn.Module | None, seen: torch.Tensor) -> torch.Tensor:
+    """q or k after a norm of its own, over a head or over all heads. ``seen``: the kernel's."""
     weight = getattr(norm, "weight", None)
     if norm is None or not isinstance(weight, torch.Tensor):
         return flat
     size, eps = weight.numel(), eps_of(norm) or 0.0
-    if size not in (head_dim, flat.shape[-1]):
+    if size not in (seen.shape[-1], flat.shape[-1]):
         return flat
     bias = getattr(norm, "bias", None)
     rms = not isinstance(norm, torch.nn.LayerNorm)
-    parted = flat.unflatten(-1, (-1, size))
-    return norm_formula(parted, weight.detach().float(), bias, eps, rms).flatten(-2)
+    parted, gamma = flat.unflatten(-1, (-1, size)), weight.detach().float()
+    plain = norm_formula(parted, gamma, bias, eps, rms).flatten(-2)
+    if not rms:
+        return plain
+    # Some models multiply by 1 + w; turning by position leaves the length to tell.
+    more = norm_formula(parted, gamma + 1.0, bias, eps, rms).flatten(-2)
+    share = flat.shape[-1] / (seen.shape[1] * seen.shape[-1])
+    size_seen = seen.float().norm() * share**0.5
+    near = (size_seen / more.norm().clamp_min(1e-12) - 1.0).abs() < 0.02
+    far = (size_seen / plain.norm().clamp_min(1e-12) - 1.0).abs() > 0.2
+    return torch.where(near & far, more, plain)
 
 
 def eps_of(norm: torch.nn.Module) -> float | None:

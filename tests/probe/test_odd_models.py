@@ -58,6 +58,31 @@ class Interleaved(nn.Module):
         return F.dropout(y, 0.1, self.training)
 
 
+class Rotated(nn.Module):
+    """Rotary positions in interleaved pairs, keys shared by two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wq, self.wo = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.wk, self.wv = nn.Linear(WIDTH, WIDTH // 2), nn.Linear(WIDTH, WIDTH // 2)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        size = WIDTH // HEADS
+        q, k, v = (w(x).view(b, n, -1, size).transpose(1, 2) for w in (self.wq, self.wk, self.wv))
+        angles = torch.outer(torch.arange(n), 100.0 ** -(torch.arange(0, size, 2) / size))
+        turn = torch.polar(torch.ones_like(angles), angles)
+        q, k = (
+            torch.view_as_real(torch.view_as_complex(t.float().unflatten(-1, (-1, 2))) * turn)
+            .flatten(-2)
+            .to(t.dtype)
+            for t in (q, k)
+        )
+        k, v = (t.repeat_interleave(2, dim=1) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.wo(y.transpose(1, 2).reshape(b, n, -1))
+
+
 class RMSNorm(nn.Module):
     """Under the name that LayerNorm has elsewhere."""
 
@@ -118,7 +143,7 @@ def run(model: nn.Module, trace, dtype: torch.dtype = torch.float32) -> Seen:
     return Seen(trace)
 
 
-@pytest.mark.parametrize("attention", [PerHead, Interleaved])
+@pytest.mark.parametrize("attention", [PerHead, Interleaved, Rotated])
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nothing_fires(attention, inline, dtype, tmp_path):

@@ -1,25 +1,22 @@
 """Finds the components of a transformer in its module tree.
 
 Nothing here lists model families: blocks are the repeated children of a module list, attention is
-the module that owns projections named for q, k and v (or one fused projection), the feed-forward
-block is what other linears the block owns. Which norm comes before what is settled by the order of
-calls in the first observed forward (:meth:`ModelParts.settle`).
+the module that owns projections named for q, k and v (one fused projection, or torch's packed
+parameter), the feed-forward block is what other linears the block owns. Which norm comes before
+what, and where a branch ends, is settled by the first observed forward (:mod:`probe.settling`).
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
 from probe.intent import Intent, read_intent
-from probe.schema import Anatomy, Site
 
 _QUERY = re.compile(r"^(q|query|q_proj|q_lin|wq|to_q|query_proj|c_q|q_linear)$")
 _KEY = re.compile(r"^(k|key|k_proj|k_lin|wk|to_k|key_proj|c_k|k_linear)$")
@@ -30,8 +27,10 @@ _FUSED = re.compile(
 _OUT = re.compile(r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$")
 _GATE = re.compile(r"^(gate_proj|w1|gate|wi_0)$")
 _UP = re.compile(r"^(up_proj|w3|up|wi_1)$")
-_POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed)")
+_POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed|(^|[._])(pos|pe)$)")
 _TYPE = re.compile(r"(token_type|segment)")
+_QUERY_NORM = re.compile(r"^(q|query)_?(layer_?)?norm$|^(norm|ln)_?(q|query)$")
+_KEY_NORM = re.compile(r"^(k|key)_?(layer_?)?norm$|^(norm|ln)_?(k|key)$")
 
 
 @dataclass
@@ -40,22 +39,68 @@ class LayerParts:
 
     index: int
     block: nn.Module
+    stack: str = ""
+    """``encoder`` or ``decoder`` where a model has both, else empty."""
     attention: nn.Module | None = None
     query: nn.Module | None = None
     key: nn.Module | None = None
     value: nn.Module | None = None
     fused: nn.Module | None = None
+    packed: nn.Module | None = None
+    """The attention module where q, k and v are one parameter of it, as in torch's own."""
+    per_head: bool = False
+    """Every head is a module of its own: its calls are not taken for calls of the layer."""
+    query_norm: nn.Module | None = None
+    key_norm: nn.Module | None = None
     attention_out: nn.Module | None = None
     attention_dropout: nn.Module | None = None
     """Dropout on the attention branch before it joins the stream."""
+    attention_outlet: nn.Module | None = None
+    """What the attention branch leaves last, where a hand-written module adds to it in between."""
+    cross: nn.Module | None = None
+    """A second attention, over another stack's states."""
+    relative_bias: nn.Module | None = None
+    """Table of biases by distance, one column per head."""
     ffn: nn.Module | None = None
     gate: nn.Module | None = None
     expand: nn.Module | None = None
     contract: nn.Module | None = None
+    inner_dropout: nn.Module | None = None
+    """Dropout between the activation and the contracting linear."""
     ffn_dropout: nn.Module | None = None
+    ffn_outlet: nn.Module | None = None
     norms: list[nn.Module] = field(default_factory=list)
     norm_attention: nn.Module | None = None
     norm_ffn: nn.Module | None = None
+    norm_next: nn.Module | None = None
+    """The norm that first reads the stream after the attention branch joined it."""
+    norm_before_ffn: nn.Module | None = None
+    plain_sums: bool = True
+    """Stream + branch is the next stream, one branch after the other."""
+    """The norm that ran last before the feed-forward block."""
+
+    def site(self, node: str) -> str:
+        """Name of this layer's site of ``node``, e.g. ``decoder.mask@0``."""
+        return f"{stacked(self.stack, node)}@{self.index}"
+
+
+def stacked(stack: str, node: str) -> str:
+    """``node`` with the stack's name before it, where there is one."""
+    return f"{stack}.{node}" if stack else node
+
+
+@dataclass
+class Stack:
+    """Blocks one after the other. ``causal``: as stated, None where nothing states it."""
+
+    name: str
+    layers: list[LayerParts]
+    causal: bool | None
+    norm_final: nn.Module | None = None
+
+    @property
+    def final_site(self) -> str:
+        return stacked(self.name, "norm_final")
 
 
 @dataclass
@@ -64,39 +109,55 @@ class ModelParts:
 
     root: nn.Module
     intent: Intent
-    layers: list[LayerParts]
+    stacks: list[Stack]
     paths: dict[nn.Module, str]
     token_embedding: nn.Embedding | None = None
     position_embedding: nn.Embedding | None = None
     type_embedding: nn.Embedding | None = None
+    tables: list[nn.Embedding] = field(default_factory=list)
+    """Every embedding outside the blocks."""
     embedding_norm: nn.Module | None = None
     embedding_dropout: nn.Module | None = None
     outer_norms: list[nn.Module] = field(default_factory=list)
-    norm_final: nn.Module | None = None
     head: nn.Module | None = None
+    outer_linears: list[nn.Module] = field(default_factory=list)
     norm_order: Literal["pre", "post", "unknown"] = "unknown"
     settled: bool = False
     """Whether a forward was seen, which tells the roles of the norms."""
+    fixed: frozenset[str] = frozenset()
+    """Roles that the user named, which nothing observed changes."""
+    sequence_first: bool = False
+    """Hidden states are (length, batch, width), as torch's own modules take them by default."""
+    ids_sequence_first: bool = False
+    """The token ids are (length, batch) too."""
+    heads_seen: int = 0
+    kv_heads_seen: int = 0
+    head_dim_seen: int = 0
 
-    def settle(self, order: list[nn.Module]) -> None:
-        """Give the norms their roles from the order in which modules were first called."""
-        self.settled = True
-        rank = {module: position for position, module in reversed(list(enumerate(order)))}
-        for layer in self.layers:
-            called = sorted((norm for norm in layer.norms if norm in rank), key=rank.__getitem__)
-            attention = rank.get(layer.attention) if layer.attention is not None else None
-            if len(called) >= 2 and attention is not None:
-                layer.norm_attention, layer.norm_ffn = called[0], called[-1]
-                self.norm_order = "pre" if rank[called[0]] < attention else "post"
-            elif len(called) == 1:
-                layer.norm_attention = called[0]
-        if self.layers and self.norm_order == "pre":
-            last = rank.get(self.layers[-1].block)
-            after = [m for m in self.outer_norms if last is not None and rank.get(m, -1) > last]
-            self.norm_final = min(after, key=rank.__getitem__) if after else None
-        first = rank.get(self.layers[0].block) if self.layers else None
-        before = [m for m in self.outer_norms if first is not None and rank.get(m, first) < first]
-        self.embedding_norm = before[0] if before else None
+    @property
+    def layers(self) -> list[LayerParts]:
+        """The layers of all stacks, in the order of the data flow."""
+        return [layer for stack in self.stacks for layer in stack.layers]
+
+    @property
+    def final_norms(self) -> list[tuple[str, nn.Module]]:
+        """The norm after each stack, by site."""
+        return [(s.final_site, s.norm_final) for s in self.stacks if s.norm_final is not None]
+
+    def stack_of(self, module: nn.Module) -> str:
+        """Name of the stack that ``module`` stands in or beside; empty where that is all one."""
+        path = self.paths.get(module, "")
+        for stack in self.stacks:
+            first = self.paths.get(stack.layers[0].block, "") if stack.layers else ""
+            beside = first.rpartition(".")[0].rpartition(".")[0]
+            if stack.name and beside and path.startswith(f"{beside}."):
+                return stack.name
+        return ""
+
+    @property
+    def relative(self) -> bool:
+        """Some layer owns a table of relative positions."""
+        return any(layer.relative_bias is not None for layer in self.layers)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -133,24 +194,32 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def find(model: nn.Module) -> ModelParts:
-    """Look through ``model``. Parts that are not recognised stay None; nothing is guessed twice."""
+def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
+    """Look through ``model``. Parts that are not recognised stay None; nothing is guessed twice.
+
+    ``blocks``: the list of blocks, where it is known.
+    """
     root = unwrap(model)
     paths = {module: path for path, module in root.named_modules()}
-    blocks = _blocks(root)
-    layers = [_layer(index, block) for index, block in enumerate(blocks)]
-    parts = ModelParts(root, read_intent(root), layers, paths)
-    inside = {module for block in blocks for module in block.modules()}
+    intent = read_intent(root)
+    lists = [list(blocks.children())] if blocks is not None else _lists_of_blocks(root)
+    stacks = _stacks(lists, intent.causal)
+    parts = ModelParts(root, intent, stacks, paths)
+    inside = {module for layer in parts.layers for module in layer.block.modules()}
     outside = [module for module in root.modules() if module not in inside]
     parts.outer_norms = [module for module in outside if is_norm(module)]
+    parts.sequence_first = any(
+        getattr(layer.packed, "batch_first", True) is False for layer in parts.layers
+    )
     _embeddings(parts, outside)
     parts.head = _head(parts, outside)
     return parts
 
 
-def _blocks(root: nn.Module) -> list[nn.Module]:
-    """The longest list of like children that hold attention or at least two linears."""
-    best: list[nn.Module] = []
+def _lists_of_blocks(root: nn.Module) -> list[list[nn.Module]]:
+    """The largest list of like children that hold at least two linears; of a model with two
+    stacks, both of them, the one without cross-attention first."""
+    found: list[tuple[int, list[nn.Module]]] = []
     for module in root.modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)):
             continue
@@ -162,37 +231,111 @@ def _blocks(root: nn.Module) -> list[nn.Module]:
         chosen = [child for child in children if type(child) is kind]
         linears = sum(is_linear(part) for part in chosen[0].modules())
         size = sum(p.numel() for child in chosen for p in child.parameters())
-        if linears >= 2 and not is_linear(chosen[0]):
-            best_size = sum(p.numel() for child in best for p in child.parameters())
-            if size > best_size and (count > 1 or not best):
-                best = chosen
-    return best
+        if linears >= 2 and not is_linear(chosen[0]) and (count > 1 or not found):
+            found.append((size, chosen))
+    if not found:
+        return []
+    stacks = [blocks for _, blocks in found if _attentions(blocks[0])[0]]
+    crossed = [blocks for blocks in stacks if _attentions(blocks[0])[1] is not None]
+    plain = [b for b in stacks if b not in crossed and not _nested(b, crossed)]
+    if len(crossed) == 1 and len(plain) == 1:
+        return [plain[0], crossed[0]]
+    return [max(found, key=lambda pair: pair[0])[1]]
 
 
-def _layer(index: int, block: nn.Module) -> LayerParts:
-    layer = LayerParts(index, block)
-    for module in block.modules():
-        names = {name: child for name, child in module.named_children() if is_linear(child)}
-        query = next((c for n, c in names.items() if _QUERY.match(n)), None)
-        key = next((c for n, c in names.items() if _KEY.match(n)), None)
-        value = next((c for n, c in names.items() if _VALUE.match(n)), None)
-        fused = next((c for n, c in names.items() if _FUSED.match(n)), None)
-        if (query and key and value) or fused:
-            layer.attention, layer.fused = module, fused
-            if not fused:
-                layer.query, layer.key, layer.value = query, key, value
-            layer.attention_out = next((c for n, c in names.items() if _OUT.match(n)), None)
-            break
+def _nested(blocks: list[nn.Module], others: list[list[nn.Module]]) -> bool:
+    inside = {m for other in others for block in other for m in block.modules()}
+    return blocks[0] in inside
+
+
+def _stacks(lists: list[list[nn.Module]], causal: bool | None) -> list[Stack]:
+    names = ("encoder", "decoder") if len(lists) == 2 else ("",)
+    found = []
+    for name, blocks in zip(names, lists, strict=False):
+        layers = [_layer(index, block, name) for index, block in enumerate(blocks)]
+        found.append(Stack(name, layers, name == "decoder" if name else causal))
+    return found
+
+
+def is_packed(module: nn.Module) -> bool:
+    """q, k and v are rows of one parameter, as in ``nn.MultiheadAttention``."""
+    weight = getattr(module, "in_proj_weight", None)
+    return (
+        isinstance(weight, torch.Tensor)
+        and weight.dim() == 2
+        and weight.shape[0] == 3 * weight.shape[1]
+    )
+
+
+def projections_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The linears of ``module`` that are named for q, k, v, or all three. Empty where none are."""
+    names = {name: child for name, child in module.named_children() if is_linear(child)}
+    kinds = (("fused", _FUSED), ("query", _QUERY), ("key", _KEY), ("value", _VALUE))
+    found = {
+        kind: next(child for name, child in names.items() if pattern.match(name))
+        for kind, pattern in kinds
+        if any(pattern.match(name) for name in names)
+    }
+    if "fused" in found:
+        return {"fused": found["fused"]}
+    return found if len(found) == 3 else {}
+
+
+def _attentions(block: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
+    """(modules of the block's first attention, the second attention). Several modules where every
+    head is one of its own."""
+    found = [m for m in block.modules() if is_packed(m) or projections_of(m)]
+    if len(found) < 2:
+        return found, None
+    lists = [list(m) for m in block.modules() if isinstance(m, nn.ModuleList)]
+    heads = next((members for members in lists if found[0] in members), [])
+    alike = [m for m in heads if type(m) is type(found[0])]
+    if len(alike) > 1:
+        return alike, None
+    return found[:1], found[1]
+
+
+def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
+    layer = LayerParts(index, block, stack)
+    modules, layer.cross = _attentions(block)
+    if len(modules) > 1:
+        layer.per_head = True
+        holder = _owner(block, modules[0])
+        layer.attention = _owner(block, holder)
+    elif modules:
+        layer.attention = modules[0]
+        if is_packed(modules[0]):
+            layer.packed = modules[0]
+        for kind, module in projections_of(modules[0]).items():
+            setattr(layer, kind, module)
+    if layer.attention is not None:
+        children = dict(layer.attention.named_children())
+        layer.attention_out = next(
+            (c for n, c in children.items() if is_linear(c) and _OUT.match(n)), None
+        )
+        for name, child in children.items():
+            if is_norm(child) and _QUERY_NORM.match(name):
+                layer.query_norm = child
+            elif is_norm(child) and _KEY_NORM.match(name):
+                layer.key_norm = child
+            elif isinstance(child, nn.Embedding):
+                layer.relative_bias = child
     _find_ffn(layer)
-    inside_attention = set(layer.attention.modules()) if layer.attention is not None else set()
+    own = [m for m in (layer.attention, layer.cross) if m is not None]
+    inside_attention = {m for attention in own for m in attention.modules()}
+    if layer.attention is block:
+        inside_attention = {m for m in (layer.query_norm, layer.key_norm) if m is not None}
     layer.norms = [m for m in block.modules() if is_norm(m) and m not in inside_attention]
-    layer.attention_dropout = _branch_dropout(block, layer.attention_out)
-    layer.ffn_dropout = _branch_dropout(block, layer.contract)
+    layer.attention_dropout = branch_dropout(block, layer.attention_out)
+    layer.ffn_dropout = branch_dropout(block, layer.contract)
     return layer
 
 
 def _find_ffn(layer: LayerParts) -> None:
     own = {layer.query, layer.key, layer.value, layer.fused, layer.attention_out}
+    attentions = [m for m in (layer.attention, layer.cross) if m is not None]
+    if layer.attention is not layer.block:
+        own |= {m for attention in attentions for m in attention.modules()}
     rest = [(name, m) for name, m in layer.block.named_modules() if is_linear(m) and m not in own]
     if layer.attention is not None and layer.attention_out is None and rest:
         # BERT keeps the output projection beside the attention module, not in it.
@@ -220,7 +363,7 @@ def _owner(block: nn.Module, child: nn.Module) -> nn.Module:
     return next((m for m in block.modules() if any(c is child for c in m.children())), block)
 
 
-def _branch_dropout(block: nn.Module, projection: nn.Module | None) -> nn.Module | None:
+def branch_dropout(block: nn.Module, projection: nn.Module | None) -> nn.Module | None:
     """The dropout that follows ``projection`` among its siblings, if there is exactly one after."""
     if projection is None:
         return None
@@ -232,8 +375,8 @@ def _branch_dropout(block: nn.Module, projection: nn.Module | None) -> nn.Module
 
 
 def _embeddings(parts: ModelParts, outside: list[nn.Module]) -> None:
-    tables = [m for m in outside if isinstance(m, nn.Embedding)]
-    for table in tables:
+    parts.tables = [m for m in outside if isinstance(m, nn.Embedding)]
+    for table in parts.tables:
         path = parts.paths[table].lower()
         if _POSITION.search(path):
             parts.position_embedding = parts.position_embedding or table
@@ -248,7 +391,7 @@ def _embeddings(parts: ModelParts, outside: list[nn.Module]) -> None:
 
 
 def _head(parts: ModelParts, outside: list[nn.Module]) -> nn.Module | None:
-    linears = [m for m in outside if is_linear(m)]
+    parts.outer_linears = linears = [m for m in outside if is_linear(m)]
     if not linears:
         return None
     classes = parts.intent.classes
@@ -257,81 +400,3 @@ def _head(parts: ModelParts, outside: list[nn.Module]) -> nn.Module | None:
         m for m in linears if re.search(r"(lm_head|decoder|score|classifier)$", parts.paths[m])
     ]
     return (fitting or named or linears)[-1]
-
-
-@lru_cache(maxsize=512)  # finding a class parses its whole file, about 30 ms
-def _source(kind: type[nn.Module]) -> str:
-    try:
-        file = inspect.getsourcefile(kind) or ""
-        return f"{file}:{inspect.getsourcelines(kind)[1]}"
-    except (OSError, TypeError):
-        return ""
-
-
-def _where(module: nn.Module | None) -> str:
-    if module is None:
-        return ""
-    kind: Any = type(module)  # mypy takes a class of modules for unhashable
-    return _source(kind)
-
-
-def describe(parts: ModelParts) -> Anatomy:
-    """The anatomy that travels in the header, sites in order of the data flow."""
-    sites = tuple(_sites(parts))
-    intent = parts.intent
-    return Anatomy(
-        model=type(parts.root).__name__,
-        kind="unknown" if intent.causal is None else "decoder" if intent.causal else "encoder",
-        layers=len(parts.layers),
-        width=intent.width or (parts.token_embedding.embedding_dim if parts.token_embedding else 0),
-        heads=intent.heads or 0,
-        kv_heads=intent.kv_heads or 0,
-        head_dim=intent.head_dim or 0,
-        vocabulary=parts.token_embedding.num_embeddings if parts.token_embedding else 0,
-        parameters=sum(p.numel() for p in parts.root.parameters()),
-        norm_order=parts.norm_order,
-        positions=_positions(parts),
-        sites=sites,
-    )
-
-
-def _positions(parts: ModelParts) -> Literal["learned", "rotary", "unknown"]:
-    if parts.intent.rotary_theta is not None:
-        return "rotary"
-    return "learned" if parts.position_embedding is not None else "unknown"
-
-
-def _sites(parts: ModelParts) -> list[Site]:
-    def site(node: str, layer: int | None, *modules: nn.Module | None) -> Site:
-        known = [m for m in modules if m is not None]
-        name = node if layer is None else f"{node}@{layer}"
-        paths = tuple(parts.paths.get(m, "") for m in known)
-        return Site(name, node, layer, "", paths, _where(known[0] if known else None))
-
-    sites = [site("embedding", None, parts.token_embedding)]
-    if _positions(parts) != "unknown":
-        sites.append(site("positional", None, parts.position_embedding))
-    for part in parts.layers:
-        at = part.index
-        if part.attention is not None:
-            qkv = [m for m in (part.fused, part.query, part.key, part.value) if m is not None]
-            sites.append(site("qkv", at, part.attention, *qkv))
-            for node in ("score", "mask", "attention"):
-                sites.append(site(node, at, part.attention, part.attention_out))
-            if parts.intent.causal:
-                sites.append(site("kv_cache", at, part.attention))
-            sites.append(site("residual_attention", at, part.block, part.attention_dropout))
-        if part.norm_attention is not None:
-            sites.append(site("norm_attention", at, part.norm_attention))
-        if part.ffn is not None:
-            sites.append(site("ffn", at, part.ffn, part.gate, part.expand, part.contract))
-            sites.append(site("residual_ffn", at, part.block, part.ffn_dropout))
-        if part.norm_ffn is not None:
-            sites.append(site("norm_ffn", at, part.norm_ffn))
-        if at:
-            sites.append(site("drift", at, part.block))
-    if parts.norm_final is not None:
-        sites.append(site("norm_final", None, parts.norm_final))
-    sites.append(site("output", None, parts.head))
-    sites.extend([site("training", None), site("validation", None)])
-    return sites

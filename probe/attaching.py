@@ -23,19 +23,21 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from probe import crash
+from probe import absence, crash
 from probe.anatomy import ModelParts, find
+from probe.batch import read_output
 from probe.budget import Budget
-from probe.capture import read_batch, read_output
+from probe.capture import batch_of
 from probe.controls import Controls
 from probe.directories import trace_path
-from probe.frames import FrameDraft
-from probe.header import make_header
+from probe.frames import FrameDraft, Measured
+from probe.header import make_header, with_reasons
 from probe.listening import Listening
 from probe.measure.sampled import Values
 from probe.notices import Notices, in_words
 from probe.optimizers import given, held_back, highest_rate, parameters_of
 from probe.outlet import Outlet
+from probe.overrides import Overrides, find_with
 from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
@@ -58,6 +60,7 @@ def attach(
     trace: str | os.PathLike[str] | Literal[False] | None = None,
     every: int | Literal["auto"] = "auto",
     budget: float | None = 0.02,
+    anatomy: Overrides | None = None,
 ) -> Probe:
     """Watch ``model`` train. Returns at once; nothing it does afterwards raises or blocks.
 
@@ -66,10 +69,20 @@ def attach(
     listen (default: a socket of this user's; False: nowhere). ``trace``: file to record to
     (default: in the user's state directory; False: none). ``every``: sample each so many steps
     instead of by ``budget``, the share of training time the probe may take (None: no limit).
-    Raises ValueError where ``every`` is not one of these.
+    ``anatomy``: paths of parts that are found wrongly, by role, e.g. ``{"head": "lm_head",
+    "expand": "mlp.fc_in", "type_embedding": None}``; those of blocks from the block
+    (``defaultpp-monitor doctor --model`` prints what is found). Raises ValueError where ``every``
+    is not one of these, or ``anatomy`` names an unknown role or path.
     """
     return Probe(
-        model, optimizer, run=run, endpoint=endpoint, trace=trace, every=every, budget=budget
+        model,
+        optimizer,
+        run=run,
+        endpoint=endpoint,
+        trace=trace,
+        every=every,
+        budget=budget,
+        anatomy=anatomy,
     )
 
 
@@ -93,9 +106,11 @@ class Probe:
         trace: str | os.PathLike[str] | Literal[False] | None,
         every: int | Literal["auto"],
         budget: float | None,
+        anatomy: Overrides | None = None,
     ) -> None:
         if every != "auto" and (not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be 'auto' or a number of steps >= 1, not {every!r}")
+        found = find_with(model, anatomy) if anatomy else None
         self._lock = threading.Lock()
         self._notices = Notices()
         self._off = False
@@ -142,7 +157,7 @@ class Probe:
         try:
             self._publisher.start()
             atexit.register(self._at_exit)
-            self._parts = find(model)
+            self._parts = found if found is not None else find(model)
             self._listening = Listening(model, self._optimizers, self)
             outlet = self._outlet
             self._skips = Skips(
@@ -306,7 +321,7 @@ class Probe:
         parts = self._parts
         assert parts is not None and self._listening is not None
         compiled = self._listening.compiled
-        batch = None if compiled else read_batch(parts.root, args, kwargs)
+        batch = None if compiled else batch_of(parts, args, kwargs)
         if batch is not None:
             self._outlet.row.shares = batch.items is not None
         self._sample = Sample(parts, self._samples, self._optimizers)
@@ -316,15 +331,17 @@ class Probe:
     def _publish_header(self) -> None:
         parts = self._parts
         assert parts is not None and self._listening is not None
-        header = make_header(
-            self._entry,
-            parts,
-            self._settings,
-            compiled=self._listening.compiled,
-            optimized=bool(self._optimizers),
-        )
+        compiled = self._listening.compiled
+        header = make_header(self._entry, parts, self._settings, compiled=compiled)
         self._sites = header.anatomy.sites
-        self._outlet.header(header)
+        sample = self._sample
+        values = sample.forward_values() if sample is not None else Measured({})
+        seen = sample.seen if sample is not None else absence.Seen()
+        options = {"compiled": compiled, "optimized": bool(self._optimizers)}
+        # In the publishing thread, which may wait for the values.
+        self._outlet.header(
+            header, lambda: with_reasons(header, parts, seen, values.keys(), **options)
+        )
         self.event("attached", f"watching {header.anatomy.model}, {header.anatomy.layers} layers")
 
     # -- the optimizers' steps -------------------------------------------------------------------

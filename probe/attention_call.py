@@ -2,7 +2,8 @@
 
 A :class:`Recorder` is a ``TorchFunctionMode`` that is entered around each attention module's
 forward during a sample. It passes every call on unchanged. Two shapes of attention are understood:
-one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul.
+one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, softmax, matmul. What
+``nn.MultiheadAttention`` calls inside is shown by :mod:`probe.inner_calls`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from probe.inner_calls import shown_to
 from probe.quiet import quiet
 from probe.rows import Picked
 from probe.stopwatch import Stopwatch
 
+_KERNEL = F.scaled_dot_product_attention
+_ADDING = torch.baddbmm
 _SOFTMAX = {torch.softmax, torch.Tensor.softmax, F.softmax}
+_DROPOUT = {F.dropout, torch.dropout}
 _MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.baddbmm}
 
 
@@ -72,10 +77,13 @@ class Recorder(TorchFunctionMode):
         self._stopwatch = watch
         self.calls: list[AttentionCall] = []
         self.count = 0
+        self.entered = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._picked = picked
+        self.picked = picked
         self._matmul: tuple[torch.Tensor, torch.Tensor, float] | None = None
         self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._raw_weights: torch.Tensor | None = None
+        self._rate = 0.0
 
     def __torch_function__(
         self,
@@ -85,14 +93,27 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with shown_to(self.see):
+                return func(*args, **kwargs)
         result = func(*args, **kwargs)
+        self.see(func, result, args, kwargs)
+        return result
+
+    def see(self, func: Any, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record a call that was made. Never raises."""
         try:
-            if func is F.scaled_dot_product_attention:
+            if func is _KERNEL:
                 self.count += 1
                 with self._stopwatch, quiet():
                     self._see_sdpa(result, *args, **kwargs)
             elif func in _SOFTMAX:
-                self._softmax = (args[0] if args else kwargs["input"], result)
+                given = args[0] if args else kwargs["input"]
+                self._softmax = (self._with_heads(given), self._with_heads(result))
+                self._raw_weights = result
+                self._rate = 0.0
+            elif func in _DROPOUT:
+                self._see_dropout(result, *args, **kwargs)
             elif func in _MATMUL:
                 with self._stopwatch, quiet():
                     self._see_matmul(func, result, args)
@@ -100,7 +121,13 @@ class Recorder(TorchFunctionMode):
             # Told once out of here: while a mode handles a call it is off the stack and cannot be
             # taken from it.
             self.failure = self.failure or error
-        return result
+
+    def _with_heads(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(batch * h, n, m) -> (batch, h, n, m), a view; other shapes as they are."""
+        batch = self.picked.batch if self.picked is not None else 0
+        if tensor.dim() != 3 or not batch or tensor.shape[0] % batch:
+            return tensor
+        return tensor.detach().unflatten(0, (batch, -1))
 
     def _see_sdpa(
         self,
@@ -114,19 +141,19 @@ class Recorder(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> None:
-        if self._picked is None:
+        if self.picked is None:
             self.key_values.append((key.detach().clone(), value.detach().clone()))
             return
         if self.calls or query.dim() != 4:
             return
         used = query.shape[-1] ** -0.5 if scale is None else float(scale)
-        cut = _cut(self._picked, query, key, value)
+        cut = _cut(self.picked, query, key, value)
         if cut is None:
             return
         q, k, v, k_all, v_all = cut
         scores = _scores(q, k_all) * used
-        mask = _rows_of_mask(attn_mask, self._picked, scores.shape)
-        visible, added = _visibility(mask, scores, is_causal, self._picked)
+        mask = _rows_of_mask(attn_mask, self.picked, scores.shape)
+        visible, added = _visibility(mask, scores, is_causal, self.picked)
         weights = torch.softmax(added, dim=-1).nan_to_num(0.0)
         reference = _weigh(weights, v_all)
         backend, best = _backends(
@@ -140,7 +167,7 @@ class Recorder(TorchFunctionMode):
                 scores=scores,
                 visible=visible,
                 weights=weights,
-                output=_pick_heads(self._picked, out),
+                output=_pick_heads(self.picked, out),
                 reference=reference,
                 scale=used,
                 dropout=float(dropout_p),
@@ -155,8 +182,20 @@ class Recorder(TorchFunctionMode):
             )
         )
 
+    def _see_dropout(
+        self, out: torch.Tensor, input: torch.Tensor, p: float = 0.5, *rest: bool, **named: bool
+    ) -> None:
+        """Dropout of the attention weights, called by hand between softmax and matmul."""
+        training = named.get("training", named.get("train", rest[0] if rest else True))
+        if input is self._raw_weights and training and p > 0.0:
+            self._raw_weights, self._rate = out, float(p)
+
     def _see_matmul(self, func: Any, out: torch.Tensor, args: tuple[Any, ...]) -> None:
-        left, right = (args[1], args[2]) if func is torch.baddbmm else (args[0], args[1])
+        left, right = (args[1], args[2]) if func is _ADDING else (args[0], args[1])
+        untouched = left is self._raw_weights
+        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+            left, right = self._with_heads(left), self._with_heads(right)
+            out = self._with_heads(out)
         if not isinstance(left, torch.Tensor) or left.dim() != 4:
             return
         if self._softmax is None or left.shape != self._softmax[1].shape:
@@ -164,28 +203,29 @@ class Recorder(TorchFunctionMode):
             return
         self.count += 1
         hand, weights = self._softmax
-        self._softmax = None
+        self._softmax = self._raw_weights = None
         if self._matmul is None:
             return
-        if self._picked is None:
+        if self.picked is None:
             key = self._matmul[1].transpose(-1, -2)
             self.key_values.append((key.detach().clone(), right.detach().clone()))
             return
         if self.calls:
             return
         query, key = self._matmul[0], self._matmul[1].transpose(-1, -2)
-        cut = _cut(self._picked, query, key, right)
+        cut = _cut(self.picked, query, key, right)
         if cut is None:
             return
         q, k, v, k_all, v_all = cut
         raw = _scores(q, k_all)
-        picked_hand = _pick_heads(self._picked, hand)
-        picked_weights = _pick_heads(self._picked, weights)
+        picked_hand = _pick_heads(self.picked, hand)
+        picked_weights = _pick_heads(self.picked, weights)
         if picked_hand is None or picked_weights is None:
             return
         seen = picked_hand.float()
         visible = seen > seen.amax(dim=-1, keepdim=True) - 1e4
-        dropped = left is not weights
+        rate = self._rate if untouched else float("nan")
+        dropped = rate != 0.0
         reference = None if dropped else _weigh(picked_weights.float(), v_all)
         self.calls.append(
             AttentionCall(
@@ -195,10 +235,10 @@ class Recorder(TorchFunctionMode):
                 scores=raw,
                 visible=visible,
                 weights=picked_weights.float(),
-                output=_pick_heads(self._picked, out),
+                output=_pick_heads(self.picked, out),
                 reference=reference,
                 scale=float("nan"),
-                dropout=float("nan") if dropped else 0.0,
+                dropout=rate,
                 by_hand=True,
                 hand_scores=seen,
                 kernel_dtype=query.dtype,

@@ -6,9 +6,8 @@ copies of the picked rows and positions, never a tensor of the model itself.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +15,10 @@ from torch import nn
 
 from probe.anatomy import LayerParts, ModelParts
 from probe.attention_call import AttentionCall, Recorder, leave
+from probe.batch import Batch, read_batch
 from probe.quiet import quiet
 from probe.rows import Picked, pick
+from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
 
 OnError = Callable[[BaseException], None]
@@ -42,46 +43,38 @@ class LayerCapture:
     fused: Flow | None = None
     attention_out: Flow | None = None
     attention_dropout: Flow | None = None
+    attention_outlet: Flow | None = None
+    packed: Flow | None = None
     norm_attention: Flow | None = None
     norm_ffn: Flow | None = None
+    norm_next: Flow | None = None
+    norm_before_ffn: Flow | None = None
     gate: Flow | None = None
     expand: Flow | None = None
     contract: Flow | None = None
     ffn_dropout: Flow | None = None
+    ffn_outlet: Flow | None = None
     call: AttentionCall | None = None
-    kernel_calls: int = 0
+    kernel_calls: float = 0.0
 
 
 _LAYER_FLOWS = (
-    "block", "query", "key", "value", "fused", "attention_out", "attention_dropout",
-    "norm_attention", "norm_ffn", "gate", "expand", "contract", "ffn_dropout",
+    "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
+    "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
+    "expand", "contract", "ffn_dropout", "ffn_outlet",
 )  # fmt: skip
 
 
 @dataclass
-class Batch:
-    """What the model was called with; the caller's tensors, not kept past the forward."""
-
-    ids: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    full_mask: torch.Tensor | None = None
-    """A mask of more than two dimensions, which the caller built itself."""
-    positions: torch.Tensor | None = None
-    types: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    items: torch.Tensor | int | None = None
-    """Tokens over all micro-batches of the step, where the trainer divides the loss by them."""
-    length: int = 0
-    size: int = 0
-
-
-@dataclass
 class Capture:
-    """Everything one sampled forward yielded."""
+    """Everything one sampled forward yielded. ``picked``, ``batch``: of the model's token ids."""
 
     picked: Picked
     batch: Batch
     layers: list[LayerCapture]
+    decoder_picked: Picked | None = None
+    decoder_batch: Batch | None = None
+    """Of the decoder's tokens, in a model that has an encoder as well."""
     token_embedding: Flow | None = None
     position_embedding: Flow | None = None
     position_ids: torch.Tensor | None = None
@@ -89,66 +82,24 @@ class Capture:
     type_ids: torch.Tensor | None = None
     stream: torch.Tensor | None = None
     """Sum of the embeddings before any norm or dropout, (r, p, d)."""
-    norm_final: Flow | None = None
+    final_norms: dict[str, Flow] = field(default_factory=dict)
+    """By site."""
     head: Flow | None = None
     logits: torch.Tensor | None = None
     """The model's logits; dropped at the end of the forward."""
     loss: torch.Tensor | None = None
 
+    def of_stack(self, stack: str) -> tuple[Picked, Batch]:
+        """The picked tokens and the arguments that a stack worked on."""
+        if stack == "decoder" and self.decoder_picked is not None:
+            assert self.decoder_batch is not None
+            return self.decoder_picked, self.decoder_batch
+        return self.picked, self.batch
 
-_NAMES = {
-    "ids": ("input_ids", "input", "x", "idx", "tokens", "ids"),
-    "mask": ("attention_mask", "mask", "padding_mask"),
-    "positions": ("position_ids",),
-    "types": ("token_type_ids",),
-    "labels": ("labels", "targets", "target"),
-}
-
-
-def read_batch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:
-    """Name the arguments of a call of the model. None where there is nothing token-like in it."""
-    try:
-        bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        bound = dict(kwargs)
-        bound.update({f"_{i}": value for i, value in enumerate(args)})
-    flat = dict(bound)
-    for name, value in bound.items():
-        if isinstance(value, dict) and name in ("kwargs", "inputs"):
-            flat.update(value)
-    found: dict[str, torch.Tensor] = {}
-    for role, names in _NAMES.items():
-        for name in names:
-            value = flat.get(name)
-            if isinstance(value, torch.Tensor):
-                found[role] = value
-                break
-    ids = found.get("ids")
-    if ids is None or ids.dim() != 2 or ids.is_floating_point():
-        ids = next((v for v in flat.values() if _is_ids(v)), None)
-        embeds = flat.get("inputs_embeds")
-        if ids is None and not isinstance(embeds, torch.Tensor):
-            return None
-        shape = ids.shape if ids is not None else embeds.shape  # type: ignore[union-attr]
-    else:
-        shape = ids.shape
-    mask = found.get("mask")
-    fits = mask is not None and mask.shape == shape[:2]
-    return Batch(
-        ids=ids,
-        mask=mask if fits else None,
-        full_mask=mask if mask is not None and mask.dim() > 2 else None,
-        positions=found.get("positions"),
-        types=found.get("types"),
-        labels=found.get("labels"),
-        items=flat.get("num_items_in_batch"),
-        size=int(shape[0]),
-        length=int(shape[1]),
-    )
-
-
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() == 2 and not value.is_floating_point()
+    @property
+    def of_output(self) -> tuple[Picked, Batch]:
+        """Those that the logits belong to."""
+        return self.of_stack("decoder")
 
 
 class Capturing:
@@ -161,14 +112,19 @@ class Capturing:
         self._stopwatch = watch
         self._on_error = on_error
         self._handles: list[Any] = []
-        self._recorders: dict[int, Recorder] = {}
+        self._recorders: dict[str, Recorder] = {}
         self._flows: dict[nn.Module, Flow] = {}
-        self._order: list[nn.Module] = []
+        self._order: list[Call] = []
+        self._handed = Handed()
+        self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
         device = next(parts.root.parameters()).device
         with watch, quiet():
-            picked = pick(batch.size, batch.length, batch.mask, device)
-        self.capture = Capture(picked, batch, [LayerCapture() for _ in parts.layers])
+            picked = _picked(parts, batch, device)
+            self.capture = Capture(picked, batch, [LayerCapture() for _ in parts.layers])
+            if len(parts.stacks) == 2:
+                other = self.capture.decoder_batch = batch.decoder or Batch()
+                self.capture.decoder_picked = _picked(parts, other, device)
         self._install()
 
     def close(self) -> Capture:
@@ -180,28 +136,44 @@ class Capturing:
         self.remove()
         parts, capture, flow = self._parts, self.capture, self._flow
         if not parts.settled:
-            parts.settle(self._order)
+            settle(parts, self._order, self._handed)
+        self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
             for name in _LAYER_FLOWS:
                 setattr(kept, name, flow(getattr(layer, name)))
-            recorder = self._recorders.get(layer.index)
+            recorder = self._recorders.get(layer.site("attention"))
             if recorder is not None:
-                kept.kernel_calls = recorder.count
+                # One module may stand for several layers: calls are counted per forward of it.
+                kept.kernel_calls = recorder.count / max(1, recorder.entered)
                 kept.call = recorder.calls[0] if recorder.calls else None
         capture.token_embedding = flow(parts.token_embedding)
         capture.position_embedding = flow(parts.position_embedding)
         capture.type_embedding = flow(parts.type_embedding)
-        capture.norm_final = flow(parts.norm_final)
+        final = {site: flow(module) for site, module in parts.final_norms}
+        capture.final_norms = {site: seen for site, seen in final.items() if seen is not None}
         capture.head = flow(parts.head)
         capture.stream = self._stream()
         return capture
 
+    def passed(self, module: nn.Module) -> bool:
+        """Whether the forward got past this module."""
+        return module in self._flows
+
     def remove(self) -> None:
         """Take every hook off."""
+        self._early = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         leave(self._recorders.values())
+
+    def _count_heads(self) -> None:
+        """Learn how many heads ran."""
+        parts = self._parts
+        for recorder in self._recorders.values():
+            for call in recorder.calls[:1]:
+                parts.heads_seen, parts.head_dim_seen = call.heads, call.q.shape[-1]
+                parts.kv_heads_seen = call.k.shape[1]
 
     def _flow(self, module: nn.Module | None) -> Flow | None:
         return self._flows.get(module) if module is not None else None
@@ -218,15 +190,21 @@ class Capturing:
 
     def _install(self) -> None:
         parts = self._parts
+        if self._early is not None and parts.layers:
+            self._watch_shape(parts.layers[0].block)
         for layer in parts.layers:
             for name in _LAYER_FLOWS:
-                self._watch(getattr(layer, name))
+                self._watch(getattr(layer, name), layer.stack)
             for norm in layer.norms:
-                self._watch(norm)
+                self._watch(norm, layer.stack)
             self._watch_attention(layer)
-        for module in (*parts.outer_norms, parts.head, parts.token_embedding):
+        for stack in parts.stacks:
+            self._watch(stack.norm_final, stack.name)
+        self._watch(parts.head, "decoder")
+        for norm in parts.outer_norms:
+            self._watch(norm, parts.stack_of(norm))
+        for module in (parts.token_embedding, parts.embedding_dropout):
             self._watch(module)
-        self._watch(parts.embedding_dropout)
         for table, name in (
             (parts.position_embedding, "position_ids"),
             (parts.type_embedding, "type_ids"),
@@ -234,46 +212,61 @@ class Capturing:
             if table is not None:
                 self._watch(table)
                 self._watch_ids(table, name)
+        if not parts.settled:
+            stacks = {m: la.stack for la in parts.layers for m in la.block.modules()}
+            for module in watched_to_settle(parts):
+                self._watch(module, stacks.get(module, ""))
 
-    def _watch(self, module: nn.Module | None) -> None:
+    def _watch(self, module: nn.Module | None, stack: str = "") -> None:
         """Keep what enters and leaves a module in its first call, and its place in the order."""
         if module is None or module in self._watched:
             return
         self._watched.add(module)
-        take = self.capture.picked.take
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._order.append(module)
+            self._order.append((module, True))
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
             try:
+                if not settled:
+                    self._order.append((module, False))
                 if module in self._flows:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
-                with self._stopwatch, quiet():
+                if not settled:
+                    self._handed.see(module, first, result)
+
+                def keep() -> None:
+                    take = self.capture.of_stack(stack)[0].take
                     self._flows[module] = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
                     )
+
+                self._keep(keep)
             except Exception as error:
                 self._on_error(error)
 
-        if not self._parts.settled:
+        settled = self._parts.settled
+        if not settled:
             self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True))
 
     def _watch_attention(self, layer: LayerParts) -> None:
         module = layer.attention
-        if module is None:
+        if module is None or layer.per_head:
             return
-        recorder = self._recorders[layer.index] = Recorder(self.capture.picked, self._stopwatch)
+        picked = self.capture.of_stack(layer.stack)[0]
+        recorder = self._recorders[layer.site("attention")] = Recorder(picked, self._stopwatch)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._order.append(module)
+            self._order.append((module, True))
+            recorder.entered += 1
             recorder.__enter__()
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            self._order.append((module, False))
             leave([recorder])
             failure, recorder.failure = recorder.failure, None
             if failure is not None:
@@ -282,34 +275,65 @@ class Capturing:
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
+    def _keep(self, keep: Callable[[], None]) -> None:
+        """Copy now, and again should the batch turn out to lie the other way round."""
+        with self._stopwatch, quiet():
+            keep()
+        if self._early is not None:
+            self._early.append(keep)
+
+    def _watch_shape(self, block: nn.Module) -> None:
+        """At the first block the shape of the states tells which way round the ids lie: they may
+        be (batch, length) although torch's modules take (length, batch, width)."""
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            early, self._early = self._early, None
+            batch = self.capture.batch
+            if early is None or not args or not isinstance(args[0], torch.Tensor):
+                return
+            if batch.turned is None or tuple(args[0].shape[:2]) != (batch.size, batch.length):
+                return
+            try:
+                self._parts.ids_sequence_first = True
+                with self._stopwatch, quiet():
+                    self.capture.batch = batch.turned
+                    self.capture.picked = _picked(self._parts, batch.turned, args[0].device)
+                    for recorder in self._recorders.values():
+                        recorder.picked = self.capture.picked
+                    for keep in early:
+                        keep()
+            except Exception as error:
+                self._on_error(error)
+
+        self._handles.append(block.register_forward_pre_hook(before))
+
     def _watch_ids(self, table: nn.Module, name: str) -> None:
         capture = self.capture
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             try:
                 if args and isinstance(args[0], torch.Tensor):
-                    with self._stopwatch, quiet():
-                        setattr(capture, name, capture.picked.take_ids(args[0]))
+                    ids = args[0]
+                    self._keep(lambda: setattr(capture, name, capture.picked.take_ids(ids)))
             except Exception as error:
                 self._on_error(error)
 
         self._handles.append(table.register_forward_pre_hook(before))
 
 
-def read_output(output: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """(loss, logits) of what a model returned: a transformers output, a dict, a tuple, a tensor."""
-    if isinstance(output, torch.Tensor):
-        return (output, None) if output.dim() == 0 else (None, output)
-    get = output.get if isinstance(output, dict) else lambda name: getattr(output, name, None)
-    if isinstance(output, dict) or hasattr(output, "logits") or hasattr(output, "loss"):
-        loss, logits = get("loss"), get("logits")
-        return (
-            loss if isinstance(loss, torch.Tensor) and loss.dim() == 0 else None,
-            logits if isinstance(logits, torch.Tensor) else None,
+def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:
+    return pick(batch.size, batch.length, batch.mask, device, parts.sequence_first)
+
+
+def batch_of(parts: ModelParts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:
+    """What a call of the model was given, as this model's modules take it."""
+    torch_masks = any(layer.packed is not None for layer in parts.layers)
+    batch = read_batch(
+        parts.root, args, kwargs, torch_masks=torch_masks, sequence_first=parts.ids_sequence_first
+    )
+    if batch is not None and parts.sequence_first and not parts.settled:
+        # Not known yet; the first block's input will tell.
+        batch.turned = read_batch(
+            parts.root, args, kwargs, torch_masks=torch_masks, sequence_first=True
         )
-    if isinstance(output, (tuple, list)):
-        tensors = [v for v in output if isinstance(v, torch.Tensor)]
-        loss = next((v for v in tensors if v.dim() == 0 and v.is_floating_point()), None)
-        logits = next((v for v in tensors if v.dim() in (2, 3) and v.is_floating_point()), None)
-        return loss, logits
-    return None, None
+    return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -40,15 +41,50 @@ def copy_out(values: torch.Tensor) -> Copied:
     return Copied(host, event)
 
 
+def gather(tensors: list[torch.Tensor], grams: list[torch.Tensor]) -> Copied | None:
+    """Start the copy of all of them as one vector; None where there are none."""
+    if not tensors and not grams:
+        return None
+    device = next((t.device for t in [*tensors, *grams] if t.is_cuda), torch.device("cpu"))
+    # The few values made on the host (constants) join the others without a copy each.
+    moved = [
+        t.reshape(()).float() if t.device == device else t.reshape(()).float().to(device)
+        for t in tensors
+    ]
+    pieces = [torch.stack(moved)] if moved else []
+    pieces += [gram.reshape(-1).float() for gram in grams]
+    return copy_out(torch.cat(pieces))
+
+
+class Measured:
+    """Which of a sample's values are numbers, known once they are on the host."""
+
+    def __init__(self, values: Mapping[str, Values]) -> None:
+        pairs = [((s, m), v) for s, metrics in values.items() for m, v in metrics.items()]
+        plain = [(key, v) for key, v in pairs if not isinstance(v, torch.Tensor)]
+        self._plain = {key for key, v in plain if not math.isnan(v)}
+        self._names = [key for key, v in pairs if isinstance(v, torch.Tensor)]
+        tensors = [v.detach() for _, v in pairs if isinstance(v, torch.Tensor)]
+        self._copied = gather(tensors, [])
+
+    def keys(self) -> set[tuple[str, str]]:
+        """(site, metric) of the numbers. Waits; called in the publishing thread."""
+        if self._copied is None:
+            return self._plain
+        known = ~np.isnan(self._copied.array())
+        found = {key for key, good in zip(self._names, known.tolist(), strict=True) if good}
+        return found | self._plain
+
+
 class FrameDraft:
     """A sampled step's values, to be finished in the publishing thread.
 
-    ``values``: by site, tensors on the device or floats. ``grams``: per layer (h, p, p), see
-    :func:`probe.measure.attention.gram`.
+    ``values``: by site, tensors on the device or floats. ``grams``: by attention site, (h, p, p),
+    see :func:`probe.measure.attention.gram`.
     """
 
     def __init__(
-        self, step: int, values: Mapping[str, Values], grams: Mapping[int, torch.Tensor]
+        self, step: int, values: Mapping[str, Values], grams: Mapping[str, torch.Tensor]
     ) -> None:
         self.step = step
         self.time = time.time()
@@ -65,22 +101,8 @@ class FrameDraft:
                     tensors.append(value.detach())
                 else:
                     self._known[site, metric] = value
-        self._grams = [(layer, tuple(gram.shape)) for layer, gram in grams.items()]
-        self._copied = self._gather(tensors, list(grams.values()))
-
-    @staticmethod
-    def _gather(tensors: list[torch.Tensor], grams: list[torch.Tensor]) -> Copied | None:
-        if not tensors and not grams:
-            return None
-        device = next((t.device for t in [*tensors, *grams] if t.is_cuda), torch.device("cpu"))
-        # The few values made on the host (constants) join the others without a copy each.
-        moved = [
-            t.reshape(()).float() if t.device == device else t.reshape(()).float().to(device)
-            for t in tensors
-        ]
-        pieces = [torch.stack(moved)] if moved else []
-        pieces += [gram.reshape(-1).float() for gram in grams]
-        return copy_out(torch.cat(pieces))
+        self._grams = [(site, tuple(gram.shape)) for site, gram in grams.items()]
+        self._copied = gather(tensors, list(grams.values()))
 
     def add(self, site: str, metric: str, value: Number) -> None:
         """A value that became known later, such as the loss the user logged."""
@@ -97,10 +119,10 @@ class FrameDraft:
             array = self._copied.array()
             found.update(zip(self._names, array[: len(self._names)].tolist(), strict=True))
             at = len(self._names)
-            for layer, shape in self._grams:
+            for site, shape in self._grams:
                 size = int(np.prod(shape))
                 gram = array[at : at + size].reshape(shape)
-                found[f"attention@{layer}", "effective_rank"] = effective_rank(gram)
+                found[site, "effective_rank"] = effective_rank(gram)
                 at += size
         history.finish(found)
         values = np.full(len(columns), np.nan, dtype="<f4")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
 import torch
 
-from probe.anatomy import ModelParts, describe
+from probe import absence
+from probe.anatomy import ModelParts
 from probe.catalogue import METRICS, columns_for
+from probe.description import describe
 from probe.measure import kv_cache
 from probe.registry import RunEntry
 from probe.schema import SCHEMA_VERSION, Header
 
 
 def make_header(
-    entry: RunEntry, parts: ModelParts, settings: dict[str, str], *, compiled: bool, optimized: bool
+    entry: RunEntry, parts: ModelParts, settings: dict[str, str], *, compiled: bool
 ) -> Header:
-    """The header, its ``seq`` still to be set. ``optimized``: an optimizer was given."""
+    """The header, its ``seq`` still to be set, without the reasons of single metrics."""
     anatomy = describe(parts)
     first = next(parts.root.parameters())
     own = {"dtype": str(first.dtype).removeprefix("torch."), "device": first.device.type}
@@ -33,24 +36,43 @@ def make_header(
         anatomy=anatomy,
         metrics=METRICS,
         columns=columns_for(anatomy.sites),
-        absent=_absent(parts, compiled, optimized),
+        absent=_of_nodes(parts, compiled),
         settings=settings | own,
         versions=_versions(),
     )
 
 
-def _absent(parts: ModelParts, compiled: bool, optimized: bool) -> dict[str, str]:
+def with_reasons(
+    header: Header,
+    parts: ModelParts,
+    seen: absence.Seen,
+    measured: set[absence.Key],
+    *,
+    compiled: bool,
+    optimized: bool,
+) -> Header:
+    """The header with a reason for every column that the first sample left without a value."""
+    found = absence.reasons(
+        parts,
+        header.anatomy.sites,
+        header.columns,
+        measured,
+        seen,
+        compiled=compiled,
+        optimized=optimized,
+        decodes=kv_cache.possible(parts),
+    )
+    return msgspec.structs.replace(header, absent=header.absent | found)
+
+
+def _of_nodes(parts: ModelParts, compiled: bool) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if compiled:
         reasons["forward"] = "the model is compiled; activations are not read from it yet"
     if not kv_cache.possible(parts):
         reasons["kv_cache"] = "not a decoder that may cache while training"
-    if not optimized:
-        reasons["unmoved"] = "no optimizer was given"
-    if parts.intent.activation is None:
-        reasons["activation_error"] = "no config states an activation"
-    if parts.intent.norm_eps is None:
-        reasons["eps_ratio"] = "no config states an epsilon; norms are compared with each other"
+    if any(layer.cross is not None for layer in parts.layers):
+        reasons["cross_attention"] = "attention over the encoder's states is not read"
     return reasons
 
 

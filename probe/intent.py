@@ -35,6 +35,8 @@ class Intent:
     attention_implementation: str | None
     rotary_theta: float | None
     rotary_dim: int | None
+    turned: bool | None
+    """q and k are turned by their position in some way; None where nothing says."""
     classes: int | None
     """Size of the last dimension of the logits."""
     tied: bool | None
@@ -42,6 +44,10 @@ class Intent:
     """The label of a position is the next token (language modelling of decoders)."""
     initial_std: float | None
     pad_token: int | None
+    positions: int | None = None
+    """The longest sequence."""
+    windows: tuple[int | None, ...] = ()
+    """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
 
 
 def read_intent(root: nn.Module) -> Intent:
@@ -53,7 +59,7 @@ def read_intent(root: nn.Module) -> Intent:
     name = type(root).__name__
     width = get("hidden_size", "n_embd", "d_model", "dim")
     heads = get("num_attention_heads", "n_head", "n_heads")
-    head_dim = get("head_dim") or (width // heads if width and heads else None)
+    head_dim = get("head_dim", "d_kv") or (width // heads if width and heads else None)
     causal = _causal(config, name)
     sequence_labels = "SequenceClassification" in name or "TokenClassification" in name
     return Intent(
@@ -64,20 +70,32 @@ def read_intent(root: nn.Module) -> Intent:
         kv_heads=get("num_key_value_heads") or heads,
         head_dim=head_dim,
         scale=_scale(config, head_dim),
-        activation=get("hidden_act", "activation_function", "hidden_activation", "activation"),
+        activation=get(
+            "hidden_act",
+            "activation_function",
+            "hidden_activation",
+            "activation",
+            "dense_act_fn",
+        ),
         norm_eps=get("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
-        attention_dropout=get("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"),
-        residual_dropout=get("hidden_dropout_prob", "resid_pdrop", "dropout"),
+        attention_dropout=get(
+            "attention_probs_dropout_prob",
+            "attn_pdrop",
+            "attention_dropout",
+            "dropout_rate",
+        ),
+        residual_dropout=get("hidden_dropout_prob", "resid_pdrop", "dropout", "dropout_rate"),
         attention_implementation=getattr(config, "_attn_implementation", None),
         rotary_theta=_rotary_theta(config),
         rotary_dim=head_dim,
+        turned=bool(getattr(config, "rope_parameters", None)),
         classes=get("num_labels") if sequence_labels else get("vocab_size"),
         tied=get("tie_word_embeddings"),
-        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel"))
-        if not sequence_labels
-        else False,
+        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) and not sequence_labels,
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
+        positions=get("max_position_embeddings", "n_positions"),
+        windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
     )
 
 
@@ -115,12 +133,25 @@ def _unstated(config: Any) -> Intent:
         attention_implementation=None,
         rotary_theta=None,
         rotary_dim=None,
+        turned=None,
         classes=None,
         tied=None,
         shifted_labels=None,
         initial_std=None,
         pad_token=None,
     )
+
+
+def _windows(config: Any, layers: int | None) -> tuple[int | None, ...]:
+    """``sliding_window``, in the layers whose type says so, or in all where no types are given."""
+    local = getattr(config, "attention_layers", None)
+    if isinstance(local, list) and isinstance(getattr(config, "window_size", None), int):
+        return tuple(config.window_size if kind == "local" else None for kind in local)
+    window = getattr(config, "sliding_window", None)
+    if not isinstance(window, int) or not layers:
+        return ()
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
 def _causal(config: Any, name: str) -> bool | None:

@@ -21,48 +21,77 @@ from probe.measure import (
     residual,
     score,
 )
-from probe.measure.sampled import Projections, Values, prepare, projections
+from probe.measure.sampled import (
+    Projections,
+    Sampled,
+    Values,
+    eps_of,
+    prepare,
+    projections,
+)
 
 
 def measure_forward(
     parts: ModelParts, capture: Capture
-) -> tuple[dict[str, Values], dict[int, torch.Tensor]]:
-    """All forward metrics by site, and per layer the gram matrix the effective rank comes from."""
-    sampled = prepare(parts, capture)
-    found: dict[str, Values] = {"embedding": embedding.measure(sampled)}
-    made: dict[int, Projections] = {}
-    grams: dict[int, torch.Tensor] = {}
-    feed_forward: dict[int, Values] = {}
-    eps = [value for layer in parts.layers for n in layer.norms if (value := norm.eps_of(n))]
+) -> tuple[dict[str, Values], dict[str, torch.Tensor]]:
+    """All forward metrics by site, and by attention site the gram matrix that the effective rank
+    comes from."""
+    stacks = prepare(parts, capture)
+    found: dict[str, Values] = {"embedding": embedding.measure(stacks[0])}
+    grams: dict[str, torch.Tensor] = {}
+    own = {id(n): n for layer in parts.layers for n in layer.norms}
+    eps = [value for n in own.values() if (value := eps_of(n))]
     peers_eps = statistics.median(eps) if eps else None
-    for layer, kept in zip(parts.layers, capture.layers, strict=True):
-        at = layer.index
-        projected = projections(layer, kept)
+    for sampled in stacks:
+        made = _stack(sampled, found, grams, peers_eps)
+        if not sampled.stack.name:
+            found["positional"] = positional.measure(sampled, made)
+    if "positional" not in found:
+        found["positional"] = positional.measure(stacks[0], {})
+    for site, module in parts.final_norms:
+        last = next(s for s in stacks if s.stack.final_site == site)
+        found[site] = norm.measure(last, module, capture.final_norms.get(site), peers_eps)
+    norm.against_peers({site: v for site, v in found.items() if "norm_" in site.split("@")[0]})
+    found["output"] = output.measure(stacks[-1])
+    return found, grams
+
+
+def _stack(
+    sampled: Sampled,
+    found: dict[str, Values],
+    grams: dict[str, torch.Tensor],
+    peers_eps: float | None,
+) -> dict[int, Projections]:
+    """Add the metrics of one stack's sites to ``found``; returns q, k, v by layer."""
+    parts, layers = sampled.parts, sampled.stack.layers
+    made: dict[int, Projections] = {}
+    feed_forward: dict[int, Values] = {}
+    dropouts = attention.intended_dropout(sampled)
+    residual_dropout = residual.intended_dropout(sampled)
+    for layer, kept in zip(layers, sampled.kept, strict=True):
+        at, site = layer.index, layer.site
+        projected = projections(layer, kept, move_weights=not parts.intent.family)
         if projected is not None:
             made[at] = projected
-        found[f"qkv@{at}"] = qkv.measure(sampled, kept, projected)
-        found[f"score@{at}"] = score.measure(sampled, kept, projected)
-        found[f"mask@{at}"] = mask.measure(sampled, kept)
-        found[f"attention@{at}"] = attention.measure(sampled, kept, projected)
+        found[site("qkv")] = qkv.measure(sampled, kept, projected)
+        found[site("score")] = score.measure(sampled, kept, projected)
+        found[site("mask")] = mask.measure(sampled, kept, at)
+        found[site("attention")] = attention.measure(sampled, layer, kept, projected, dropouts)
         gram = attention.gram(kept)
         if gram is not None:
-            grams[at] = gram
-        for node, junction in residual.junctions(kept, parts.norm_order).items():
-            found[f"{node}@{at}"] = residual.measure(sampled, junction)
+            grams[site("attention")] = gram
+        for node, junction in residual.junctions(layer, kept, parts.norm_order).items():
+            found[site(node)] = residual.measure(sampled, junction, residual_dropout)
         for node in ("norm_attention", "norm_ffn"):
             module = getattr(layer, node)
             if module is not None:
                 flow = getattr(kept, node)
-                found[f"{node}@{at}"] = norm.measure(sampled, module, flow, peers_eps)
+                found[site(node)] = norm.measure(sampled, module, flow, peers_eps)
         if layer.expand is not None and layer.contract is not None:
-            feed_forward[at] = found[f"ffn@{at}"] = ffn.measure(sampled, layer, kept)
+            feed_forward[at] = found[site("ffn")] = ffn.measure(sampled, layer, kept)
         if at:
-            found[f"drift@{at}"] = drift.measure(sampled, capture.layers[at - 1], kept)
+            found[site("drift")] = drift.measure(sampled, sampled.kept[at - 1], kept)
     ffn.against_peers(feed_forward)
-    qkv.against_peers({at: found[f"qkv@{at}"] for at in made})
-    if parts.norm_final is not None:
-        found["norm_final"] = norm.measure(sampled, parts.norm_final, capture.norm_final, peers_eps)
-    norm.against_peers({site: v for site, v in found.items() if site.startswith("norm_")})
-    found["positional"] = positional.measure(sampled, made)
-    found["output"] = output.measure(sampled)
-    return found, grams
+    ffn.against_fitting_activation(sampled, feed_forward)
+    qkv.against_peers({at: found[layers[at].site("qkv")] for at in made}, parts.intent)
+    return made

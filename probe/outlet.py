@@ -37,10 +37,10 @@ class Outlet:
         """Whether the header was handed on."""
         return bool(self._columns)
 
-    def header(self, header: Header) -> None:
-        """Begin the stream."""
+    def header(self, header: Header, full: Callable[[], Header]) -> None:
+        """Begin the stream; ``full`` completes the header, in the publishing thread."""
         self._columns = header.columns
-        self.submit(lambda seq: msgspec.structs.replace(header, seq=seq))
+        self.submit(lambda seq: msgspec.structs.replace(full(), seq=seq))
 
     def event(self, kind: str, text: str, details: dict[str, str] | None = None) -> None:
         """Something that happened in the step in progress."""

@@ -20,18 +20,24 @@ class Picked:
     valid: torch.Tensor
     batch: int
     length: int
+    sequence_first: bool = False
+    """Hidden states come as (length, batch, d)."""
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Hidden states (batch, length, d), or flattened (batch * length, d) -> copy (r, p, d).
 
-        A leading dimension of 1 stands for every row; pooled states (batch, d) give (r, 1, d).
-        None where the shape does not fit.
+        A leading dimension of 1 stands for every row, as does a missing one: (length, d). Pooled
+        states (batch, d) give (r, 1, d). None where the shape does not fit.
         """
         tensor = tensor.detach()
+        if self.sequence_first and tensor.dim() == 3 and tensor.shape[0] == self.length:
+            tensor = tensor.transpose(0, 1)
         if tensor.dim() == 2 and tensor.shape[0] == self.batch and self.length > 1:
             return tensor.index_select(0, self.rows)[:, None, :]
         if tensor.dim() == 2 and tensor.shape[0] == self.batch * self.length:
             tensor = tensor.view(self.batch, self.length, -1)
+        elif tensor.dim() == 2 and tensor.shape[0] == self.length:
+            tensor = tensor[None]
         if tensor.dim() != 3 or tensor.shape[1] != self.length:
             return None
         rows = self.rows if tensor.shape[0] == self.batch else torch.zeros_like(self.rows)
@@ -43,13 +49,21 @@ class Picked:
         """Token or position ids (batch or 1, length) -> copy (r, p)."""
         if ids.dim() == 1:
             ids = ids[None]
+        elif self.sequence_first and ids.dim() == 2 and ids.shape[0] == self.length:
+            ids = ids.t() if ids.shape[1] in (1, self.batch) else ids
         if ids.dim() != 2 or ids.shape[1] != self.length or ids.shape[0] not in (1, self.batch):
             return None
         rows = self.rows if ids.shape[0] == self.batch else torch.zeros_like(self.rows)
         return ids.detach()[rows[:, None], self.positions[None, :]]
 
 
-def pick(batch: int, length: int, mask: torch.Tensor | None, device: torch.device) -> Picked:
+def pick(
+    batch: int,
+    length: int,
+    mask: torch.Tensor | None,
+    device: torch.device,
+    sequence_first: bool = False,
+) -> Picked:
     """The rows with fewest, most and middling padding, and evenly spaced positions.
 
     ``mask`` is (batch, length), nonzero at real tokens, or None.
@@ -65,4 +79,4 @@ def pick(batch: int, length: int, mask: torch.Tensor | None, device: torch.devic
         valid = torch.ones(wanted, count, device=device)
     else:
         valid = (mask[rows[:, None], positions[None, :]] != 0).float()
-    return Picked(rows, positions, valid, batch, length)
+    return Picked(rows, positions, valid, batch, length, sequence_first)

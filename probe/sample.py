@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import torch
 
+from probe import absence
 from probe.anatomy import ModelParts
-from probe.capture import Batch, Capturing
-from probe.frames import FrameDraft
+from probe.batch import Batch
+from probe.capture import Capturing
+from probe.frames import FrameDraft, Measured
 from probe.gradients import Gradients
 from probe.measure import kv_cache, parameters, training
 from probe.measure.sampled import Values
@@ -41,13 +43,14 @@ class Sample:
         self._watched: list[parameters.Watched] = []
         self._capturing: Capturing | None = None
         self._values: dict[str, Values] = {}
-        self._grams: dict[int, torch.Tensor] = {}
+        self._grams: dict[str, torch.Tensor] = {}
         self._ids: torch.Tensor | None = None
         self._rows: kv_cache.Rows | None = None
         self._moving: parameters.Moving | None = None
         self._gradients = Gradients()
         self._read: set[int] = set()
         self._stepping: set[int] = set()
+        self.seen = absence.Seen()
 
     def open(self, batch: Batch, on_error: OnError, watch: Stopwatch) -> None:
         """Install the hooks for the forward that is about to run."""
@@ -68,10 +71,18 @@ class Sample:
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
         self._values, self._grams = measure_forward(self._parts, capture)
+        self.seen = absence.facts(capture, self._parts)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
         if decodes and self._number % CACHE_EVERY == 0 and kv_cache.possible(self._parts):
             self._rows = kv_cache.keep_rows(batch.ids, batch.mask)
+
+    def forward_values(self) -> Measured:
+        """Which values the forward gave; those of the gradients and updates are still to come."""
+        found = {site: dict(values) for site, values in self._values.items()}
+        for site, gram in self._grams.items():
+            found.setdefault(site, {})["effective_rank"] = gram.sum()
+        return Measured(found)
 
     def before_backward(self, on_error: OnError) -> None:
         """Where no optimizer is known: the weights may move while the backward runs."""
@@ -126,7 +137,9 @@ class Sample:
         total = self._gradients.total()
         if total is not None:
             own["grad_norm"] = total
-        own |= training.gradients(self._values, len(self._parts.layers))
+        layers = self._parts.layers
+        ends = [layers[at].site("ffn") for at in (0, -1)] if layers else ["", ""]
+        own |= training.gradients(self._values, *ends)
         own |= {"learning_rate": rate, "memory": _peak_memory()}
         self._add({"training": own})
         self._add(training.decay_by_site(self._parts, training.decays(optimizers), peak_rate))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import torch
+from torch import nn
 
-from probe.capture import LayerCapture
+from probe.anatomy import LayerParts
+from probe.capture import Flow, LayerCapture
 from probe.measure.numbers import mean, relative, significand_bits
-from probe.measure.sampled import Projections, Sampled, Values, flat_heads
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads, linear
 from probe.schema import Metric
 
 METRICS = (
@@ -153,29 +156,70 @@ METRICS = (
 )
 
 
-def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
-    """Metrics of site ``attention@l``. ``effective_rank`` is finished by the publishing thread."""
+def intended_dropout(sampled: Sampled) -> float | None:
+    """The config's, else what the kernel got in most layers; None where neither can be told."""
+    if sampled.intent.attention_dropout is not None:
+        return float(sampled.intent.attention_dropout)
+    seen = [kept.call.dropout for kept in sampled.kept if kept.call is not None]
+    known = [p for p in seen if not math.isnan(p)]
+    return statistics.median(known) if known and not sampled.intent.family else None
+
+
+def measure(
+    sampled: Sampled,
+    layer: LayerParts,
+    kept: LayerCapture,
+    made: Projections | None,
+    dropout: float | None,
+) -> Values:
+    """Metrics of site ``attention@l``. ``effective_rank`` is finished by the publishing thread.
+
+    ``dropout``: the probability intended for the attention weights.
+    """
     values: Values = {}
     if kept.kernel_calls:
         values["kernel_calls"] = math.log2(kept.kernel_calls)
     call = kept.call
     if call is None:
         return values
-    values |= _maps(sampled, kept) | _kernel(sampled, kept, made)
+    values |= _maps(sampled, kept) | _kernel(sampled, kept, made, dropout)
+    if layer.packed is not None and layer.attention_out is not None:
+        return values | _packed_output(sampled, layer.attention_out, kept)
     into = kept.attention_out.into if kept.attention_out is not None else None
     if into is None or call.output is None:
         return values
     flat = flat_heads(call.output)
     if flat.shape == into.shape:
         values["reaches_output"] = relative(into, flat, sampled.tokens)
-        heads = sampled.intent.heads or call.heads
-        if into.shape[-1] % heads == 0:
-            shares = (into.float() * sampled.tokens).unflatten(-1, (heads, -1)).square()
-            shares = shares.sum(dim=(0, 1, 3)).sqrt()
-            top = shares.amax().clamp_min(1e-12)
-            values["dead_heads"] = (shares < 1e-6 * top).float().mean()
-            values["head_balance"] = shares.amin() / top
+        values |= _by_head(sampled, into, sampled.intent.heads or call.heads)
     return values
+
+
+def _by_head(sampled: Sampled, into: torch.Tensor, heads: int) -> Values:
+    """Which heads contribute to ``into`` (r, p, heads * head_dim)."""
+    if into.shape[-1] % heads:
+        return {}
+    shares = (into.float() * sampled.tokens).unflatten(-1, (heads, -1)).square()
+    shares = shares.sum(dim=(0, 1, 3)).sqrt()
+    top = shares.amax().clamp_min(1e-12)
+    dead = (shares < 1e-6 * top).float().mean()
+    return {"dead_heads": dead, "head_balance": shares.amin() / top}
+
+
+def _packed_output(sampled: Sampled, projection: nn.Module, kept: LayerCapture) -> Values:
+    """Torch's own attention applies its output projection without calling the module: compare
+    behind the projection instead of before it."""
+    call, flow = kept.call, kept.packed
+    assert call is not None
+    if call.output is None or flow is None or flow.out is None:
+        return {}
+    flat = flat_heads(call.output)
+    made = linear(Flow(into=flat), projection)
+    if made is None or made.shape != flow.out.shape:
+        return {}
+    return {"reaches_output": relative(flow.out, made, sampled.tokens)} | _by_head(
+        sampled, flat, call.heads
+    )
 
 
 def _maps(sampled: Sampled, kept: LayerCapture) -> Values:
@@ -205,12 +249,14 @@ def _maps(sampled: Sampled, kept: LayerCapture) -> Values:
     return values
 
 
-def _kernel(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
+def _kernel(
+    sampled: Sampled, kept: LayerCapture, made: Projections | None, dropout: float | None
+) -> Values:
     call, intent = kept.call, sampled.intent
     assert call is not None
     values: Values = {}
-    if intent.attention_dropout is not None:
-        values["dropout_gap"] = call.dropout - float(intent.attention_dropout)
+    if dropout is not None:
+        values["dropout_gap"] = call.dropout - dropout
     if intent.attention_implementation in ("sdpa", "eager"):
         asked_by_hand = intent.attention_implementation == "eager"
         values["kernel_changed"] = float(call.by_hand != asked_by_hand)

@@ -100,8 +100,8 @@ def measure(sampled: Sampled) -> Values:
         "small_rows": _small(out, sampled),
         "zero_dims": (spread <= 1e-12 * spread.amax()).float().mean(),
     }
-    ids = capture.batch.ids
-    picked = capture.picked.take_ids(ids) if ids is not None else None
+    ids = sampled.batch.ids
+    picked = sampled.picked.take_ids(ids) if ids is not None else None
     if picked is not None and type(table) is torch.nn.Embedding:
         rows = table.weight.detach()[picked.clamp(0, table.num_embeddings - 1)]
         values["lookup_error"] = relative(out, rows, sampled.tokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -132,7 +134,9 @@ METRICS = (
 )
 
 
-_ACTIVATIONS = {
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+_ACTIVATIONS: dict[str, Function] = {
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
@@ -144,6 +148,11 @@ _ACTIVATIONS = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+_FITTING = {name: _ACTIVATIONS[name] for name in ("gelu", "gelu_new", "relu", "silu", "tanh")} | {
+    "relu_squared": lambda x: F.relu(x).square()
+}
+"""Tried where no config states the activation."""
+_FITS = "_fits"
 
 
 def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
@@ -163,8 +172,12 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
     }
     # Readers of the stream start alike, and so do writers to it; GPT-2 starts writers smaller.
     readers = [m for m in (parts.query, parts.key, parts.value, parts.fused) if m is not None]
-    if readers:
-        levels = torch.stack([rms(weight_of(module)) for module in readers])
+    weights = [weight_of(module) for module in readers]
+    packed = getattr(parts.packed, "in_proj_weight", None)
+    if isinstance(packed, torch.Tensor):
+        weights = list(packed.detach().chunk(3))
+    if weights:
+        levels = torch.stack([rms(weight) for weight in weights])
         values["in_level"] = log2_ratio(rms(wide), levels.median())
     if parts.attention_out is not None:
         values["out_level"] = log2_ratio(rms(narrow), rms(weight_of(parts.attention_out)))
@@ -175,19 +188,58 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
     values["token_norm"] = mean(contract.out.float().norm(dim=-1) / width**0.5, sampled.valid)
     values["linear_error"] = _linears(sampled, parts, kept)
     activation = sampled.intent.activation
+    silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
     if activation != "relu":
-        silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
         values["dead_neurons"] = silent.float().mean()
     function = _ACTIVATIONS.get(activation or "")
-    expand, gate = kept.expand, kept.gate
-    if function is not None and expand is not None and expand.out is not None:
-        if gate is not None and gate.out is not None:
-            made = function(gate.out.float()) * expand.out.float()
-        else:
-            made = function(expand.out.float())
-        if made.shape == contract.into.shape:
-            values["activation_error"] = relative(contract.into, made, sampled.tokens)
+    if function is not None:
+        error = _activation_error(sampled, parts, kept, function)
+        if error is not None:
+            values["activation_error"] = error
+    elif not sampled.intent.family:
+        errors = [_activation_error(sampled, parts, kept, f) for f in _FITTING.values()]
+        known = [error for error in errors if error is not None]
+        if len(known) == len(_FITTING):
+            values[_FITS] = torch.stack(known)
     return values
+
+
+def _activation_error(
+    sampled: Sampled, parts: LayerParts, kept: LayerCapture, function: Function
+) -> torch.Tensor | None:
+    """The contracting linear's input against ``function`` of what the expanding ones gave."""
+    contract, expand, gate = kept.contract, kept.expand, kept.gate
+    if contract is None or contract.into is None or expand is None or expand.out is None:
+        return None
+    if gate is not None and gate.out is not None:
+        made = function(gate.out.float()) * expand.out.float()
+    else:
+        made = function(expand.out.float())
+    if made.shape != contract.into.shape:
+        return None
+    p = getattr(parts.inner_dropout, "p", 0.0)
+    if p and p < 1.0:
+        # What dropout left has to be right; what it took is zero.
+        made = torch.where(contract.into == 0, 0.0, made / (1.0 - p))
+    return relative(contract.into, made, sampled.tokens)
+
+
+def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -> None:
+    """Where no config states the activation, the one that fits most layers is what all should
+    use. NaN where none of the usual ones fits."""
+    fits = {at: v.pop(_FITS) for at, v in of_layers.items() if _FITS in v}
+    if not fits:
+        return
+    errors = torch.stack([e for e in fits.values() if isinstance(e, torch.Tensor)])
+    typical = errors.median(dim=0).values
+    best = typical.argmin()
+    known = typical[best] < 0.02
+    for at, error in zip(fits, errors.index_select(1, best[None])[:, 0], strict=True):
+        of_layers[at]["activation_error"] = torch.where(known, error, torch.nan)
+        # A neuron that ReLU silences is nothing unusual.
+        smooth = known & (best != list(_FITTING).index("relu"))
+        silent = torch.as_tensor(of_layers[at]["dead_neurons"])
+        of_layers[at]["dead_neurons"] = torch.where(smooth, silent, torch.nan)
 
 
 def _linears(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> torch.Tensor:

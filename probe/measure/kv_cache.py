@@ -144,6 +144,7 @@ def possible(parts: ModelParts) -> bool:
     """A transformers decoder that may cache while training (checkpointing switches caches off)."""
     return (
         parts.intent.causal is True
+        and len(parts.stacks) == 1
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())
@@ -238,7 +239,9 @@ def _compare(
     for at, recorder in recorders.items():
         values = dict(whole)
         if len(recorder.key_values) == 2 + _NEW:
-            values |= _keys(recorder.key_values[0], recorder.key_values[-1], rows.mask)
+            windows = parts.intent.windows
+            window = windows[at] if at < len(windows) else None
+            values |= _keys(recorder.key_values[0], recorder.key_values[-1], rows.mask, window)
         found[f"kv_cache@{at}"] = values
     return found
 
@@ -247,10 +250,13 @@ def _keys(
     fresh: tuple[torch.Tensor, torch.Tensor],
     cached: tuple[torch.Tensor, torch.Tensor],
     mask: torch.Tensor | None,
+    window: int | None,
 ) -> Values:
     (k_fresh, k), (v_fresh, v) = (_same_heads(f, c) for f, c in zip(fresh, cached, strict=True))
     wanted, held = k_fresh.shape[2], k.shape[2]
-    values: Values = {"length_gap": torch.log2(torch.tensor(held / wanted)).item()}
+    # A cache may hold everything, or no more than the layer's window.
+    kept = wanted if held == wanted or window is None else min(wanted, window)
+    values: Values = {"length_gap": torch.log2(torch.tensor(held / kept)).item()}
     # A shorter cache should at least hold the newest positions.
     shared = min(wanted, held)
     values["key_error"] = relative(k[:, :, -shared:], k_fresh[:, :, -shared:])

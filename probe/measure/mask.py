@@ -75,7 +75,7 @@ METRICS = (
 )
 
 
-def measure(sampled: Sampled, kept: LayerCapture) -> Values:
+def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> Values:
     """Metrics of site ``mask@l``: mass where none may be, and pairs shown or hidden wrongly."""
     call = kept.call
     if call is None:
@@ -83,9 +83,10 @@ def measure(sampled: Sampled, kept: LayerCapture) -> Values:
     weights = call.weights.mean(dim=1)
     shown = call.visible.float().mean(dim=1).expand_as(weights)
     # A query that may see nothing at all (a fully padded row) has no healthy answer.
-    asks = sampled.valid * (sampled.implied.any(dim=-1)).float()
+    implied = sampled.implied_at(layer)
+    asks = sampled.valid * (implied.any(dim=-1)).float()
     positions, keys = (
-        sampled.capture.picked.positions,
+        sampled.picked.positions,
         torch.arange(weights.shape[-1], device=weights.device),
     )
     later = (keys[None, :] > positions[:, None])[None]
@@ -94,7 +95,9 @@ def measure(sampled: Sampled, kept: LayerCapture) -> Values:
         on_padding = (weights * sampled.padding[:, None, :]).sum(dim=-1)
         values["padding_mass"] = mean(on_padding, asks)
     if sampled.causal is not None:
-        future = mean((weights * later).sum(dim=-1), asks)
+        # Where the caller's own mask shows later positions, they may be seen.
+        ahead = later & ~implied if sampled.batch.full_mask is not None else later
+        future = mean((weights * ahead).sum(dim=-1), asks)
         unknown = torch.full_like(future, float("nan"))
         values["future_mass"] = torch.where(sampled.causal, future, unknown)
     if sampled.documents is not None:
@@ -102,8 +105,8 @@ def measure(sampled: Sampled, kept: LayerCapture) -> Values:
         other = own[:, :, None] != sampled.documents[:, None, :]
         values["cross_mass"] = mean((weights * other).sum(dim=-1), asks)
     pairs = asks[..., None].expand_as(weights)
-    wanted = sampled.implied.float() * pairs
-    unwanted = (1.0 - sampled.implied.float()) * pairs
+    wanted = implied.float() * pairs
+    unwanted = (1.0 - implied.float()) * pairs
     values["leaked"] = (unwanted * shown).sum() / unwanted.sum().clamp_min(1.0)
     values["hidden"] = (wanted * (1.0 - shown)).sum() / wanted.sum().clamp_min(1.0)
     if sampled.causal is not None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from probe.capture import Flow
 from probe.measure.numbers import mean, relative
-from probe.measure.sampled import Sampled, Values
+from probe.measure.sampled import Sampled, Values, eps_of, norm_formula
 from probe.schema import Metric
 
 _NODES = ("norm_attention", "norm_ffn", "norm_final")
@@ -97,15 +97,6 @@ METRICS = (
 )
 
 
-def eps_of(norm: nn.Module) -> float | None:
-    """The epsilon a norm layer holds, under either of its usual names."""
-    for name in ("eps", "variance_epsilon"):
-        value = getattr(norm, name, None)
-        if isinstance(value, float):
-            return value
-    return None
-
-
 def measure(
     sampled: Sampled, norm: nn.Module, flow: Flow | None, peers_eps: float | None
 ) -> Values:
@@ -114,6 +105,12 @@ def measure(
     assert isinstance(parameter, torch.Tensor)
     weight = parameter.detach().float()
     bias = getattr(norm, "bias", None)
+    own, stated = eps_of(norm), sampled.intent.norm_eps or peers_eps
+    eps = stated if stated is not None else own
+    seen = flow is not None and flow.into is not None and flow.out is not None
+    if seen and eps is not None and not isinstance(norm, _TORCHS):
+        assert flow is not None
+        weight = _as_applied(sampled, norm, flow, weight, eps)
     width = weight.numel()
     values: Values = {
         "gamma_norm": weight.norm() / width**0.5,
@@ -122,27 +119,42 @@ def measure(
     }
     if isinstance(bias, torch.Tensor):
         values["beta_mean"] = bias.detach().float().mean()
-    own, stated = eps_of(norm), sampled.intent.norm_eps or peers_eps
     if own is not None and stated and own > 0:
         values["eps_ratio"] = math.log10(own / stated)
     if flow is None or flow.into is None or flow.out is None:
         return values
     out = flow.out.float()
     values["output_std"] = mean(out.std(dim=-1), sampled.valid)
-    eps = stated if stated is not None else own
     if eps is not None:
-        made = _formula(flow.into.float(), weight, bias, eps, "rms" in type(norm).__name__.lower())
-        values["formula_error"] = relative(out, made, sampled.tokens)
+        errors = [
+            relative(out, norm_formula(flow.into.float(), weight, bias, eps, rms), sampled.tokens)
+            for rms in _kinds(norm)
+        ]
+        values["formula_error"] = torch.stack(errors).amin()
     return values
 
 
-def _formula(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, rms: bool
+_TORCHS = tuple(kind for kind in (nn.LayerNorm, getattr(nn, "RMSNorm", None)) if kind)
+
+
+def _as_applied(
+    sampled: Sampled, norm: nn.Module, flow: Flow, weight: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    if not rms:
-        x = x - x.mean(dim=-1, keepdim=True)
-    made = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
-    return made if bias is None else made + bias.detach().float()
+    """Gamma, which is 1 + w in some models: whichever makes the output right."""
+    assert flow.into is not None and flow.out is not None
+    x, bias, rms = flow.into.float(), getattr(norm, "bias", None), _kinds(norm)[-1]
+    plain, more = (
+        relative(flow.out.float(), norm_formula(x, w, bias, eps, rms), sampled.tokens)
+        for w in (weight, weight + 1.0)
+    )
+    return torch.where((more < 0.02) & (plain > 0.2), weight + 1.0, weight)
+
+
+def _kinds(norm: nn.Module) -> tuple[bool, ...]:
+    """Whether it is RMSNorm. T5 and hand-written models call theirs LayerNorm: then either."""
+    if isinstance(norm, nn.LayerNorm):
+        return (False,)
+    return (True,) if "rms" in type(norm).__name__.lower() else (False, True)
 
 
 def against_peers(of_sites: dict[str, Values]) -> None:

@@ -190,7 +190,7 @@ def _head(sampled: Sampled) -> Values:
     seen = capture.head.out
     if capture.logits is not None:
         # A pooled classifier's logits stand beside a head that ran on every token.
-        final = capture.picked.take(capture.logits)
+        final = sampled.picked.take(capture.logits)
         if final is not None and final.shape[:2] == seen.shape[:2]:
             seen = final
     shared = min(made.shape[-1], seen.shape[-1])
@@ -214,7 +214,7 @@ def _labelled(
     sampled: Sampled, logits: torch.Tensor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Logits (m, classes) and labels (m,) with -100 where none, as this architecture aligns them."""
-    picked, labels = sampled.capture.picked, sampled.capture.batch.labels
+    picked, labels = sampled.picked, sampled.batch.labels
     if logits.dim() == 2:
         fits = labels is not None and labels.dim() == 1 and not labels.is_floating_point()
         return logits.detach(), labels if fits else None
@@ -253,7 +253,7 @@ def _prediction(logits: torch.Tensor, labels: torch.Tensor | None) -> Values:
 
 
 def _loss(sampled: Sampled, logits: torch.Tensor) -> Values:
-    labels, loss = sampled.capture.batch.labels, sampled.capture.loss
+    labels, loss = sampled.batch.labels, sampled.capture.loss
     shift = sampled.intent.shifted_labels
     if (
         labels is None
@@ -270,7 +270,7 @@ def _loss(sampled: Sampled, logits: torch.Tensor) -> Values:
     assert loss is not None
     # A label outside the classes would raise on a GPU long after this call.
     safe = torch.where(labels < logits.shape[-1], labels, torch.full_like(labels, -100)).flatten()
-    items = sampled.capture.batch.items
+    items = sampled.batch.items
     if items is None:
         made = F.cross_entropy(flat, safe, ignore_index=-100)
     else:

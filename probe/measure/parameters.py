@@ -108,17 +108,22 @@ def watched(parts: ModelParts) -> list[Watched]:
     add("embedding", parts.token_embedding)
     add("positional", parts.position_embedding)
     for layer in parts.layers:
-        at = layer.index
-        add(f"qkv@{at}", layer.fused)
-        add(f"qkv@{at}", layer.query, "q")
-        add(f"qkv@{at}", layer.key, "k", key=True)
-        add(f"qkv@{at}", layer.value, "v")
-        add(f"attention@{at}", layer.attention_out)
-        add(f"norm_attention@{at}", layer.norm_attention)
+        site = layer.site
+        add("positional", layer.relative_bias)
+        add(site("qkv"), layer.fused)
+        add(site("qkv"), layer.packed)
+        add(site("qkv"), layer.query, "q")
+        add(site("qkv"), layer.key, "k", key=True)
+        add(site("qkv"), layer.value, "v")
+        add(site("qkv"), layer.query_norm)
+        add(site("qkv"), layer.key_norm)
+        add(site("attention"), layer.attention_out)
+        add(site("norm_attention"), layer.norm_attention)
         for module in (layer.gate, layer.expand, layer.contract):
-            add(f"ffn@{at}", module)
-        add(f"norm_ffn@{at}", layer.norm_ffn)
-    add("norm_final", parts.norm_final)
+            add(site("ffn"), module)
+        add(site("norm_ffn"), layer.norm_ffn)
+    for final, norm in parts.final_norms:
+        add(final, norm)
     add("output", parts.head)
     return found
 

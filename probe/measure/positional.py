@@ -88,7 +88,7 @@ def measure(sampled: Sampled, made: dict[int, Projections]) -> Values:
         values |= _learned(sampled)
     elif sampled.intent.rotary_theta is not None:
         values |= _rotary(sampled, made)
-    hidden = [k.block.out for k in sampled.capture.layers if k.block and k.block.out is not None]
+    hidden = [k.block.out for k in sampled.kept if k.block and k.block.out is not None]
     if hidden:
         values["sensitivity"] = torch.stack([_steps(h, sampled.valid) for h in hidden]).mean()
     return values
@@ -103,7 +103,7 @@ def _steps(hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 def _implied(sampled: Sampled) -> torch.Tensor:
     """(r, p) the caller's position ids, else a token's place in its row."""
-    picked, given = sampled.capture.picked, sampled.capture.batch.positions
+    picked, given = sampled.picked, sampled.batch.positions
     chosen = picked.take_ids(given) if given is not None else None
     if chosen is not None:
         return chosen.float()
@@ -124,12 +124,48 @@ def _learned(sampled: Sampled) -> Values:
         / (tokens.out.float() * sampled.tokens).norm().clamp_min(1e-12),
         "missing": _missing(sampled, added),
     }
-    if table.padding_idx is None and table.num_embeddings <= _MOST_POSITIONS:
+    implied, known = _implied_rows(sampled, table)
+    if implied is not None and table.num_embeddings <= _MOST_POSITIONS:
         # The row that was added is the index that was used, whatever index the code asked for.
         used = torch.cdist(added.flatten(0, 1), table.weight.detach().float()).argmin(dim=-1)
         present = added.abs().amax(dim=-1) > 0
-        values |= _indices(sampled, used.view(added.shape[:2]).float(), sampled.valid * present)
+        weight = sampled.valid * present * known
+        shape = sampled.valid.shape
+        values |= _indices(used.view(added.shape[:2]).float().expand(shape), implied, weight)
     return values
+
+
+def _implied_rows(
+    sampled: Sampled, table: torch.nn.Embedding
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """((r, p) rows of the table that the tokens should get, (r, p) 1.0 where that is sure).
+
+    A table with a row for padding counts real tokens from behind that row, as fairseq does. One
+    with more rows than there are positions keeps the first ones for something else.
+    """
+    everywhere = torch.ones_like(sampled.valid)
+    if sampled.batch.positions is not None or table.padding_idx is None:
+        spare = 0
+        if sampled.intent.positions and sampled.batch.positions is None:
+            spare = max(0, table.num_embeddings - int(sampled.intent.positions))
+        if spare and sampled.batch.mask is not None:
+            # Such models may count from the first real token: the same but for padding before it.
+            real = sampled.batch.mask != 0
+            led = sampled.picked.take_ids(
+                real.cumsum(dim=1) == torch.arange(1, real.shape[1] + 1, device=real.device)
+            )
+            if led is not None:
+                return _implied(sampled) + spare, led.float()
+        return _implied(sampled) + spare, everywhere
+    ids = sampled.batch.ids
+    if ids is None:
+        return None, everywhere
+    real = ids != table.padding_idx
+    rows = real.cumsum(dim=1) * real + table.padding_idx
+    chosen, sure = sampled.picked.take_ids(rows), sampled.picked.take_ids(real)
+    if chosen is None or sure is None:
+        return None, everywhere
+    return chosen.float(), sure.float()
 
 
 def _missing(sampled: Sampled, added: torch.Tensor) -> torch.Tensor:
@@ -139,6 +175,8 @@ def _missing(sampled: Sampled, added: torch.Tensor) -> torch.Tensor:
     present = (added * sampled.tokens).square().sum()
     if stream is None or tokens is None or tokens.out is None:
         return (present == 0).float()
+    if not sampled.intent.family:
+        return _missing_beside(stream.float(), tokens.out.float(), added, sampled.tokens)
     rest = stream.float() - tokens.out.float()
     if types is not None and types.out is not None:
         rest = rest - types.out.float()
@@ -146,9 +184,20 @@ def _missing(sampled: Sampled, added: torch.Tensor) -> torch.Tensor:
     return ((share < 0.5) | (present == 0)).float()
 
 
-def _indices(sampled: Sampled, used: torch.Tensor, weight: torch.Tensor) -> Values:
+def _missing_beside(
+    stream: torch.Tensor, tokens: torch.Tensor, added: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """The same where the token vectors may have been multiplied first, by the root of the width
+    for one: both coefficients by least squares."""
+    t, a, s = tokens * weight, added * weight, stream * weight
+    tt, aa, ta = (t * t).sum(), (a * a).sum(), (t * a).sum()
+    det = (tt * aa - ta * ta).clamp_min(1e-12)
+    share = (tt * (a * s).sum() - ta * (t * s).sum()) / det
+    return ((share < 0.5) | (aa == 0)).float()
+
+
+def _indices(used: torch.Tensor, implied: torch.Tensor, weight: torch.Tensor) -> Values:
     """``used`` (r, p) position each token got; compared with the implied one, and its neighbour's."""
-    implied = _implied(sampled)
     off = used - implied
     both = weight[:, 1:] * weight[:, :-1]
     gaps = (implied[:, 1:] - implied[:, :-1]).clamp_min(1.0)
@@ -164,7 +213,7 @@ def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
     implied = _implied(sampled)
     seen: list[Values] = []
     for at, projected in made.items():
-        found = _rotary_layer(sampled, sampled.capture.layers[at], projected, implied)
+        found = _rotary_layer(sampled, sampled.kept[at], projected, implied)
         if found:
             seen.append(found)
     if not seen:
@@ -222,7 +271,7 @@ def _rotary_indices(
     dim: int,
 ) -> Values:
     """Positions read back from how far q and k were turned, at the fastest unambiguous frequency."""
-    length = sampled.capture.picked.length
+    length = sampled.picked.length
     slow = (frequency * 2 * length < math.pi).float()
     at = slow.argmax()
     found: list[Values] = []
@@ -232,7 +281,8 @@ def _rotary_indices(
         product = product.gather(-1, at.expand(*product.shape[:-1], 1))[..., 0]
         # Where q or k has next to nothing at this frequency, the angle is noise.
         strong = (product.abs() > 0.05 * product.abs().mean()).float()
-        found.append(_indices(sampled, product.angle() / frequency[at], sampled.valid * strong))
+        turned_by = product.angle() / frequency[at]
+        found.append(_indices(turned_by, _implied(sampled), sampled.valid * strong))
     q, k = found
     worst = {name: torch.maximum(_t(q[name]), _t(k[name])) for name in ("index_error", "repeated")}
     offset = torch.where(

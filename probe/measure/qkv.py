@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from probe.capture import LayerCapture
+from probe.intent import Intent
 from probe.measure.numbers import mean, relative, rms, strided
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
@@ -181,7 +182,7 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
     """Metrics of site ``qkv@l``. ``made``: q, k, v by the projections' own weights."""
     values: Values = {}
     if made is not None:
-        values |= _weights(made, sampled.intent.heads)
+        values |= _weights(made, sampled.intent.heads or _heads(kept))
     call = kept.call
     if call is None:
         return values
@@ -205,6 +206,10 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
     if made is not None:
         values |= _against_weights(sampled, kept, made)
     return values
+
+
+def _heads(kept: LayerCapture) -> int | None:
+    return kept.call.heads if kept.call is not None else None
 
 
 def _weights(made: Projections, heads: int | None) -> Values:
@@ -238,19 +243,50 @@ def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) ->
     q_seen, k_seen, q_made, k_made = (
         _pair_norms(t, dim) if rotary else t for t in (q, k, made.q, made.k)
     )
-    q_error = relative(q_seen, q_made, sampled.tokens)
+    # Only where the kernel does not scale can q and k have been scaled before it.
+    before = call.by_hand or call.scale == 1.0
+    error = _up_to_scale if before else _plain_error
+    q_error = error(sampled, q_seen, q_made, dim)
+    k_error = error(sampled, k_seen, k_made, dim)
+    turned = sampled.intent.turned
+    if not rotary and turned is not False:
+        # Turned in a way that is not recomputed, or perhaps not at all: a head keeps its length.
+        lengths = [_head_norms(t, dim) for t in (q, made.q, k, made.k)]
+        q_error = torch.minimum(q_error, error(sampled, lengths[0], lengths[1], dim))
+        k_error = torch.minimum(k_error, error(sampled, lengths[2], lengths[3], dim))
     values["q_error"] = q_error
-    values["k_error"] = relative(k_seen, k_made, sampled.tokens)
+    values["k_error"] = k_error
     if q_seen.shape == k_made.shape:
         crossed = relative(q_seen, k_made, sampled.tokens)
         values["swapped"] = ((crossed < 0.1) & (q_error > 0.1)).float()
     return values
 
 
+def _plain_error(
+    sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
+) -> torch.Tensor:
+    return relative(seen, made, sampled.tokens)
+
+
+def _up_to_scale(
+    sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
+) -> torch.Tensor:
+    """Relative error; a factor on q or k that makes up the scale of the scores is no error."""
+    plain, *scaled = (
+        relative(seen, made * factor, sampled.tokens) for factor in (1.0, dim**-0.5, dim**-0.25)
+    )
+    best = torch.stack(scaled).amin()
+    return torch.where(best < 0.02, best, plain)
+
+
 def _pair_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:
     """Norms of the pairs (i, i + dim / 2) that a rotary embedding turns: it keeps them."""
     pairs = flat.unflatten(-1, (-1, 2, dim // 2))
     return pairs.norm(dim=-2).flatten(-2)
+
+
+def _head_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:
+    return flat.unflatten(-1, (-1, dim)).norm(dim=-1)
 
 
 def _spread(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -267,10 +303,14 @@ def _tied(rows: torch.Tensor) -> torch.Tensor:
     return ((alike > _SAME) & near).any(dim=1).float().mean()
 
 
-def against_peers(of_layers: dict[int, Values]) -> None:
+def against_peers(of_layers: dict[int, Values], intent: Intent) -> None:
     """Add to each layer's values how its smallest projection compares with all projections."""
     names = ("q_weight", "k_weight", "v_weight")
     known = {at: [v[n] for n in names if n in v] for at, v in of_layers.items()}
+    if intent.scale == 1.0 and intent.head_dim:
+        # Where scores are not scaled, the query weights hold the factor from the start.
+        folded = intent.head_dim**0.5
+        known = {at: [v[0] * folded, *v[1:]] if v else v for at, v in known.items()}
     every = [value for values in known.values() for value in values]
     if len(every) < 3:
         return

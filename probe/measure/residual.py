@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from probe.anatomy import LayerParts
 from probe.capture import LayerCapture
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values
@@ -82,40 +85,68 @@ METRICS = (
 
 @dataclass
 class Junction:
-    """before + branch = after, (r, p, width) each."""
+    """before + branch = after, (r, p, width) each.
+
+    ``outlet``: what a hand-written module made of the branch in the end, where that may differ.
+    ``dropout``: the module that drops part of the branch, None where none was seen to run.
+    """
 
     before: torch.Tensor
     branch: torch.Tensor
     after: torch.Tensor
+    outlet: torch.Tensor | None = None
+    dropout: nn.Module | None = None
 
 
-def junctions(kept: LayerCapture, norm_order: str) -> dict[str, Junction]:
+def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[str, Junction]:
     """The two junctions of a block, by node; what was not seen is left out."""
     block, first, second = kept.block, kept.norm_attention, kept.norm_ffn
-    if block is None or first is None or second is None:
+    if block is None or first is None or second is None or not layer.plain_sums:
         return {}
-    attention = kept.attention_dropout or kept.attention_out
+    attention = kept.attention_dropout or kept.attention_out or kept.packed
     ffn = kept.ffn_dropout or kept.contract
     pre = norm_order == "pre"
+    joined = kept.norm_next or second
+    last = kept.norm_before_ffn or first
     candidates = {
-        "residual_attention": (block.into, attention, second.into if pre else first.into),
+        "residual_attention": (
+            block.into, attention, joined.into if pre else first.into,
+            kept.attention_outlet, layer.attention_dropout,
+        ),
         "residual_ffn": (
-            second.into if pre else first.out, ffn, block.out if pre else second.into,
+            second.into if pre else last.out, ffn, block.out if pre else second.into,
+            kept.ffn_outlet, layer.ffn_dropout,
         ),
     }  # fmt: skip
     found = {}
-    for node, (before, flow, after) in candidates.items():
+    for node, (before, flow, after, other, dropout) in candidates.items():
         branch = flow.out if flow is not None else None
-        if before is not None and branch is not None and after is not None:
-            found[node] = Junction(before, branch, after)
+        if before is None or branch is None or after is None or branch.shape != after.shape:
+            continue
+        outlet = other.out if other is not None else None
+        fits = outlet is not None and outlet.shape == branch.shape
+        found[node] = Junction(before, branch, after, outlet if fits else None, dropout)
     return found
 
 
-def measure(sampled: Sampled, junction: Junction) -> Values:
-    """Metrics of a residual site."""
+def intended_dropout(sampled: Sampled) -> float | None:
+    """Dropout on the branches: the config's, else what most layers' modules hold, else none."""
+    if sampled.intent.residual_dropout is not None:
+        return float(sampled.intent.residual_dropout)
+    if sampled.intent.family:
+        return 0.0
+    modules = [m for la in sampled.stack.layers for m in (la.attention_dropout, la.ffn_dropout)]
+    rates = [float(p) for m in modules if isinstance(p := getattr(m, "p", None), (int, float))]
+    return statistics.median(rates) if rates else None
+
+
+def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Values:
+    """Metrics of a residual site. ``dropout``: the rate intended for the branch."""
     before, branch, after = (t.float() for t in (junction.before, junction.branch, junction.after))
     tokens, valid = sampled.tokens, sampled.valid
     width = before.shape[-1]
+    if junction.outlet is not None:
+        branch = _nearer(before, branch, junction.outlet.float(), after, tokens)
     skip, gain = _fit(before * tokens, branch * tokens, after * tokens)
     values: Values = {
         "cosine": mean(torch.cosine_similarity(before, after, dim=-1), valid),
@@ -125,12 +156,61 @@ def measure(sampled: Sampled, junction: Junction) -> Values:
         "skip_gain": skip - 1.0,
         "branch_gain": gain - 1.0,
     }
-    if sampled.intent.residual_dropout is not None or junction.after.dtype == torch.float32:
+    if junction.after.dtype != torch.float32:
+        return values | _in_16_bits(sampled, junction, values, dropout)
+    if dropout is not None or not sampled.intent.family:
         changed = torch.where(tokens > 0, after - before, torch.ones_like(after))
         zero = ((changed == 0) | ((branch == 0) & (tokens > 0))).float().sum()
         share = zero / (valid.sum() * width).clamp_min(1.0)
-        values["dropout_gap"] = share - float(sampled.intent.residual_dropout or 0.0)
+        if dropout is not None and (junction.dropout is not None or dropout == 0.0):
+            values["dropout_gap"] = share - dropout
+        else:
+            values |= _unless_dropped_unseen(sampled, junction, branch, values)
     return values
+
+
+def _unless_dropped_unseen(
+    sampled: Sampled, junction: Junction, branch: torch.Tensor, values: Values
+) -> Values:
+    """Dropout called as a function inside the block shows only in what it leaves out: where parts
+    of the branch that the stream could not have rounded away are missing, NaN."""
+    before, after = junction.before.float(), junction.after.float()
+    eps = torch.finfo(junction.after.dtype).eps
+    large = (branch.abs() > 8.0 * eps * before.abs()) & (sampled.tokens > 0)
+    share = ((after == before) & large).float().sum() / large.float().sum().clamp_min(1.0)
+    hidden = (share > 0.01) & (share < 0.99)
+    names = ("sum_error", "skip_gain", "branch_gain")
+    return {n: torch.where(hidden, torch.nan, torch.as_tensor(values[n])) for n in names}
+
+
+def _in_16_bits(
+    sampled: Sampled, junction: Junction, values: Values, dropout: float | None
+) -> Values:
+    """A small branch is lost in the rounding of the sum, so that its zeros are read from the
+    branch itself, and its coefficient only where it is well above that rounding."""
+    floor = 16.0 * torch.finfo(junction.after.dtype).eps
+    gain, ratio = torch.as_tensor(values["branch_gain"]), torch.as_tensor(values["branch_ratio"])
+    found: Values = {"branch_gain": torch.where(ratio < floor, torch.nan, gain)}
+    if dropout != 0.0 and junction.dropout is None:
+        branch = junction.branch.float()
+        found = _unless_dropped_unseen(sampled, junction, branch, values | found)
+    if dropout is not None and junction.dropout is not None:
+        zero = ((junction.branch == 0) & (sampled.tokens > 0)).float().sum()
+        width = junction.branch.shape[-1]
+        found["dropout_gap"] = zero / (sampled.valid.sum() * width).clamp_min(1.0) - dropout
+    return found
+
+
+def _nearer(
+    before: torch.Tensor,
+    branch: torch.Tensor,
+    outlet: torch.Tensor,
+    after: torch.Tensor,
+    tokens: torch.Tensor,
+) -> torch.Tensor:
+    """The branch as it left its last module, where only that makes the sum right."""
+    plain, other = (relative(after, before + t, tokens) for t in (branch, outlet))
+    return torch.where((other < 0.02) & (plain > 2.0 * other), outlet, branch)
 
 
 def _fit(

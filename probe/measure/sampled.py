@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from probe.anatomy import LayerParts, ModelParts, weight_of
+from probe.anatomy import LayerParts, ModelParts, Stack, weight_of
+from probe.batch import Batch
 from probe.capture import Capture, Flow, LayerCapture
 from probe.intent import Intent
+from probe.measure.numbers import relative
+from probe.rows import Picked
 
 Values = dict[str, "torch.Tensor | float"]
 
@@ -26,15 +29,20 @@ class Projections:
 
 @dataclass
 class Sampled:
-    """One sampled forward, ready to be measured.
+    """One stack's part of a sampled forward, ready to be measured.
 
-    ``implied`` (r, p, n) bool: which keys a query should see; ``padding`` (r, n) bool: padding keys;
-    ``documents`` (r, n) ints, or None where nothing is packed; ``causal`` 0-d bool tensor or None
-    where neither config nor peers tell.
+    ``picked``, ``batch``: the tokens the stack worked on. ``implied`` (r, p, n) bool: which keys a
+    query should see, windows aside; ``padding`` (r, n) bool: padding keys; ``documents`` (r, n)
+    ints, or None where nothing is packed; ``causal`` 0-d bool tensor or None where neither config
+    nor peers tell.
     """
 
     parts: ModelParts
     capture: Capture
+    stack: Stack
+    kept: list[LayerCapture]
+    picked: Picked
+    batch: Batch
     implied: torch.Tensor
     padding: torch.Tensor | None
     documents: torch.Tensor | None
@@ -47,17 +55,45 @@ class Sampled:
     @property
     def valid(self) -> torch.Tensor:
         """(r, p) 1.0 at real tokens."""
-        return self.capture.picked.valid
+        return self.picked.valid
 
     @property
     def tokens(self) -> torch.Tensor:
         """(r, p, 1), to weigh hidden states."""
         return self.valid[..., None]
 
+    def implied_at(self, layer: int) -> torch.Tensor:
+        """``implied`` within the layer's window, where it has one."""
+        window = self.window(layer)
+        if window is None:
+            return self.implied
+        keys = torch.arange(self.picked.length, device=self.implied.device)
+        back = self.picked.positions[:, None] - keys[None, :]
+        # A bidirectional window reaches as far to both sides, a causal one counts the token itself.
+        near = back < window if self.stack.causal else back.abs() <= window
+        return self.implied & near
 
-def prepare(parts: ModelParts, capture: Capture) -> Sampled:
-    """Work out the implied mask from attention_mask, causality and packed position ids."""
-    picked, batch = capture.picked, capture.batch
+    def window(self, layer: int) -> int | None:
+        """How far back the config lets a layer see; None: everywhere."""
+        windows = self.intent.windows
+        return windows[layer] if layer < len(windows) and not self.stack.name else None
+
+
+def prepare(parts: ModelParts, capture: Capture) -> list[Sampled]:
+    """Each stack's part, with the mask implied by attention_mask, causality and position ids."""
+    found = []
+    done = 0
+    for stack in parts.stacks:
+        kept = capture.layers[done : done + len(stack.layers)]
+        done += len(stack.layers)
+        found.append(_prepare(parts, capture, stack, kept))
+    return found or [_prepare(parts, capture, Stack("", [], parts.intent.causal), [])]
+
+
+def _prepare(
+    parts: ModelParts, capture: Capture, stack: Stack, kept: list[LayerCapture]
+) -> Sampled:
+    picked, batch = capture.of_stack(stack.name)
     device = picked.rows.device
     keys = torch.arange(picked.length, device=device)
     implied = torch.ones(
@@ -68,33 +104,63 @@ def prepare(parts: ModelParts, capture: Capture) -> Sampled:
         padding = batch.mask.index_select(0, picked.rows) == 0
         implied = implied & ~padding[:, None, :]
     later = keys[None, :] > picked.positions[:, None]
-    causal = _causal(parts, capture, later)
+    causal = _causal(stack, kept, later)
     if causal is not None:
         implied = implied & ~(later[None] & causal)
-    documents = _documents(capture)
+    documents = _documents(picked, batch)
     if documents is not None:
         own = documents[:, picked.positions]
         implied = implied & (own[:, :, None] == documents[:, None, :])
-    return Sampled(parts, capture, implied, padding, documents, causal)
+    built = _given_mask(picked, batch)
+    if built is not None:
+        implied = built
+    elif not parts.intent.family and batch.mask is None:
+        implied = _as_most_layers(implied, kept)
+    return Sampled(parts, capture, stack, kept, picked, batch, implied, padding, documents, causal)
 
 
-def _causal(parts: ModelParts, capture: Capture, later: torch.Tensor) -> torch.Tensor | None:
-    if parts.intent.causal is not None:
-        return torch.tensor(parts.intent.causal, device=later.device)
-    calls = [layer.call for layer in capture.layers if layer.call is not None]
-    if not calls or not parts.layers:
+def _causal(stack: Stack, kept: list[LayerCapture], later: torch.Tensor) -> torch.Tensor | None:
+    if stack.causal is not None:
+        return torch.tensor(stack.causal, device=later.device)
+    calls = [layer.call for layer in kept if layer.call is not None]
+    if not calls:
         return None
     # Nothing states it: what most layers do is what the others should do.
     shown = torch.stack([(call.visible & later).float().sum() for call in calls])
     return shown.median() == 0
 
 
-def _documents(capture: Capture) -> torch.Tensor | None:
-    """Packed documents by position ids that start again at 0; only where the caller gave them."""
-    positions = capture.batch.positions
-    if positions is None or positions.dim() != 2 or positions.shape[0] != capture.batch.size:
+def _given_mask(picked: Picked, batch: Batch) -> torch.Tensor | None:
+    """A mask (batch or 1, h, n, n) that the caller built states by itself what may be seen."""
+    mask = batch.full_mask
+    if mask is None or mask.shape[-2:] != (picked.length, picked.length):
         return None
-    return (positions.index_select(0, capture.picked.rows) == 0).cumsum(dim=1)
+    rows = picked.rows if mask.shape[0] == picked.batch else torch.zeros_like(picked.rows)
+    chosen = mask.detach()[rows[:, None], :, picked.positions[None, :]]
+    shown = chosen if chosen.dtype == torch.bool else chosen > -1e4
+    return shown.any(dim=2)
+
+
+def _as_most_layers(implied: torch.Tensor, kept: list[LayerCapture]) -> torch.Tensor:
+    """A hand-written model that was given no mask may make one of its own, from the ids or by a
+    window: what most layers hide, the others should hide."""
+    calls = [layer.call for layer in kept if layer.call is not None]
+    if not calls:
+        return implied
+    seen = [call.visible.any(dim=1).expand_as(implied).float() for call in calls]
+    return implied & (torch.stack(seen).median(dim=0).values > 0)
+
+
+def _documents(picked: Picked, batch: Batch) -> torch.Tensor | None:
+    """Packed documents by position ids that start again at 0; only where the caller gave them."""
+    positions = batch.positions
+    if positions is None or positions.dim() != 2 or positions.shape[0] != batch.size:
+        return None
+    starts = positions == 0
+    if batch.mask is not None:
+        # Padding on the left may share the 0 of the first real token.
+        starts = starts & (batch.mask != 0)
+    return starts.index_select(0, picked.rows).cumsum(dim=1)
 
 
 def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | None:
@@ -109,21 +175,23 @@ def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | 
     return out if bias is None else out + bias.detach().float()
 
 
-def projections(parts: LayerParts, kept: LayerCapture) -> Projections | None:
-    """q, k and v by the projections' own weights, from separate linears or one fused [q|k|v]."""
-    if parts.fused is not None:
-        whole = linear(kept.fused, parts.fused)
-        call = kept.call
-        if whole is None or call is None:
-            return None
-        q_size = call.heads * call.q.shape[-1]
-        kv_size = (whole.shape[-1] - q_size) // 2
-        if kv_size <= 0:
-            q_size = kv_size = whole.shape[-1] // 3
-        weights = weight_of(parts.fused).detach().split([q_size, kv_size, kv_size], dim=0)
-        q, k, v = whole.split([q_size, kv_size, kv_size], dim=-1)
-        assert kept.fused is not None and kept.fused.out is not None
-        return Projections(q, k, v, (weights[0], weights[1], weights[2]), kept.fused.out.dtype)
+def projections(
+    parts: LayerParts, kept: LayerCapture, move_weights: bool = False
+) -> Projections | None:
+    """q, k and v by the projections' own weights, from separate linears or fused ones.
+
+    ``move_weights``: put the rows of a fused projection's weights in order as well, which copies.
+    """
+    made = (
+        _fused(parts, kept, move_weights) if parts.fused or parts.packed else _separate(parts, kept)
+    )
+    if made is not None and kept.call is not None:
+        made.q = _normed(made.q, parts.query_norm, kept.call.q)
+        made.k = _normed(made.k, parts.key_norm, kept.call.k)
+    return made
+
+
+def _separate(parts: LayerParts, kept: LayerCapture) -> Projections | None:
     q_made, k_made, v_made = (
         linear(getattr(kept, name), getattr(parts, name)) for name in ("query", "key", "value")
     )
@@ -133,6 +201,105 @@ def projections(parts: LayerParts, kept: LayerCapture) -> Projections | None:
     assert parts.query is not None and parts.key is not None and parts.value is not None
     q, k, v = (weight_of(m).detach() for m in (parts.query, parts.key, parts.value))
     return Projections(q_made, k_made, v_made, (q, k, v), kept.query.out.dtype)
+
+
+def _fused(parts: LayerParts, kept: LayerCapture, move_weights: bool) -> Projections | None:
+    call = kept.call
+    if call is None:
+        return None
+    if parts.packed is not None:
+        whole, weight = _packed(parts.packed, kept.packed)
+        dtype = call.kernel_dtype
+    else:
+        assert parts.fused is not None
+        whole, weight = linear(kept.fused, parts.fused), weight_of(parts.fused).detach()
+        flow = kept.fused
+        dtype = flow.out.dtype if flow is not None and flow.out is not None else torch.float32
+    if whole is None:
+        return None
+    q_size = call.heads * call.q.shape[-1]
+    kv_size = (whole.shape[-1] - q_size) // 2
+    if kv_size <= 0:
+        q_size = kv_size = whole.shape[-1] // 3
+    sizes = [q_size, kv_size, kv_size]
+    if q_size == kv_size and whole.shape[-1] == 3 * q_size:
+        whole, weight = _laid_out(whole, weight, kept, move_weights)
+    weights = weight.split(sizes, dim=0)
+    q, k, v = whole.split(sizes, dim=-1)
+    return Projections(q, k, v, (weights[0], weights[1], weights[2]), dtype)
+
+
+def _packed(module: torch.nn.Module, flow: Flow | None) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """(input times the packed weights, the weights): torch applies them without a module."""
+    weight = module.in_proj_weight
+    assert isinstance(weight, torch.Tensor)
+    weight = weight.detach()
+    if flow is None or flow.into is None or flow.into.shape[-1] != weight.shape[1]:
+        return None, weight
+    whole = flow.into.float() @ weight.float().t()
+    bias = module.in_proj_bias
+    return (whole + bias.detach().float() if isinstance(bias, torch.Tensor) else whole), weight
+
+
+def _laid_out(
+    whole: torch.Tensor, weight: torch.Tensor, kept: LayerCapture, move_weights: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[q|k|v] as it is; [heads, 3, head_dim] put in that order where the kernel's v says so."""
+    call = kept.call
+    assert call is not None
+    heads, dim = call.heads, call.q.shape[-1]
+    v = flat_heads(call.v).float()
+    if v.shape[-1] * 3 != whole.shape[-1] or v.shape[:-1] != whole.shape[:-1]:
+        return whole, weight
+    by_head = whole.unflatten(-1, (heads, 3, dim)).transpose(-3, -2).flatten(-3)
+    plain, other = (relative(v, t[..., -v.shape[-1] :]) for t in (whole, by_head))
+    swap = (other < 0.02) & (plain > 0.2)
+    if move_weights:
+        moved = weight.unflatten(0, (heads, 3, dim)).transpose(0, 1).flatten(0, 2)
+        weight = torch.where(swap, moved, weight)
+    return torch.where(swap, by_head, whole), weight
+
+
+def _normed(flat: torch.Tensor, norm: torch.nn.Module | None, seen: torch.Tensor) -> torch.Tensor:
+    """q or k after a norm of its own, over a head or over all heads. ``seen``: the kernel's."""
+    weight = getattr(norm, "weight", None)
+    if norm is None or not isinstance(weight, torch.Tensor):
+        return flat
+    size, eps = weight.numel(), eps_of(norm) or 0.0
+    if size not in (seen.shape[-1], flat.shape[-1]):
+        return flat
+    bias = getattr(norm, "bias", None)
+    rms = not isinstance(norm, torch.nn.LayerNorm)
+    parted, gamma = flat.unflatten(-1, (-1, size)), weight.detach().float()
+    plain = norm_formula(parted, gamma, bias, eps, rms).flatten(-2)
+    if not rms:
+        return plain
+    # Some models multiply by 1 + w; turning by position leaves the length to tell.
+    more = norm_formula(parted, gamma + 1.0, bias, eps, rms).flatten(-2)
+    share = flat.shape[-1] / (seen.shape[1] * seen.shape[-1])
+    size_seen = seen.float().norm() * share**0.5
+    near = (size_seen / more.norm().clamp_min(1e-12) - 1.0).abs() < 0.02
+    far = (size_seen / plain.norm().clamp_min(1e-12) - 1.0).abs() > 0.2
+    return torch.where(near & far, more, plain)
+
+
+def eps_of(norm: torch.nn.Module) -> float | None:
+    """The epsilon a norm layer holds, under either of its usual names."""
+    for name in ("eps", "variance_epsilon"):
+        value = getattr(norm, name, None)
+        if isinstance(value, float):
+            return value
+    return None
+
+
+def norm_formula(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, rms: bool
+) -> torch.Tensor:
+    """LayerNorm or RMSNorm of ``x`` over its last dimension, in float32."""
+    if not rms:
+        x = x - x.mean(dim=-1, keepdim=True)
+    made = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
+    return made if bias is None else made + bias.detach().float()
 
 
 def flat_heads(tensor: torch.Tensor, heads: int | None = None) -> torch.Tensor:

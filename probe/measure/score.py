@@ -114,14 +114,16 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
         "kurtosis": kurtosis,
         "max": scores.masked_fill(weight == 0, -math.inf).amax(),
     }
-    if sampled.intent.scale and made is not None:
+    # Without a config the field's convention is what a model is expected to follow.
+    intended = sampled.intent.scale
+    if not sampled.intent.family:
+        intended = call.q.shape[-1] ** -0.5
+    if intended and made is not None:
         kv_heads = made.k.shape[-1] // call.k.shape[-1]
         gain = _norm_ratio(flat_heads(call.q), made.q) * _norm_ratio(
             flat_heads(call.k, kv_heads), made.k
         )
-        values["scale_ratio"] = log2_ratio(
-            gain * scale, torch.full_like(gain, sampled.intent.scale)
-        )
+        values["scale_ratio"] = log2_ratio(gain * scale, torch.full_like(gain, intended))
     return values
 
 

@@ -194,8 +194,12 @@ def decays(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
 
 
 def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -> float:
-    """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1."""
-    weight = decay.get(id(norm.weight), float("nan"))
+    """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1; NaN
+    where no optimizer holds it, as when it is frozen."""
+    weight = decay.get(id(norm.weight))
+    frozen = isinstance(norm.weight, torch.Tensor) and not norm.weight.requires_grad
+    if weight is None or frozen:
+        return float("nan")
     return min(1.0, weight * peak_rate * DECAY_HORIZON)
 
 
@@ -229,17 +233,19 @@ def decay_by_site(
             norm = getattr(layer, node)
             if norm is not None:
                 severity = decay_severity(norm, decay, peak_rate)
-                found[f"{node}@{layer.index}"] = {"decay_severity": severity}
+                found[layer.site(node)] = {"decay_severity": severity}
         if layer.ffn is not None:
-            found[f"ffn@{layer.index}"] = {"decay_gap": decay_gap(layer, parts, decay)}
-    if parts.norm_final is not None:
-        severity = decay_severity(parts.norm_final, decay, peak_rate)
-        found["norm_final"] = {"decay_severity": severity}
+            found[layer.site("ffn")] = {"decay_gap": decay_gap(layer, parts, decay)}
+    for site, norm in parts.final_norms:
+        found[site] = {"decay_severity": decay_severity(norm, decay, peak_rate)}
     return found
 
 
-def gradients(by_site: dict[str, Values], layers: int) -> Values:
-    """Statistics over the components' gradient norms (each per root element)."""
+def gradients(by_site: dict[str, Values], first: str, last: str) -> Values:
+    """Statistics over the components' gradient norms (each per root element).
+
+    ``first``, ``last``: sites of the outermost layers' feed-forward blocks.
+    """
     norms = [v["grad_norm"] for v in by_site.values() if "grad_norm" in v]
     stacked = torch.stack([n for n in norms if isinstance(n, torch.Tensor)]) if norms else None
     if stacked is None:
@@ -250,7 +256,7 @@ def gradients(by_site: dict[str, Values], layers: int) -> Values:
         "grad_mean": stacked.mean(),
         "grad_spread": stacked.std(correction=0) / stacked.mean().clamp_min(1e-12),
     }
-    first, last = (by_site.get(f"ffn@{at}", {}).get("grad_norm") for at in (0, layers - 1))
-    if isinstance(first, torch.Tensor) and isinstance(last, torch.Tensor) and layers > 1:
-        values["grad_decay"] = torch.log2(first / last)
+    one, two = (by_site.get(site, {}).get("grad_norm") for site in (first, last))
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) and first != last:
+        values["grad_decay"] = torch.log2(one / two)
     return values

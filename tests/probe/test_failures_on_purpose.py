@@ -20,7 +20,7 @@ STEPS = 5
 OFF = {
     # the model and what is read of a forward
     "probe.attaching.find",
-    "probe.attaching.read_batch",
+    "probe.attaching.batch_of",
     "probe.attaching.read_output",
     "probe.attaching.make_header",
     "probe.attaching.Listening.compiled",

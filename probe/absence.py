@@ -1,0 +1,387 @@
+"""Why a metric is not measured on this model: a sentence for every column that stays NaN.
+
+Asked once, in the publishing thread, when the values of the first sampled forward are known. The
+keys are those that the monitor looks up: ``node/metric`` where no layer has it, else
+``site/metric``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+from probe.anatomy import LayerParts, ModelParts, Stack
+from probe.attention_call import AttentionCall
+from probe.capture import Capture
+from probe.schema import Column, Site
+
+Key = tuple[str, str]
+
+UNSEEN = "nothing in the first sampled forward could be measured for it"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the first sampled forward looked like; no tensors. ``calls``: attention by site."""
+
+    calls: dict[str, CallFacts] = field(default_factory=dict)
+    masked: frozenset[str] = frozenset()
+    """Stacks that were given an attention mask."""
+    packed: bool = False
+    labels: bool = False
+    loss: bool = False
+    half: bool = False
+    """The stream is kept in 16 bits."""
+    understood: bool = False
+    """Token ids were found among the arguments."""
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """Of one attention call."""
+
+    by_hand: bool
+    dropout: bool
+    grouped: bool
+
+
+def facts(capture: Capture, parts: ModelParts) -> Seen:
+    """Take from a capture what reasons depend on."""
+    calls = {
+        layer.site("attention"): _call(kept.call)
+        for layer, kept in zip(parts.layers, capture.layers, strict=True)
+        if kept.call is not None
+    }
+    stacks = {stack.name: capture.of_stack(stack.name)[1] for stack in parts.stacks}
+    flows = [kept.block.out for kept in capture.layers if kept.block is not None]
+    return Seen(
+        calls=calls,
+        masked=frozenset(name for name, batch in stacks.items() if batch.mask is not None),
+        packed=capture.batch.positions is not None,
+        labels=capture.of_output[1].labels is not None,
+        loss=capture.loss is not None,
+        half=any(out is not None and out.dtype != torch.float32 for out in flows),
+        understood=True,
+    )
+
+
+def _call(call: AttentionCall) -> CallFacts:
+    # By hand, dropout is known to have run where its rate cannot be (NaN).
+    return CallFacts(call.by_hand, call.dropout != 0.0, call.q.shape[1] != call.k.shape[1])
+
+
+@dataclass(frozen=True)
+class Question:
+    """One column without a value. ``layer``, ``stack``: where it stands."""
+
+    metric: str
+    parts: ModelParts
+    seen: Seen
+    site: Site
+    layer: LayerParts | None
+    stack: Stack | None
+    optimized: bool
+    decodes: bool
+
+    @property
+    def call(self) -> CallFacts | None:
+        if self.layer is None:
+            return None
+        return self.seen.calls.get(self.layer.site("attention"))
+
+
+def reasons(
+    parts: ModelParts,
+    sites: Iterable[Site],
+    columns: Iterable[Column],
+    measured: set[Key],
+    seen: Seen,
+    *,
+    compiled: bool,
+    optimized: bool,
+    decodes: bool,
+) -> dict[str, str]:
+    """Reasons by key. ``measured``: what the first sample has; ``decodes``: caches are compared."""
+    known = {site.name: site for site in sites}
+    layers = {layer.site(""): layer for layer in parts.layers}
+    stacks = {stack.name: stack for stack in parts.stacks}
+    charts: dict[str, dict[str, str]] = {}
+    for column in columns:
+        site = known[column.site]
+        if (column.site, column.metric) in measured:
+            text = ""
+        elif compiled and column.metric not in _AT_THE_STEP and site.node not in _LIVE:
+            text = "the model is compiled; activations are not read from it yet"
+        else:
+            layer = layers.get(site.name.replace(site.node, "", 1))
+            stack = stacks.get(site.stack)
+            text = _why(
+                Question(column.metric, parts, seen, site, layer, stack, optimized, decodes)
+            )
+        chart = site.name.partition("@")[0]
+        charts.setdefault(f"{chart}/{column.metric}", {})[column.key] = text
+    found: dict[str, str] = {}
+    for chart, texts in charts.items():
+        alike = set(texts.values())
+        chosen = {chart: alike.pop()} if len(alike) == 1 else texts
+        found.update({key: text for key, text in chosen.items() if text})
+    return found
+
+
+_WITH_GRADIENTS = ("grad_norm", "update_ratio", "unmoved", "q_update", "k_update", "v_update")
+_AT_THE_STEP = (*_WITH_GRADIENTS, "decay_severity", "decay_gap")
+_LIVE = ("training", "validation", "kv_cache")
+"""Nodes that are measured without looking inside a forward."""
+
+
+def _why(ask: Question) -> str:
+    """The sentence; empty where the value is still to come."""
+    answer = _BY_NODE.get(ask.site.node)
+    if ask.site.node in _LIVE:
+        return answer(ask) if answer is not None else ""
+    if ask.metric in _AT_THE_STEP:
+        return _parameters(ask)
+    if answer is None:
+        return ""
+    if not ask.seen.understood:
+        return "no token ids were found among the arguments of the model's forward"
+    return answer(ask) or UNSEEN
+
+
+def _parameters(ask: Question) -> str:
+    if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
+        return "no optimizer was given"
+    if _frozen(ask):
+        return "its parameters are frozen"
+    part = ask.metric in ("q_update", "k_update", "v_update")
+    if part and ask.layer is not None and (ask.layer.fused or ask.layer.packed):
+        return "q, k and v are one parameter"
+    if ask.site.node == "positional" and not ask.parts.position_embedding:
+        return "" if ask.parts.relative else "rotary positions have no parameters"
+    if ask.layer is not None and ask.layer.per_head and ask.site.node == "qkv":
+        return _PER_HEAD
+    if not ask.site.modules:
+        return f"no module was found for {ask.site.name}"
+    return ""
+
+
+def _frozen(ask: Question) -> bool:
+    """No parameter of the site's modules trains."""
+    modules = [ask.parts.root.get_submodule(path) for path in ask.site.modules if path]
+    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
+_PER_HEAD = "every head is a module of its own; those are not read"
+
+
+def _attention(ask: Question) -> str:
+    if ask.layer is None or ask.call is not None:
+        return ""
+    if ask.layer.per_head:
+        return _PER_HEAD
+    return "no call of an attention kernel, nor matmul, softmax, matmul, was seen"
+
+
+def _embedding(ask: Question) -> str:
+    if ask.parts.token_embedding is None:
+        return "no token embedding was found"
+    if ask.metric in ("type_scale", "type_gap"):
+        return "the model has no segment embedding, or did not use it"
+    if ask.metric == "lookup_error":
+        return "the lookup is more than rows of a table, or no token ids were given"
+    return "the token embedding was not called with the batch's tokens"
+
+
+def _positional(ask: Question) -> str:
+    parts = ask.parts
+    if ask.metric == "rotation_error" and parts.intent.rotary_theta is None:
+        return "positions are not rotary, or scaled or partial in a way that is not recomputed"
+    if parts.intent.rotary_theta is not None:
+        if ask.seen.half:
+            return "in 16 bits a position cannot be read back from an angle"
+        return "the kernel's q and k do not have the shape of the projections"
+    if parts.position_embedding is None:
+        return "positions are a bias on the scores, by distance"
+    return "the position table was not called with the batch's positions"
+
+
+def _qkv(ask: Question) -> str:
+    if ask.metric == "head_count" and not ask.parts.intent.heads:
+        return "no config states the number of heads"
+    intent = ask.parts.intent
+    grouped = intent.kv_heads != intent.heads or (ask.call is not None and ask.call.grouped)
+    if ask.metric == "swapped" and grouped:
+        return "query heads outnumber key heads: they cannot be mistaken for each other"
+    if ask.metric == "weight_gap":
+        return "too few projections to compare"
+    return _attention(ask) or "the projections were not called, or have another layout"
+
+
+def _score(ask: Question) -> str:
+    if ask.call is not None and not ask.call.by_hand and ask.metric in ("dropped", "input_error"):
+        return "softmax runs inside the kernel"
+    if ask.metric == "scale_ratio" and ask.call is not None:
+        return "the intended scale is not known, or softmax's input is not a multiple of q k^T"
+    return _attention(ask)
+
+
+def _mask(ask: Question) -> str:
+    stack = ask.stack
+    if ask.call is None:
+        return _attention(ask)
+    if ask.metric == "padding_mass":
+        given = stack is not None and stack.name in ask.seen.masked
+        return "" if given else "no mask with one entry per token was given"
+    if ask.metric == "cross_mass":
+        return "no position ids were given, which would tell packed documents apart"
+    if ask.metric == "future_mass":
+        return "the model is not causal"
+    if ask.metric == "causal_unasked":
+        return "the model is causal"
+    return ""
+
+
+def _of_attention(ask: Question) -> str:
+    call, intent = ask.call, ask.parts.intent
+    if call is None:
+        return _attention(ask)
+    if ask.metric == "reference_error" and call.dropout:
+        return "dropout changes the attention weights at random"
+    if ask.metric == "kernel_changed":
+        return "no config asks for an attention implementation that is known here"
+    if call.by_hand and ask.metric in ("backend_fallback", "precision_gap"):
+        return "softmax runs by hand, not in a kernel"
+    if ask.metric == "dropout_gap":
+        if call.by_hand and call.dropout:
+            return "softmax runs by hand, and what follows it is no call of dropout"
+        return "nothing states the attention dropout" if intent.attention_dropout is None else ""
+    if ask.metric == "head_similarity":
+        return "there is one head"
+    if ask.metric in ("reaches_output", "dead_heads", "head_balance"):
+        return "the output projection was not found, or its input has another size"
+    return ""
+
+
+def _norm(ask: Question) -> str:
+    if ask.metric in ("beta_mean", "beta_shift"):
+        return "the norm has no bias"
+    if ask.metric == "eps_ratio":
+        return "the norm holds no epsilon under a known name"
+    if ask.metric == "gamma_gap":
+        return "too few norms to compare"
+    return "the norm was not called with the batch's tokens, or its epsilon is not known"
+
+
+def _residual(ask: Question) -> str:
+    layer = ask.layer
+    if layer is None:
+        return ""
+    if layer.norm_attention is None or layer.norm_ffn is None:
+        return "the block has no norm on each of its branches"
+    if not layer.plain_sums:
+        return "a norm stands on a branch, or both branches read the same stream"
+    drop = layer.attention_dropout if ask.site.node == "residual_attention" else layer.ffn_dropout
+    if ask.metric == "dropout_gap":
+        if drop is None:
+            return "no dropout module closes this branch"
+        return "nothing states the dropout of this branch"
+    if ask.metric == "branch_gain" and ask.seen.half:
+        return "the branch is too small beside the stream for 16 bits"
+    if ask.metric in ("sum_error", "skip_gain", "branch_gain"):
+        return "dropout is called as a function inside the block, or branch and stream are parallel"
+    return ""
+
+
+def _ffn(ask: Question) -> str:
+    activation = ask.parts.intent.activation
+    if ask.metric == "dead_neurons":
+        return "the activation is ReLU, which silences neurons, or is not known"
+    if ask.metric == "activation_error":
+        if activation:
+            return f"the config's activation {activation!r} is not known here, or did not run alone"
+        return "no config states the activation, and none of the usual ones fits"
+    if ask.metric in ("in_gap", "out_gap"):
+        return "too few layers to compare"
+    if ask.metric in ("in_level", "out_level"):
+        return "the attention's own weights were not found"
+    return "the feed-forward linears were not called with the batch's tokens"
+
+
+def _output(ask: Question) -> str:
+    intent = ask.parts.intent
+    if ask.parts.head is None:
+        return "no output head was found"
+    texts = {
+        "untied": "the config does not tie head and embedding",
+        "size_gap": "no config states the number of classes",
+        "weight_gap": "no config states the initial scale",
+        "small_rows": "two classes are too few to compare",
+        "zero_rows": "the head has no rows",
+    }
+    if ask.metric in texts:
+        return texts[ask.metric]
+    if ask.metric == "loss_excess" and not ask.seen.loss:
+        return "the model returned no loss"
+    if ask.metric == "loss_error":
+        if not ask.seen.loss:
+            return "the model returned no loss"
+        if intent.shifted_labels is None:
+            return "no config states how labels are aligned, nor what the loss is made of"
+        return "labels and logits do not have the shapes of a classification, or are too many"
+    if ask.metric == "margin":
+        return "no labels were given, or their alignment is not known"
+    if ask.metric in ("head_error", "head_gain"):
+        return "the head was not called with the batch's tokens"
+    return "the model returned no logits of a known shape"
+
+
+def _cache(ask: Question) -> str:
+    if ask.decodes:
+        return ""
+    if len(ask.parts.stacks) > 1:
+        return "cached decoding of an encoder-decoder is not compared"
+    if not ask.parts.intent.family:
+        return "how a hand-written model decodes is not known"
+    return "not a decoder that may cache while training"
+
+
+def _drift(ask: Question) -> str:
+    return "the blocks' outputs were not seen"
+
+
+def _training(ask: Question) -> str:
+    if ask.metric == "clip_level":
+        return "the gradient norm did not sit at one value: nothing clips it"
+    if ask.metric in ("uncovered", "duplicated", "learning_rate") and not ask.optimized:
+        return "no optimizer was given"
+    if ask.metric == "loss" and not ask.seen.loss:
+        return "the model returned no loss, and p.log(loss=...) was not called"
+    return ""
+
+
+def _validation(ask: Question) -> str:
+    return "p.validation was not called"
+
+
+_BY_NODE: dict[str, Callable[[Question], str]] = {
+    "embedding": _embedding,
+    "positional": _positional,
+    "qkv": _qkv,
+    "score": _score,
+    "mask": _mask,
+    "attention": _of_attention,
+    "kv_cache": _cache,
+    "residual_attention": _residual,
+    "residual_ffn": _residual,
+    "norm_attention": _norm,
+    "norm_ffn": _norm,
+    "norm_final": _norm,
+    "ffn": _ffn,
+    "output": _output,
+    "drift": _drift,
+    "training": _training,
+    "validation": _validation,
+}

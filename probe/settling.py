@@ -1,0 +1,193 @@
+"""Roles that the module tree does not tell, from the order of calls in the first observed forward.
+
+Which norm comes before what, which dropout closes a branch, which of several embedding tables is
+the one that is used. Roles that the user named are left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from probe.anatomy import LayerParts, ModelParts, Stack, is_norm
+
+Call = tuple[nn.Module, bool]
+"""A module, and whether its forward began (True) or ended."""
+
+
+class Handed:
+    """Which norm was given a tensor that a module gave, or that another norm was given. Tensors
+    are known by weak references: an address alone is soon used again."""
+
+    def __init__(self) -> None:
+        self._gave: dict[int, tuple[weakref.ref[torch.Tensor], nn.Module]] = {}
+        self._took: dict[int, tuple[weakref.ref[torch.Tensor], nn.Module]] = {}
+        self.source: dict[nn.Module, nn.Module] = {}
+        self.sibling: dict[nn.Module, nn.Module] = {}
+
+    def see(self, module: nn.Module, first: object, result: object) -> None:
+        """A module was called with ``first`` and gave ``result``."""
+        if isinstance(first, torch.Tensor) and is_norm(module):
+            for known, found in ((self._gave, self.source), (self._took, self.sibling)):
+                ref, other = known.get(id(first), (None, module))
+                if ref is not None and ref() is first and other is not module:
+                    found.setdefault(module, other)
+            self._took[id(first)] = weakref.ref(first), module
+        if isinstance(result, torch.Tensor):
+            self._gave.setdefault(id(result), (weakref.ref(result), module))
+            if self._gave[id(result)][0]() is not result:
+                self._gave[id(result)] = weakref.ref(result), module
+
+
+class Calls:
+    """The order in which modules were first entered and first left."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.entered: dict[nn.Module, int] = {}
+        self.left: dict[nn.Module, int] = {}
+        for place, (module, began) in enumerate(calls):
+            (self.entered if began else self.left).setdefault(module, place)
+
+    def between(self, start: int, end: float, modules: Iterator[nn.Module]) -> list[nn.Module]:
+        """Those of ``modules`` that were left after ``start`` and before ``end``, in order."""
+        inside = [m for m in modules if start < self.left.get(m, -1) < end]
+        return sorted(inside, key=self.left.__getitem__)
+
+
+def settle(parts: ModelParts, order: list[Call], handed: Handed) -> None:
+    """Give norms, dropouts and tables their roles. Called once, after a forward ran to its end."""
+    parts.settled = True
+    calls = Calls(order)
+    for layer in parts.layers:
+        _norms(parts, layer, calls)
+        _branches(parts, layer, calls)
+        layer.plain_sums = not _otherwise_joined(layer, handed)
+    for stack in parts.stacks:
+        _final_norm(parts, stack, calls)
+    _embeddings(parts, calls)
+    _head(parts, calls)
+
+
+def _norms(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
+    rank = calls.entered
+    called = sorted((norm for norm in layer.norms if norm in rank), key=rank.__getitem__)
+    attention = rank.get(layer.attention) if layer.attention is not None else None
+    if len(called) >= 2 and attention is not None:
+        if "norm_attention" not in parts.fixed:
+            layer.norm_attention = called[0]
+        if "norm_ffn" not in parts.fixed:
+            layer.norm_ffn = called[-1]
+        parts.norm_order = "pre" if rank[called[0]] < attention else "post"
+    elif len(called) == 1 and "norm_attention" not in parts.fixed:
+        layer.norm_attention = called[0]
+
+
+def _branches(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
+    """Where both branches end: the norm that follows, and the dropout that closes each."""
+    attended = _end_of_attention(layer, calls)
+    if attended is not None:
+        after = [n for n in layer.norms if calls.entered.get(n, -1) > attended]
+        layer.norm_next = min(after, key=calls.entered.__getitem__) if after else None
+        end = calls.entered[layer.norm_next] if layer.norm_next else calls.left.get(layer.block)
+        drop, outlet = _closing(parts, layer, calls, attended, end)
+        if "attention_dropout" not in parts.fixed:
+            layer.attention_dropout = drop
+        layer.attention_outlet = outlet
+    began, ended = (
+        order.get(module) if module is not None else None
+        for order, module in ((calls.entered, layer.expand), (calls.left, layer.contract))
+    )
+    if began is None or ended is None:
+        return
+    before = [n for n in layer.norms if calls.left.get(n, began) < began]
+    layer.norm_before_ffn = max(before, key=calls.left.__getitem__) if before else None
+    later = [calls.entered[n] for n in layer.norms if calls.entered.get(n, -1) > ended]
+    end = min(later) if later else calls.left.get(layer.block)
+    drop, layer.ffn_outlet = _closing(parts, layer, calls, ended, end)
+    if "ffn_dropout" not in parts.fixed:
+        layer.ffn_dropout = drop
+    inner = calls.between(began, ended, _dropouts(layer.block))
+    layer.inner_dropout = inner[0] if inner else None
+
+
+def _otherwise_joined(layer: LayerParts, handed: Handed) -> bool:
+    """A norm stands on a branch, behind its projection, or both branches read one stream."""
+    ends = {layer.attention_out, layer.contract, layer.ffn, layer.attention, layer.packed}
+    if any(handed.source.get(norm) in ends for norm in layer.norms if norm in handed.source):
+        return True
+    pair = {layer.norm_attention, layer.norm_ffn}
+    return any(handed.sibling.get(n) in pair - {n} for n in pair if n in handed.sibling)
+
+
+def _end_of_attention(layer: LayerParts, calls: Calls) -> int | None:
+    """When the output projection was done. A packed one never runs as a module of its own."""
+    for module in (layer.attention_out, layer.attention):
+        if module is not None and module in calls.left:
+            return calls.left[module]
+    return None
+
+
+def _closing(
+    parts: ModelParts, layer: LayerParts, calls: Calls, start: int, end: float | None
+) -> tuple[nn.Module | None, nn.Module | None]:
+    """(the last dropout, the last module of any kind) between a projection and the next norm.
+
+    The second only where no config states how the model is built: there a module may do more
+    after its projection than its children show.
+    """
+    limit = float("inf") if end is None else end
+    drops = calls.between(start, limit, _dropouts(layer.block))
+    if parts.intent.family:
+        return (drops[-1] if drops else None), None
+    inside = (m for m in layer.block.modules() if m is not layer.block)
+    every = calls.between(start, limit, inside)
+    return (drops[-1] if drops else None), (every[-1] if every else None)
+
+
+def _dropouts(block: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in block.modules() if isinstance(m, nn.Dropout))
+
+
+def _final_norm(parts: ModelParts, stack: Stack, calls: Calls) -> None:
+    if not stack.layers or parts.norm_order != "pre" or "norm_final" in parts.fixed:
+        return
+    last = calls.entered.get(stack.layers[-1].block)
+    if last is None:
+        return
+    after = [m for m in parts.outer_norms if calls.entered.get(m, -1) > last]
+    stack.norm_final = min(after, key=calls.entered.__getitem__) if after else None
+
+
+def _embeddings(parts: ModelParts, calls: Calls) -> None:
+    first = min((calls.entered.get(s.layers[0].block, -1) for s in parts.stacks), default=-1)
+    if first >= 0 and "embedding_norm" not in parts.fixed:
+        norms = (m for m in parts.outer_norms if calls.entered.get(m, first) < first)
+        parts.embedding_norm = next(norms, None)
+    table = parts.token_embedding
+    if table is None or table in calls.entered or "token_embedding" in parts.fixed:
+        return
+    # A shared table may stand under several names; the one that ran is the one to watch.
+    same = (t for t in parts.tables if t.weight is table.weight and t in calls.entered)
+    parts.token_embedding = next(same, table)
+
+
+def _head(parts: ModelParts, calls: Calls) -> None:
+    """Without a config that states the classes, the head is the last outer linear that ran."""
+    if parts.intent.family or "head" in parts.fixed or parts.head in calls.left:
+        return
+    ran = [m for m in parts.outer_linears if m in calls.left]
+    parts.head = max(ran, key=calls.left.__getitem__) if ran else parts.head
+
+
+def watched_to_settle(parts: ModelParts) -> Iterator[nn.Module]:
+    """The modules whose calls :func:`settle` wants to see, beside those always watched."""
+    for layer in parts.layers:
+        if parts.intent.family:
+            yield from _dropouts(layer.block)
+        else:
+            yield from (m for m in layer.block.modules() if m is not layer.block)
+    yield from itertools.chain(parts.tables, parts.outer_norms, parts.outer_linears)

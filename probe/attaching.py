@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import math
 import os
-import statistics
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from torch import nn
 from probe import absence, crash
 from probe.anatomy import ModelParts, find
 from probe.batch import read_output
+from probe.between import Between
 from probe.budget import Budget
 from probe.capture import batch_of
 from probe.controls import Controls
@@ -33,7 +33,6 @@ from probe.directories import trace_path
 from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
 from probe.listening import Listening
-from probe.measure.sampled import Values
 from probe.notices import Notices, in_words
 from probe.optimizers import given, held_back, highest_rate, parameters_of
 from probe.outlet import Outlet
@@ -74,16 +73,8 @@ def attach(
     (``defaultpp-monitor doctor --model`` prints what is found). Raises ValueError where ``every``
     is not one of these, or ``anatomy`` names an unknown role or path.
     """
-    return Probe(
-        model,
-        optimizer,
-        run=run,
-        endpoint=endpoint,
-        trace=trace,
-        every=every,
-        budget=budget,
-        anatomy=anatomy,
-    )
+    where: dict[str, Any] = {"run": run, "endpoint": endpoint, "trace": trace}
+    return Probe(model, optimizer, every=every, budget=budget, anatomy=anatomy, **where)
 
 
 class Probe:
@@ -120,8 +111,7 @@ class Probe:
         self._budget = Budget(None if every == "auto" else every, budget)
         self._settings = {"every": str(every), "budget": str(budget)}
         self._step_began = time.perf_counter()
-        self._step_times: list[float] = []
-        self._validation: Values = {}
+        self._between = Between()
         self._sites: tuple[Site, ...] = ()
         self._samples = 0
         self._peak_rate = 0.0
@@ -136,8 +126,8 @@ class Probe:
         self._optimizers = given(optimizer)
         self._stepping = Stepping(len(self._optimizers))
         rank, world = ranks()
-        self._pause = Pause(world)
         entry = new_entry(run or type(model).__name__.lower(), rank=rank, world_size=world)
+        self._pause = Pause(world)
         self.run, self.name, self._entry = entry.run, entry.name, entry
         self._trace_path = trace_path(trace, entry.run, self._notices)
         self._controls = Controls(self._pause, self._budget)
@@ -193,7 +183,7 @@ class Probe:
             return
         try:
             found = {name: float(value) for name, value in scalars.items()}
-            self._validation.update(found)
+            self._between.validated(found)
             self.event("validation", ", ".join(f"{n} {v:.4g}" for n, v in found.items()))
         except Exception as error:
             self._fail(error)
@@ -423,20 +413,15 @@ class Probe:
             # The model's own cache path failed: that is not the probe's end.
             self._decodes = False
             self.event("note", f"the cache is not compared: {type(error).__name__}: {error}")
-        extra: dict[str, Values] = {}
-        if self._step_times:
-            extra["training"] = {"step_time": statistics.median(self._step_times)}
-            self._step_times.clear()
-        if self._validation:
-            extra["validation"], self._validation = self._validation, {}
+        step, extra = self._outlet.row.step, self._between.take()
         with quiet():
-            return sample.finish(self._outlet.row.step, rate, self._peak_rate, extra)
+            return sample.finish(step, rate, self._peak_rate, extra)
 
     def _count(self, seconds: float, frame: FrameDraft | None) -> None:
         """Account for the step that is over and begin the next."""
         outlet, spent = self._outlet, self._stopwatch.take()
         outlet.row.values.setdefault("step_time", seconds)
-        self._step_times.append(max(seconds - spent, 0.0))
+        self._between.step_took(seconds - spent)
         self._budget.step_done(outlet.row.step, seconds - spent, spent, frame is not None)
         if frame is not None:
             frame.cost = spent

@@ -153,7 +153,7 @@ def _why(ask: Question) -> str:
 def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
-    if _frozen(ask):
+    if ask.metric in ("grad_norm", "unmoved", "decay_severity") and _frozen(ask):
         return "its parameters are frozen"
     part = ask.metric in ("q_update", "k_update", "v_update")
     if part and ask.layer is not None and (ask.layer.fused or ask.layer.packed):

@@ -153,7 +153,7 @@ def _why(ask: Question) -> str:
 def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
-    if _frozen(ask):
+    if ask.metric in _OF_TRAINED and _frozen(ask.parts, ask.site.modules):
         return "its parameters are frozen"
     part = ask.metric in ("q_update", "k_update", "v_update")
     if part and ask.layer is not None and (ask.layer.fused or ask.layer.packed):
@@ -167,9 +167,12 @@ def _parameters(ask: Question) -> str:
     return ""
 
 
-def _frozen(ask: Question) -> bool:
-    """No parameter of the site's modules trains."""
-    modules = [ask.parts.root.get_submodule(path) for path in ask.site.modules if path]
+_OF_TRAINED = ("grad_norm", "unmoved", "decay_severity", "decay_gap")
+
+
+def _frozen(parts: ModelParts, paths: Iterable[str]) -> bool:
+    """No parameter of these modules trains."""
+    modules = [parts.root.get_submodule(path) for path in paths if path]
     parameters = [p for module in modules for p in module.parameters(recurse=False)]
     return bool(parameters) and not any(p.requires_grad for p in parameters)
 
@@ -357,6 +360,11 @@ def _training(ask: Question) -> str:
         return "the gradient norm did not sit at one value: nothing clips it"
     if ask.metric in ("uncovered", "duplicated", "learning_rate") and not ask.optimized:
         return "no optimizer was given"
+    if ask.metric == "grad_decay":
+        layers, paths = ask.parts.layers, ask.parts.paths
+        ends = [layers[at].expand for at in (0, -1)] if len(layers) > 1 else [None]
+        if any(end is None or _frozen(ask.parts, [paths.get(end, "")]) for end in ends):
+            return "the first or the last layer's feed-forward block is frozen or was not found"
     if ask.metric == "loss" and not ask.seen.loss:
         return "the model returned no loss, and p.log(loss=...) was not called"
     return ""

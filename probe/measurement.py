@@ -68,9 +68,12 @@ def _stack(
     feed_forward: dict[int, Values] = {}
     dropouts = attention.intended_dropout(sampled)
     residual_dropout = residual.intended_dropout(sampled)
+    adds_one = norm.adds_one(sampled)
     for layer, kept in zip(layers, sampled.kept, strict=True):
         at, site = layer.index, layer.site
-        projected = projections(layer, kept, move_weights=not parts.intent.family)
+        projected = projections(
+            layer, kept, move_weights=not parts.intent.family, adds_one=adds_one
+        )
         if projected is not None:
             made[at] = projected
         found[site("qkv")] = qkv.measure(sampled, kept, projected)

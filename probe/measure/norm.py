@@ -137,17 +137,43 @@ def measure(
 _TORCHS = tuple(kind for kind in (nn.LayerNorm, getattr(nn, "RMSNorm", None)) if kind)
 
 
-def _as_applied(
+def adds_one(sampled: Sampled) -> torch.Tensor | None:
+    """Whether norms of the kind that q goes through multiply by 1 + w, as the block's norms of
+    that kind show: 0-d bool; None where q goes through none, or no block norm is of its kind."""
+    for layer, kept in zip(sampled.stack.layers, sampled.kept, strict=True):
+        own, kind = layer.query_norm, type(layer.query_norm)
+        if own is None or isinstance(own, _TORCHS):
+            return None
+        for module, flow in (
+            (layer.norm_attention, kept.norm_attention), (layer.norm_ffn, kept.norm_ffn),
+        ):  # fmt: skip
+            if type(module) is not kind or module is None or flow is None:
+                continue
+            weight, eps = module.weight, eps_of(module)
+            if flow.into is None or flow.out is None or eps is None:
+                continue
+            assert isinstance(weight, torch.Tensor)
+            return _nearer_by_one(sampled, module, flow, weight.detach().float(), eps)
+    return None
+
+
+def _nearer_by_one(
     sampled: Sampled, norm: nn.Module, flow: Flow, weight: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """Gamma, which is 1 + w in some models: whichever makes the output right."""
     assert flow.into is not None and flow.out is not None
     x, bias, rms = flow.into.float(), getattr(norm, "bias", None), _kinds(norm)[-1]
     plain, more = (
         relative(flow.out.float(), norm_formula(x, w, bias, eps, rms), sampled.tokens)
         for w in (weight, weight + 1.0)
     )
-    return torch.where((more < 0.02) & (plain > 0.2), weight + 1.0, weight)
+    return (more < 0.02) & (plain > 0.2)
+
+
+def _as_applied(
+    sampled: Sampled, norm: nn.Module, flow: Flow, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Gamma, which is 1 + w in some models: whichever makes the output right."""
+    return torch.where(_nearer_by_one(sampled, norm, flow, weight, eps), weight + 1.0, weight)
 
 
 def _kinds(norm: nn.Module) -> tuple[bool, ...]:

@@ -176,18 +176,23 @@ def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | 
 
 
 def projections(
-    parts: LayerParts, kept: LayerCapture, move_weights: bool = False
+    parts: LayerParts,
+    kept: LayerCapture,
+    move_weights: bool = False,
+    adds_one: torch.Tensor | None = None,
 ) -> Projections | None:
     """q, k and v by the projections' own weights, from separate linears or fused ones.
 
     ``move_weights``: put the rows of a fused projection's weights in order as well, which copies.
+    ``adds_one``: 0-d bool, whether this model's norms multiply by 1 + w; None: they do not.
     """
     made = (
         _fused(parts, kept, move_weights) if parts.fused or parts.packed else _separate(parts, kept)
     )
     if made is not None and kept.call is not None:
-        made.q = _normed(made.q, parts.query_norm, kept.call.q)
-        made.k = _normed(made.k, parts.key_norm, kept.call.k)
+        head_dim = kept.call.q.shape[-1]
+        made.q = _normed(made.q, parts.query_norm, head_dim, adds_one)
+        made.k = _normed(made.k, parts.key_norm, head_dim, adds_one)
     return made
 
 
@@ -260,27 +265,27 @@ def _laid_out(
     return torch.where(swap, by_head, whole), weight
 
 
-def _normed(flat: torch.Tensor, norm: torch.nn.Module | None, seen: torch.Tensor) -> torch.Tensor:
-    """q or k after a norm of its own, over a head or over all heads. ``seen``: the kernel's."""
+def _normed(
+    flat: torch.Tensor,
+    norm: torch.nn.Module | None,
+    head_dim: int,
+    adds_one: torch.Tensor | None,
+) -> torch.Tensor:
+    """q or k after a norm of its own, over a head or over all heads."""
     weight = getattr(norm, "weight", None)
     if norm is None or not isinstance(weight, torch.Tensor):
         return flat
     size, eps = weight.numel(), eps_of(norm) or 0.0
-    if size not in (seen.shape[-1], flat.shape[-1]):
+    if size not in (head_dim, flat.shape[-1]):
         return flat
     bias = getattr(norm, "bias", None)
     rms = not isinstance(norm, torch.nn.LayerNorm)
     parted, gamma = flat.unflatten(-1, (-1, size)), weight.detach().float()
     plain = norm_formula(parted, gamma, bias, eps, rms).flatten(-2)
-    if not rms:
+    if adds_one is None:
         return plain
-    # Some models multiply by 1 + w; turning by position leaves the length to tell.
     more = norm_formula(parted, gamma + 1.0, bias, eps, rms).flatten(-2)
-    share = flat.shape[-1] / (seen.shape[1] * seen.shape[-1])
-    size_seen = seen.float().norm() * share**0.5
-    near = (size_seen / more.norm().clamp_min(1e-12) - 1.0).abs() < 0.02
-    far = (size_seen / plain.norm().clamp_min(1e-12) - 1.0).abs() > 0.2
-    return torch.where(near & far, more, plain)
+    return torch.where(adds_one, more, plain)
 
 
 def eps_of(norm: torch.nn.Module) -> float | None:

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.envelope import Curve, Envelope
 from monitor.metric_groups import Member, MetricGroup, groups_of
@@ -185,6 +186,28 @@ class RunModel:
         if member.scalar:
             return self._scalars[member.scalar].latest(0)
         return self._history.latest(member.column)
+
+    def sampled_steps(self, upto: int | None = None) -> npt.NDArray[np.int64]:
+        """The steps a cursor stops at: those of frames, or before any frame of scalars."""
+        history = self._history
+        if history.count == 0 and self._scalars:
+            history = next(iter(self._scalars.values()))
+        steps = history.steps
+        return steps if upto is None else steps[steps <= upto]
+
+    def column_value(self, column: int, step: int | None = None) -> float:
+        """A column's newest value, or that of the last sample not after ``step``."""
+        return self._history.value(column, step)
+
+    def latest_values(self, key: str) -> tuple[float, ...]:
+        """Newest value of every member of a chart."""
+        group = self.groups.get(key)
+        if group is None:
+            return ()
+        return tuple(
+            self._scalars[m.scalar].latest(0) if m.scalar else self._history.latest(m.column)
+            for m in group.members
+        )
 
     def measured(self, key: str) -> bool:
         """Some value of this chart was ever a number (infinity counts)."""

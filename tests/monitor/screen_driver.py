@@ -22,7 +22,13 @@ class GatedSource(FakeSource):
         return super().read(limit, timeout)
 
 
+def no_runs():
+    return ()
+
+
 def app_for(source=None, **options):
+    """``find_runs`` finds nothing unless told otherwise: tests do not look at this machine."""
+    options = {"find_runs": no_runs} | options
     return MonitorApp(source or FakeSource(Script()), engine_factory=ScriptedEngine, **options)
 
 
@@ -39,10 +45,24 @@ async def settle(pilot, condition=lambda: True):
                 break
     else:
         raise AssertionError("the screen never settled")
-    app.draw()
-    await pilot.pause()
-    app.draw()
-    await pilot.pause()
+    await laid_out(pilot)
+
+
+async def laid_out(pilot):
+    """Until the view on screen has its final sizes: panes size their parts in turn."""
+    for _ in range(2000):
+        if pilot.app.view is not None and pilot.app.view.size.width:
+            break
+        await pilot.pause()
+    for _ in range(3):
+        pilot.app.draw()
+        await pilot.pause()
+
+
+async def show(pilot, view):
+    """Switch to a view, as its key does."""
+    pilot.app.action_show_view(view)
+    await laid_out(pilot)
 
 
 @asynccontextmanager
@@ -53,4 +73,14 @@ async def running(source=None, size=(120, 40), **options):
         yield app, pilot
 
 
-__all__ = ["FakeReplay", "FakeSource", "GatedSource", "Script", "app_for", "running", "settle"]
+__all__ = [
+    "FakeReplay",
+    "FakeSource",
+    "GatedSource",
+    "Script",
+    "app_for",
+    "laid_out",
+    "running",
+    "settle",
+    "show",
+]

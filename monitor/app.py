@@ -125,6 +125,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.controlling = Controlling(source, self._on_reply)
         self.message = ""
         self._seen: tuple[object, ...] = ()
+        self._drawn: tuple[int, int] = (-1, -1)
         self._diagnoses = 0
         self._noted_flag: int | None = None
         self.known_flag: int | None = None
@@ -216,10 +217,14 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         if state is not self.diagnosis:
             self._take_diagnosis(state)
         position = self.replaying.position if self.replaying else None
-        now = (self.model.version, self._diagnoses, position)
-        if now != self._seen:
-            self._seen = now
+        contents = (self.model.contents, self._diagnoses)
+        now = (self.model.version, position)
+        if contents != self._drawn and self.viewing.frozen is None:
             self.draw()
+        elif contents != self._drawn or now != self._seen:
+            # A heartbeat, or data behind a paused view: the large area stays as it is.
+            self._draw_edges()
+        self._drawn, self._seen = contents, now
         if self.reader.waiting:
             self.wake()
 
@@ -256,6 +261,15 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
             return
         if self.viewing.frozen is None:
             self.shown = shown_now(self.model, self.diagnosis)
+        self._draw_edges()
+        view = self.view
+        if view is not None and view.is_mounted and view.size.width:
+            view.draw()
+
+    def _draw_edges(self) -> None:
+        """Header, tabs, status line and footer."""
+        if not self.is_running or not self.screen_stack:
+            return
         base = self.screen_stack[0]
         base.query_one(RunHeader).show(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
@@ -264,9 +278,6 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         labels = footer_labels(self.viewing, self.replaying, self.controlling.pausing)
         base.query_one(KeyFooter).show(keys_for(self.is_replay, self.viewing.view), labels)
         base.query_one(StatusLine).show(*status_of(self.model, self.viewing, self.message))
-        view = self.view
-        if view is not None and view.is_mounted and view.size.width:
-            view.draw()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)

@@ -36,10 +36,15 @@ class StepMark:
 
 
 class RunModel:
-    """The run as read so far. ``version`` changes whenever anything a screen shows did."""
+    """The run as read so far.
+
+    ``version`` changes whenever anything a screen shows did; ``contents`` only with the data
+    themselves, not with what is heard of the run's state every second.
+    """
 
     def __init__(self) -> None:
         self.version = 0
+        self.contents = 0
         self.link: Link = "connecting"
         self.state = ""
         self.text = ""
@@ -66,6 +71,8 @@ class RunModel:
         known = (self.link, self.state, self.text, self.overhead, self.ignored)
         if batch.records or repr(status) != repr(known):
             self.version += 1
+        if batch.records:
+            self.contents += 1
         self.link, self.ignored = batch.link, batch.ignored
         self.state = batch.state or self.state
         if batch.text or batch.link in ("live", "replay", "connecting"):
@@ -78,6 +85,7 @@ class RunModel:
     def note(self, text: str, kind: str = "monitor", step: int | None = None) -> None:
         """Put a sentence of the monitor's own into the event log, at ``step`` or the newest."""
         self.version += 1
+        self.contents += 1
         step = self.step if step is None else step
         self.events.append(
             Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)

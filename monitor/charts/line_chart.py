@@ -220,7 +220,7 @@ def _tick_rows(scale: Scale, height: int) -> dict[int, str]:
         for tick in scale.ticks[1:]:
             row = round((1 - float(scale.position(tick))) * (height - 1))
             if row in rows:
-                rows[row] = f"+{number(tick - base, 2)}"
+                rows[row] = f"+{number(tick - base)}"
     return rows
 
 

@@ -17,6 +17,7 @@ from screen_driver import (
 from monitor.app import MonitorApp
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.keys import KEYS, bindings, keys_for
+from monitor.sources.source import Batch
 from monitor.view_names import NAMES
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.diagnosis_pane import DiagnosisPane
@@ -301,10 +302,34 @@ async def test_jump_wants_a_number():
 async def test_nothing_is_drawn_again_without_news(monkeypatch):
     async with running(FakeSource(FAULTY)) as (app, _):
         drawn = []
-        monkeypatch.setattr(MonitorApp, "draw", lambda self: drawn.append(1))
+        monkeypatch.setattr(MonitorApp, "draw", lambda self: drawn.append("all"))
+        monkeypatch.setattr(MonitorApp, "_draw_edges", lambda self: drawn.append("edges"))
         for _ in range(5):
             app.tick()
         assert drawn == []
+
+
+async def test_an_ended_run_runs_nothing(monkeypatch):
+    source = FakeSource(FAULTY, last="ended", text="done")
+    async with running(source) as (app, pilot):
+        ticks, reads = [], []
+        monkeypatch.setattr(MonitorApp, "tick", lambda self: ticks.append(1))
+        read = source.read
+        monkeypatch.setattr(source, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+        while len(reads) < 5:
+            await pilot.pause(0.01)
+        assert ticks == []
+        assert app._timer is None
+
+
+async def test_a_heartbeat_draws_the_edges_only(monkeypatch):
+    async with running(FakeSource(FAULTY)) as (app, _):
+        drawn = []
+        monkeypatch.setattr(MonitorApp, "draw", lambda self: drawn.append("all"))
+        monkeypatch.setattr(MonitorApp, "_draw_edges", lambda self: drawn.append("edges"))
+        app.model.take(Batch(link="live", state="training", overhead=0.02))
+        app.tick()
+        assert drawn == ["edges"]
 
 
 async def test_a_new_draw_of_the_same_refreshes_no_line(monkeypatch):

@@ -6,6 +6,7 @@ news. Without news nothing here runs. Nothing here imports torch: the first scre
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
@@ -96,7 +97,8 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         title: str | None = None,
         find_runs: Callable[[], tuple[ListedRun, ...]] = discover,
     ) -> None:
-        super().__init__()
+        # With NO_COLOR the terminal's own two colours, not shades of grey.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
         self.VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
         self.ascii_only = ascii

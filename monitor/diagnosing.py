@@ -38,8 +38,13 @@ class DiagnosisState:
 
 def load_engine() -> EngineFactory:
     """The product's engine. Imports torch: call it in a thread, after the first screen."""
+    import torch
+
     from diagnoser.engine import Engine
 
+    # The network is small: more threads would only wait for each other, busily, on the cores
+    # that the training needs.
+    torch.set_num_threads(1)
     factory: Any = Engine
     return factory
 

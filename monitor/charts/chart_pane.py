@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.message import Message
@@ -42,7 +43,9 @@ class ChartPane(LinePane):
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.data is None:
             return ()
-        return draw(self.data, width, height, self.monitor.ascii_only)
+        # Without colours the raw line cannot be told from its average.
+        data = replace(self.data, raw=()) if self.plain else self.data
+        return draw(data, width, height, self.monitor.ascii_only)
 
     def step_of(self, column: int) -> float | None:
         """The step at a column of the widget; None outside the plot."""

@@ -191,20 +191,21 @@ def shown_layer(row: int, layers: int, height: int, tall: int, chosen: int | Non
     return chosen if chosen is not None and first <= chosen < end else first
 
 
-def draw_tile(
-    found: Heat, start: int, stop: int, height: int, ascii_only: bool
-) -> tuple[Line, ...]:
-    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks."""
+def draw_tile(found: Heat, start: int, stop: int, height: int, plain: bool) -> tuple[Line, ...]:
+    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks.
+
+    ``plain``: levels by ASCII characters of growing weight instead of colours.
+    """
     levels = found.levels[:, start:stop]
     layers, rows = len(levels), rows_for(len(levels), height - 1, found.tall)
     lines = []
     for row in range(rows):
         if layers <= height - 1:
             layer = layer_of_row(row, layers, height - 1, found.tall)
-            lines.append(_row(levels[layer], found.two_sided, ascii_only))
-        elif ascii_only:
+            lines.append(_row(levels[layer], found.two_sided, plain))
+        elif plain:
             first, last = row * layers // rows, (row + 1) * layers // rows
-            lines.append(_row(_worst(levels[first:last]), found.two_sided, ascii_only))
+            lines.append(_row(_worst(levels[first:last]), found.two_sided, plain))
         else:
             edges = [half * layers // (2 * rows) for half in (2 * row, 2 * row + 1, 2 * row + 2)]
             upper = _worst(levels[edges[0] : max(edges[1], edges[0] + 1)])
@@ -226,7 +227,7 @@ def _colour(level: int, two_sided: bool) -> str:
     return "bad" if level in (PLUS, MINUS) else "hollow"
 
 
-def _row(levels: IntArray, two_sided: bool, ascii_only: bool) -> Line:
+def _row(levels: IntArray, two_sided: bool, plain: bool) -> Line:
     pieces: list[Piece] = []
     for level in levels:
         if level == EMPTY:
@@ -236,7 +237,7 @@ def _row(levels: IntArray, two_sided: bool, ascii_only: bool) -> Line:
         elif level < 0:
             glyph = glyphs.PLUS_INFINITY_MARK if level == PLUS else glyphs.MINUS_INFINITY_MARK
             pieces.append((glyph, "bad bold"))
-        elif ascii_only:
+        elif plain:
             pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
         else:
             pieces.append((" ", f"fg on {_colour(int(level), two_sided)}"))
@@ -275,13 +276,13 @@ def _axis(found: Heat, start: int, stop: int) -> Line:
     return from_cells(characters, roles)
 
 
-def legend(found: Heat, unit: str, ascii_only: bool) -> Line:
+def legend(found: Heat, unit: str, plain: bool) -> Line:
     """The colour ramp with its ends in numbers, and what the other signs mean."""
     if found.scale is None:
         return (("no value yet", "muted"),)
     pieces: list[Piece] = [(f"{number(found.scale.low)} ", "muted")]
     for level in range(LEVELS):
-        if ascii_only:
+        if plain:
             pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
         else:
             pieces.append((" ", f"fg on {_colour(level, found.two_sided)}"))

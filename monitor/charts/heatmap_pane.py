@@ -68,7 +68,7 @@ class _Tile(LinePane):
         stop = min(self.start + width, columns)
         if stop <= self.start:
             return ()
-        return draw_tile(self.heat, self.start, stop, height, self.monitor.ascii_only)
+        return draw_tile(self.heat, self.start, stop, height, self.plain)
 
 
 class _Legend(LinePane):
@@ -82,9 +82,7 @@ class _Legend(LinePane):
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.heat is None:
             return (((self.note, "muted"),),)
-        return (
-            ((" " * self.indent, "fg"), *legend(self.heat, self.unit, self.monitor.ascii_only)),
-        )
+        return (((" " * self.indent, "fg"), *legend(self.heat, self.unit, self.plain)),)
 
 
 class HeatmapPane(Vertical, can_focus=False):

@@ -40,6 +40,11 @@ class LinePane(Widget, can_focus=False):
         """What to show in a content area of this size. Pure with respect to the widget's data."""
         raise NotImplementedError
 
+    @property
+    def plain(self) -> bool:
+        """What is told by colours elsewhere must be told by characters."""
+        return self.monitor.ascii_only or self.app.no_color
+
     def redraw(self) -> None:
         """Compose again, refresh the lines that differ."""
         width, height = self.content_size
@@ -78,8 +83,9 @@ class LinePane(Widget, can_focus=False):
             return Strip.blank(width, ground)
         palette = palette_for(self.app.current_theme)
         ascii_only = self.monitor.ascii_only
+        style = palette.plain if self.app.no_color else palette.style
         segments = [
-            Segment(to_ascii(text) if ascii_only else text, palette.style(role))
+            Segment(to_ascii(text) if ascii_only else text, style(role))
             for text, role in self._lines[y]
             if text
         ]

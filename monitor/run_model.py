@@ -49,7 +49,8 @@ class RunModel:
         self.state = ""
         self.text = ""
         self.overhead = float("nan")
-        self.ignored = 0
+        self._unreadable = 0
+        self._misfits = 0
         self.header: Header | None = None
         self._clear()
 
@@ -68,12 +69,12 @@ class RunModel:
     def take(self, batch: Batch) -> None:
         """Take in what one read brought."""
         status = (batch.link, batch.state, batch.text, batch.overhead, batch.ignored)
-        known = (self.link, self.state, self.text, self.overhead, self.ignored)
+        known = (self.link, self.state, self.text, self.overhead, self._unreadable)
         if batch.records or repr(status) != repr(known):
             self.version += 1
         if batch.records:
             self.contents += 1
-        self.link, self.ignored = batch.link, batch.ignored
+        self.link, self._unreadable = batch.link, batch.ignored
         self.state = batch.state or self.state
         if batch.text or batch.link in ("live", "replay", "connecting"):
             self.text = batch.text
@@ -81,6 +82,11 @@ class RunModel:
             self.overhead = batch.overhead
         for record in batch.records:
             self._take_record(record)
+
+    @property
+    def ignored(self) -> int:
+        """Messages that could not be read, and frames that do not fit their header."""
+        return self._unreadable + self._misfits
 
     def note(self, text: str, kind: str = "monitor", step: int | None = None) -> None:
         """Put a sentence of the monitor's own into the event log, at ``step`` or the newest."""
@@ -123,7 +129,7 @@ class RunModel:
     def _take_frame(self, frame: Frame) -> None:
         values = frame.array
         if self.header is None or len(values) != len(self.header.columns):
-            self.ignored += 1
+            self._misfits += 1
             return
         if self._history.last_step == frame.step:
             self._history.merge_into_last(values)

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from monitor.app import MonitorApp
 
 
+def safe(text: str) -> str:
+    """The text with control characters replaced: what a run says never steers the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 class LinePane(Widget, can_focus=False):
     """Base of all panes: subclasses say what to draw in :meth:`compose_lines`.
 
@@ -85,7 +92,7 @@ class LinePane(Widget, can_focus=False):
         ascii_only = self.monitor.ascii_only
         style = palette.plain if self.app.no_color else palette.style
         segments = [
-            Segment(to_ascii(text) if ascii_only else text, style(role))
+            Segment(to_ascii(safe(text)) if ascii_only else safe(text), style(role))
             for text, role in self._lines[y]
             if text
         ]

@@ -52,7 +52,9 @@ def head_lines(data: SiteData, width: int) -> list[Line]:
         role = "bad bold" if data.suspicion >= 0.6 else "warn" if data.suspicion >= 0.3 else "fg"
         sign = f"{glyphs.ORIGIN} " if data.origin else ""
         lines.append(((f"{sign}{word} ", role), (percent(data.suspicion), role)))
-    for label, values in (("module", site.modules), ("code", (site.where,) if site.where else ())):
+    # Of an installed package the path from its own name on.
+    code = site.where.rpartition("site-packages/")[2]
+    for label, values in (("module", site.modules), ("code", (code,) if code else ())):
         for index, value in enumerate(values):
             head = f"{label:<7}" if index == 0 else " " * 7
             lines.append(((head, "muted"), (_left_clipped(value, width - 7), "fg")))

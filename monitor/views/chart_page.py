@@ -16,6 +16,7 @@ def fill(grid: ChartGrid, app: MonitorApp) -> None:
     """Draw as many charts as the grid has places."""
     model, viewing = app.model, app.viewing
     diagnosis = app.shown.diagnosis.diagnosis
+    grid.fit()
     keys = viewing.keys(model)
     start, page = viewing.page(keys, grid.places)
     chosen = viewing.chosen(keys)

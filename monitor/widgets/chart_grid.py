@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.geometry import Size
 from textual.message import Message
 
 from monitor.charts.chart_pane import ChartPane
@@ -55,6 +56,7 @@ class ChartGrid(Container, can_focus=False):
         super().__init__(id=id)
         self.places = 1
         self._wanted = 0
+        self._fitted: tuple[Size, int] | None = None
 
     def compose(self) -> ComposeResult:
         for _ in range(MAX_CHARTS):
@@ -62,18 +64,24 @@ class ChartGrid(Container, can_focus=False):
 
     def want(self, count: int) -> None:
         """Show this many charts; 0: as many as fit well."""
-        if count != self._wanted:
-            self._wanted = count
-            self._reshape()
+        self._wanted = count
+        self.fit()
 
     def on_resize(self) -> None:
-        self._reshape()
+        self.fit()
 
-    def _reshape(self) -> None:
+    def fit(self) -> None:
+        """As many places as the area has room for. Also before drawing: a size may be told before
+        the charts are there."""
+        panes = self.query(ChartPane)
+        now = (self.content_size, self._wanted)
+        if now == self._fitted or not panes:
+            return
+        self._fitted = now
         columns, rows = grid_shape(*self.content_size, self._wanted)
         self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
         self.places = columns * rows
-        for index, pane in enumerate(self.query(ChartPane)):
+        for index, pane in enumerate(panes):
             pane.display = index < self.places
         self.post_message(self.Reshaped())
 

@@ -7,6 +7,7 @@ from scripted_engine import ScriptedEngine
 from monitor.app import MonitorApp
 from monitor.sources.fake import FakeReplay, FakeSource, Script
 from monitor.sources.source import Batch
+from monitor.widgets.line_pane import LinePane
 
 
 class GatedSource(FakeSource):
@@ -49,14 +50,21 @@ async def settle(pilot, condition=lambda: True):
 
 
 async def laid_out(pilot):
-    """Until the view on screen has its final sizes: panes size their parts in turn."""
+    """Until drawing again changes nothing: panes size their parts in turn."""
+    app = pilot.app
+    before, same = None, 0
     for _ in range(2000):
-        if pilot.app.view is not None and pilot.app.view.size.width:
-            break
+        app.tick()
+        app.draw()
         await pilot.pause()
-    for _ in range(3):
-        pilot.app.draw()
-        await pilot.pause()
+        panes = app.screen_stack[0].query(LinePane)
+        now = [(id(pane), pane.region, pane.lines) for pane in panes if pane.display]
+        ready = app.view is not None and app.view.size.width
+        same = same + 1 if ready and now == before else 0
+        before = now
+        if same == 4:
+            return
+    raise AssertionError("the screen never came to rest")
 
 
 async def show(pilot, view):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,10 @@ def _megabytes(size: int) -> str:
 
 
 def open_listed(listed: ListedRun) -> Source:
-    """A source of this run. Raises SourceError."""
+    """A source of this run; a trace stands at its end, to be gone through from there.
+
+    Raises SourceError.
+    """
     if listed.entry is not None:
         from monitor.sources.live import open_entry
 
@@ -97,4 +101,6 @@ def open_listed(listed: ListedRun) -> Source:
     from monitor.sources.replay import ReplaySource
 
     assert listed.path is not None
-    return ReplaySource(listed.path)
+    source = ReplaySource(listed.path, playing=False)
+    source.jump(sys.maxsize)
+    return source

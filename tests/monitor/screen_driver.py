@@ -62,7 +62,7 @@ async def laid_out(pilot):
         ready = app.view is not None and app.view.size.width
         same = same + 1 if ready and now == before else 0
         before = now
-        if same == 4:
+        if same == 2:
             return
     raise AssertionError("the screen never came to rest")
 

@@ -17,7 +17,7 @@ from monitor.widgets.run_header import RunHeader
 from probe.schema import End, Event, Frame, Header, Scalars
 
 SEED = 20260101
-ROUNDS = 90
+ROUNDS = 60
 SIZES = [(80, 24), (120, 40), (204, 60), (40, 12), (20, 5), (160, 30)]
 LEFT_OUT = {"quit", "suspend_process"}
 TYPED = ["x", "a", "backspace", "enter", "escape", "tab", "left_parenthesis", "home", "f5"]
@@ -101,6 +101,8 @@ async def test_random_keys_and_sizes_while_the_run_misbehaves():
     async with app.run_test(size=(120, 40)) as pilot:
         for number in range(ROUNDS):
             source.prepare()
+            if number % 8 == 0:
+                app.action_show_view(NAMES[number // 8 % len(NAMES)])
             what = dice.random()
             if what < 0.08:
                 size = dice.choice(SIZES)

@@ -66,7 +66,7 @@ def test_text_can_be_read_on_its_ground(theme):
 
 @pytest.mark.parametrize("theme", [theme.name for theme in palette.THEMES])
 async def test_every_view_draws_in_every_theme(theme):
-    async with running(FakeSource(FAULTY), theme=theme) as (app, pilot):
+    async with running(FakeSource(FAULTY), size=(80, 24), theme=theme) as (app, pilot):
         assert app.theme == theme
         for view in NAMES:
             await show(pilot, view)
@@ -74,7 +74,7 @@ async def test_every_view_draws_in_every_theme(theme):
 
 async def test_no_color_leaves_no_colour(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    async with running(FakeSource(FAULTY)) as (app, pilot):
+    async with running(FakeSource(FAULTY), size=(80, 24)) as (app, pilot):
         for view in NAMES:
             await show(pilot, view)
             assert app.view.query(LinePane)

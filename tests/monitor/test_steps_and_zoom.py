@@ -165,7 +165,7 @@ def test_the_raw_line_stays_behind_the_smoothed_one():
 
 
 async def test_one_cursor_in_every_chart():
-    async with running(FakeSource(Script(fault_step=200)), size=(204, 60)) as (app, pilot):
+    async with running(FakeSource(Script(fault_step=200)), size=(120, 40)) as (app, pilot):
         await show(pilot, "metrics")
         await pilot.press("left", "left", "left")
         assert app.viewing.steps.cursor == 370

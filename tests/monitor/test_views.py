@@ -36,7 +36,7 @@ def chart_titles(app):
 
 
 async def test_every_view_has_its_key_and_its_tab():
-    async with running(FakeSource(FAULTY)) as (app, pilot):
+    async with running(FakeSource(FAULTY), size=(80, 24)) as (app, pilot):
         for view in VIEWS:
             await pilot.press(view.key)
             await settle(pilot)
@@ -57,7 +57,7 @@ async def test_a_tab_can_be_clicked():
 
 
 async def test_views_keep_what_was_chosen_in_them():
-    async with running(FakeSource(FAULTY)) as (app, pilot):
+    async with running(FakeSource(FAULTY), size=(80, 24)) as (app, pilot):
         await show(pilot, "diagnosis")
         await pilot.press("down", "down")
         await show(pilot, "layers")

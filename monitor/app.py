@@ -1,56 +1,82 @@
-"""The application: one screen, a timer that draws what changed, the actions behind the keys.
+"""The application: views over one run, drawn when something changed, the actions behind the keys.
 
-Threads read the source and run the diagnosis; they hand over through queues and this timer takes
-from them. Nothing here imports torch: the first screen does not wait for it.
+Threads read the source and run the diagnosis; they hand over through queues and say that there is
+news. Without news nothing here runs. Nothing here imports torch: the first screen does not wait.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from textual import on
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import BindingType
-from textual.containers import Container, Horizontal
+from textual.containers import Container
+from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
-from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.chart_actions import ChartActions
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
-from monitor.keys import bindings, keys_for, works
+from monitor.keys import Key, bindings, keys_for, works
 from monitor.palette import THEMES
 from monitor.reader import Reader
 from monitor.replay_actions import ReplayActions
 from monitor.replaying import Replaying
+from monitor.run_catalogue import ListedRun, discover
 from monitor.run_model import RunModel
-from monitor.screen_data import footer_labels, header_data, status_of
+from monitor.screen_data import footer_labels, header_data, status_of, step_notes
+from monitor.shown import Shown, shown_now
 from monitor.sources.source import Batch, Source
-from monitor.viewing import VIEWS, Viewing, chart_data, heat_data, pattern_error
-from monitor.widgets.chart_grid import ChartGrid
-from monitor.widgets.diagnosis_pane import DiagnosisPane
-from monitor.widgets.event_log import EventLog
-from monitor.widgets.graph_pane import GraphPane
+from monitor.verdict_history import VerdictHistory
+from monitor.view_actions import ViewActions
+from monitor.view_names import ViewName
+from monitor.viewing import Viewing
+from monitor.views.diagnosis_view import DiagnosisView
+from monitor.views.events_view import EventsView
+from monitor.views.graph_view import GraphView
+from monitor.views.layers_view import LayersView
+from monitor.views.metrics_view import MetricsView
+from monitor.views.overview import Overview
+from monitor.views.runs_view import RunsView
+from monitor.views.view import View
 from monitor.widgets.help_screen import HelpScreen
 from monitor.widgets.key_footer import KeyFooter
-from monitor.widgets.metric_picker import MetricPicker
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
 from monitor.widgets.status_line import StatusLine
-from probe.schema import Event, Header
+from monitor.widgets.view_bar import ViewBar
+from probe.schema import Header
 
 MIN_FPS, MAX_FPS = 0.5, 30.0
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
+_VIEWS: tuple[type[View], ...] = (
+    Overview,
+    DiagnosisView,
+    GraphView,
+    LayersView,
+    MetricsView,
+    EventsView,
+    RunsView,
+)
 
 
-class MonitorApp(ReplayActions, App[None]):
-    """The monitor of one run.
+class News(Message):
+    """A thread has something for the screen."""
+
+
+class MonitorApp(ViewActions, ChartActions, ReplayActions):
+    """The monitor of one run at a time.
 
     ``engine_factory`` makes the diagnosis of a header; None loads the product's, in a thread.
     ``ascii`` draws with ASCII characters only. ``fps`` bounds how often the screen is redrawn;
     values outside 0.5 .. 30 are clamped. ``theme`` is a Textual theme's name, None ours, dark.
+    ``find_runs`` lists what the Runs view offers.
     """
 
     CSS_PATH = "monitor.tcss"
@@ -69,78 +95,140 @@ class MonitorApp(ReplayActions, App[None]):
         fps: float = 4,
         theme: str | None = None,
         title: str | None = None,
+        find_runs: Callable[[], tuple[ListedRun, ...]] = discover,
     ) -> None:
-        super().__init__()
+        # With NO_COLOR the terminal's own two colours, not shades of grey.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
         self.VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
         self.ascii_only = ascii
-        self.run_title = title or source.title
-        self.model = RunModel()
+        self.find_runs = find_runs
         self.viewing = Viewing()
-        self.diagnosis = DiagnosisState()
-        self.replaying = Replaying.of(source)
-        self.diagnosing = Diagnosing(engine_factory)
-        self.reader = Reader(source, self.diagnosing.feed)
-        self.controlling = Controlling(source, self._on_reply)
         self._fps = min(max(fps, MIN_FPS), MAX_FPS)
         self._timer: Timer | None = None
-        self._seen: tuple[object, ...] = ()
-        self._message = ""
-        self._diagnoses = 0
-        self._noted_flag: int | None = None
-        self.known_flag: int | None = None
-        """First flagged step of this run, kept when a replay goes back before it."""
+        self._ticked = 0.0
+        self._woken = False
+        self._views: dict[ViewName, View] = {}
+        self._open(source, title or source.title, engine_factory)
         for own in THEMES:
             self.register_theme(own)
         self.theme = theme if theme in self.available_themes else THEMES[0].name
 
+    def _open(self, source: Source, title: str, factory: EngineFactory | None) -> None:
+        """Everything that belongs to one run."""
+        self.run_title = title
+        self.model = RunModel()
+        self.verdicts = VerdictHistory()
+        self.diagnosis = DiagnosisState()
+        self.shown = Shown()
+        self.replaying = Replaying.of(source)
+        self.diagnosing = Diagnosing(factory, self.wake)
+        self.reader = Reader(source, self.diagnosing.feed, self.wake)
+        self.controlling = Controlling(source, self._on_reply)
+        self.message = ""
+        self._seen: tuple[object, ...] = ()
+        self._drawn: tuple[int, int] = (-1, -1)
+        self._diagnoses = 0
+        self._noted_flag: int | None = None
+        self.known_flag: int | None = None
+        """First flagged step of this run, kept when a replay goes back before it."""
+
     def compose(self) -> ComposeResult:
         yield RunHeader(id="header")
-        with Horizontal(id="main"):
-            yield GraphPane(id="graph").add_class("pane")
-            with Container(id="right"):
-                yield DiagnosisPane(id="diagnosis").add_class("pane")
-                yield ChartGrid(id="charts").add_class("pane")
-                yield HeatmapPane(id="heatmap").add_class("pane")
-        yield EventLog(id="events").add_class("pane")
+        yield ViewBar(id="view-bar")
+        with Container(id="views"):
+            first = self._views[self.viewing.view] = self._made(self.viewing.view)
+            yield first
         yield StatusLine(id="status")
         yield Prompt(id="prompt")
-        yield KeyFooter(keys_for(self.is_replay), id="footer")
+        yield KeyFooter(id="footer")
+
+    @staticmethod
+    def _made(name: ViewName) -> View:
+        return next(kind() for kind in _VIEWS if kind.view_name == name)
 
     @property
-    def is_replay(self) -> bool:
-        """The source is a saved trace."""
-        return self.replaying is not None
+    def view(self) -> View | None:
+        return self._views.get(self.viewing.view)
 
     def on_mount(self) -> None:
         self.screen.set_class(self.ascii_only, "-ascii")
         self.theme_changed_signal.subscribe(self, lambda _: self.draw())
         self.reader.start()
         self.controlling.start()
-        self._start_timer()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
         self.call_after_refresh(self.diagnosing.start)
 
-    def _start_timer(self) -> None:
-        self._timer = self.set_interval(1 / self._fps, self.tick)
-
     def on_unmount(self) -> None:
+        self._stop_timer()
         self.controlling.stop()
         self.diagnosing.stop()
         self.reader.stop()
 
+    def switch_source(self, source: Source) -> None:
+        """Watch another run instead; what was open is closed."""
+        old = (self.controlling, self.diagnosing, self.reader)
+        # The engine once loaded serves every run.
+        self._open(source, source.title, self.diagnosing.factory)
+        self.viewing.new_run()
+        self.reader.start()
+        self.controlling.start()
+        self.diagnosing.start()
+
+        def stop() -> None:
+            for part in old:
+                part.stop()
+
+        self.run_worker(stop, thread=True, group="closing")
+        self.action_show_view("overview")
+
+    # News and drawing.
+
+    def wake(self) -> None:
+        """There is news; may be called from any thread, however often."""
+        if not self._woken:
+            self._woken = True
+            self.post_message(News())
+
+    @on(News)
+    def _news(self) -> None:
+        wait = self._ticked + 1 / self._fps - time.monotonic()
+        if wait <= 0:
+            self.tick()
+        elif self._timer is None:
+            self._timer = self.set_timer(wait, self.tick)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
     def tick(self) -> None:
         """Take in what was read since the last time; draw if anything changed."""
+        self._stop_timer()
+        self._woken = False
+        self._ticked = time.monotonic()
         for batch in self.reader.drain():
             self._take(batch)
+        for diagnosis in self.diagnosing.take():
+            if diagnosis is None:
+                self.verdicts.clear()
+            else:
+                self.verdicts.add(diagnosis)
         state = self.diagnosing.state
         if state is not self.diagnosis:
             self._take_diagnosis(state)
         position = self.replaying.position if self.replaying else None
-        now = (self.model.version, self._diagnoses, position)
-        if now != self._seen:
-            self._seen = now
+        contents = (self.model.contents, self._diagnoses)
+        now = (self.model.version, position)
+        if contents != self._drawn and self.viewing.frozen is None:
             self.draw()
+        elif contents != self._drawn or now != self._seen:
+            # A heartbeat, or data behind a paused view: the large area stays as it is.
+            self._draw_edges()
+        self._drawn, self._seen = contents, now
+        if self.reader.waiting:
+            self.wake()
 
     def _take(self, batch: Batch) -> None:
         link = self.model.link
@@ -149,8 +237,10 @@ class MonitorApp(ReplayActions, App[None]):
         if any(isinstance(record, Header) and record.revision == 0 for record in batch.records):
             self._noted_flag = None
             self.viewing.frozen = None
-            if run is not None and self.model.header is not None:
-                self.known_flag = self.known_flag if run.run == self.model.header.run else None
+            now = self.model.header
+            if run is not None and now is not None and run.run != now.run:
+                self.known_flag = None
+                self.viewing.new_run()
         if batch.link != link and batch.link in ("lost", "ended"):
             self.model.note(batch.text or f"the run is {batch.link}", kind=batch.link)
 
@@ -168,86 +258,71 @@ class MonitorApp(ReplayActions, App[None]):
             self.model.note(f"faulty: {name}", "flagged", found.first_flagged_step)
 
     def draw(self) -> None:
-        """Give every pane its data; each redraws only the lines that changed."""
+        """Give every pane on screen its data; each redraws only the lines that changed."""
+        if not self.is_running or not self.screen_stack:
+            return
+        if self.viewing.frozen is None:
+            self.shown = shown_now(self.model, self.diagnosis)
+        self._draw_edges()
+        view = self.view
+        if view is not None and view.is_mounted and view.size.width:
+            view.draw()
+
+    def _draw_edges(self) -> None:
+        """Header, tabs, status line and footer."""
         if not self.is_running or not self.screen_stack:
             return
         base = self.screen_stack[0]
-        frozen = self.viewing.frozen is not None
         base.query_one(RunHeader).show(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
         )
+        base.query_one(ViewBar).show(self.viewing.view, step_notes(self.model, self.viewing))
         labels = footer_labels(self.viewing, self.replaying, self.controlling.pausing)
-        base.query_one(KeyFooter).show(labels)
-        base.query_one(StatusLine).show(*status_of(self.model, self.viewing, self._message))
-        if not frozen:
-            header = self.model.header
-            diagnosis = self.diagnosis.diagnosis
-            graph = base.query_one(GraphPane)
-            graph.show(header.anatomy if header else None, diagnosis)
-            graph.styles.width = graph.wanted_width(self.size.width)
-            # A quiet diagnosis leaves its room to the charts.
-            faulty = diagnosis is not None and diagnosis.verdict == "faulty"
-            base.set_class(not faulty, "-quiet")
-            base.query_one(DiagnosisPane).show(self.diagnosis)
-            base.query_one(EventLog).show(tuple(sorted(self.model.events, key=_step_of)))
-        self.draw_charts()
-
-    def draw_charts(self) -> None:
-        """The charts and the heatmap alone."""
-        base = self.screen_stack[0]
-        diagnosis = self.diagnosis.diagnosis
-        grid, heatmap = base.query_one(ChartGrid), base.query_one(HeatmapPane)
-        if grid.display:
-            keys = self.viewing.keys(self.model)
-            start, page = self.viewing.page(keys, grid.places)
-            chosen = self.viewing.chosen(keys)
-            charts = [
-                chart_data(self.model, self.viewing, diagnosis, key, start + index == chosen)
-                for index, key in enumerate(page)
-            ]
-            grid.show(self._charts_title(start, len(page), len(keys)), charts)
-        if heatmap.display:
-            chosen_key = self.viewing.heatmap_key(self.model)
-            if chosen_key is None:
-                heatmap.show("Heatmap", None, "", "waiting for a metric that has layers")
-                return
-            metric = self.model.groups[chosen_key].metric
-            found = heat_data(self.model, self.viewing, diagnosis, chosen_key, heatmap.columns)
-            heatmap.show(f"Heatmap · {chosen_key}", found, metric.unit if metric else "")
-
-    def _charts_title(self, start: int, shown: int, total: int) -> str:
-        shown_range = f"{start + 1}–{start + shown}" if shown > 1 else f"{start + 1}"
-        title = f"Charts · {shown_range} of {total}" if total else "Charts · none"
-        return f"{title} · filter {self.viewing.pattern}" if self.viewing.pattern else title
-
-    @on(ChartGrid.Reshaped)
-    def _grid_reshaped(self) -> None:
-        self.draw_charts()
+        base.query_one(KeyFooter).show(keys_for(self.is_replay, self.viewing.view), labels)
+        base.query_one(StatusLine).show(*status_of(self.model, self.viewing, self.message))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
     def say(self, text: str) -> None:
-        """Show a sentence in the status line, until the next key, and in the event log."""
-        self._message = text
+        self.message = text
         self.model.note(text)
         self.draw()
 
     def _on_reply(self, text: str) -> None:
         """Called in the control thread."""
-        if self.is_running:
-            self.call_later(self.say, text)
+        self.from_thread(self.say, text)
+
+    def acted(self) -> None:
+        self.message = ""
+        self.draw()
 
     # Actions; each is one row of the key table.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys that do not belong to this kind of source do nothing."""
-        return works(action, self.is_replay)
+        """Keys that do not belong to this kind of source or this view do nothing."""
+        return works(action, parameters, self.is_replay, self.viewing.view)
+
+    def action_show_view(self, name: ViewName) -> None:
+        self.viewing.view = name
+        self.message = ""
+        view = self._views.get(name)
+        for other in self._views.values():
+            other.display = other is view
+        if view is None:
+            # Made when first wanted, so that the first screen does not wait for all of them.
+            view = self._views[name] = self._made(name)
+            self.screen_stack[0].query_one("#views").mount(view)
+        else:
+            self.call_after_refresh(self.view_shown, view)
+
+    def view_shown(self, view: View) -> None:
+        """A view was laid out after it was switched to, or for the first time."""
+        if self.is_running and view.is_mounted and view is self.view:
+            view.entered()
+            self.draw()
 
     def action_toggle_view(self) -> None:
-        if self.replaying is not None:
-            self.action_toggle_play()
-            return
         paused = self.viewing.frozen is not None
         self.viewing.frozen = None if paused else (self.model.step or 0)
         self.acted()
@@ -260,114 +335,48 @@ class MonitorApp(ReplayActions, App[None]):
     def action_sample(self) -> None:
         self.controlling.sample()
 
-    def ask(self, label: str, done: Callable[[str | None], None]) -> None:
-        """Ask for a line of text in place of the status line."""
-        self.query_one(Prompt).ask(label, "", done)
-
-    def action_filter(self) -> None:
-        before = self.viewing.pattern
-
-        def done(value: str | None) -> None:
-            pattern = before if value is None else value
-            error = pattern_error(pattern)
-            self._filter(before if error else pattern)
-            if error:
-                self.say(error)
-
-        self.query_one(Prompt).ask("filter charts (regex)", before, done, self._filter)
-
-    def _filter(self, pattern: str) -> None:
-        self.viewing.pattern = pattern
-        self._message = ""
-        self.draw()
-
-    def _move(self, by: int) -> None:
-        self.viewing.move(self.viewing.keys(self.model), by)
-        self.acted()
-
-    def action_next_chart(self) -> None:
-        self._move(1)
-
-    def action_previous_chart(self) -> None:
-        self._move(-1)
-
-    def action_next_page(self) -> None:
-        self._move_page(1)
-
-    def action_previous_page(self) -> None:
-        self._move_page(-1)
-
-    def _move_page(self, by: int) -> None:
-        keys = self.viewing.keys(self.model)
-        places = self.query_one(ChartGrid).places
-        start, _ = self.viewing.page(keys, places)
-        pages = -(-len(keys) // places)
-        if keys:
-            self.viewing.selected = keys[(start // places + by) % pages * places]
-        self.acted()
-
-    def action_toggle_log(self) -> None:
-        keys = self.viewing.keys(self.model)
-        if keys:
-            self.viewing.log_toggled ^= {keys[self.viewing.chosen(keys)]}
-        self.acted()
-
-    def action_choose_heatmap(self) -> None:
-        keys = [key for key, group in self.model.groups.items() if group.layered]
-        if not keys:
-            self.say("no metric with layers has been read yet")
-            return
-        keys.sort(key=lambda key: not self.model.measured(key))
-        current = self.viewing.heatmap_key(self.model)
-        self.push_screen(MetricPicker(keys, current), self._heatmap_chosen)
-
-    def _heatmap_chosen(self, key: str | None) -> None:
-        if key is not None:
-            self.viewing.heatmap = key
-            self.acted()
-
-    def action_next_view(self) -> None:
-        self.viewing.view = VIEWS[(VIEWS.index(self.viewing.view) + 1) % len(VIEWS)]
-        for view in VIEWS:
-            self.screen.set_class(view == self.viewing.view, f"-view-{view}")
-        self._message = ""
-        self.call_after_refresh(self.draw)
+    def ask(
+        self,
+        label: str,
+        done: Callable[[str | None], None],
+        value: str = "",
+        changed: Callable[[str], None] | None = None,
+    ) -> None:
+        self.screen_stack[0].query_one(Prompt).ask(label, value, done, changed)
 
     def action_help(self) -> None:
         keys = self.viewing.keys(self.model)
         key = keys[self.viewing.chosen(keys)] if keys else None
+        if self.viewing.view == "layers":
+            key = self.viewing.heatmap_key(self.model)
         group = self.model.groups.get(key) if key else None
         absent = self.model.absence(key) if key and not self.model.measured(key) else ""
-        self.push_screen(HelpScreen(keys_for(self.is_replay), group, absent))
+        self.push_screen(HelpScreen(self.keys_now(), group, absent))
+
+    def keys_now(self) -> tuple[Key, ...]:
+        """Keys of any view that work on this source, those of the view on screen first."""
+        here = keys_for(self.is_replay, self.viewing.view)
+        return (*here, *(key for key in keys_for(self.is_replay) if key not in here))
 
     def action_suspend_process(self) -> None:
         # A timer that fires while the app is suspended can deadlock its writer (textual 8.2.8).
-        if self._timer is not None:
-            self._timer.stop()
+        self._stop_timer()
         super().action_suspend_process()
-        self._start_timer()
-
-    def acted(self) -> None:
-        """After a key: what was said before is no news any more."""
-        self._message = ""
-        self.draw()
+        self._woken = False
+        self.wake()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette offers the themes and every key's command."""
+        """The palette offers the themes and every command of the key table."""
         yield SystemCommand("Theme", "change the colours", self.action_change_theme)
-        for key in keys_for(self.is_replay):
-            title = key.footer or key.help.capitalize()
-            action = key.action
+        for key in keys_for(self.is_replay, self.viewing.view):
             yield SystemCommand(
-                title, f"{key.help} ({key.shown})", lambda action=action: self._run(action)
+                f"{key.group}: {key.help}",
+                f"key {key.shown}",
+                lambda action=key.action: self._run(action),
             )
 
     def _run(self, action: str) -> None:
         self.call_later(self.run_action, action)
-
-
-def _step_of(event: Event) -> int:
-    return event.step
 
 
 __all__ = ["MonitorApp"]

@@ -22,6 +22,9 @@ class EngineLike(Protocol):
 
     def update(self, frame: Frame) -> Diagnosis: ...
 
+    def rebind(self, header: Header) -> None:
+        """Go on under a later header of the same run, with what was learned."""
+
 
 EngineFactory = Callable[[Header], EngineLike]
 
@@ -39,21 +42,32 @@ class DiagnosisState:
 
 def load_engine() -> EngineFactory:
     """The product's engine. Imports torch: call it in a thread, after the first screen."""
+    import torch
+
     from diagnoser.engine import Engine
 
+    # The network is small: more threads would only wait for each other, busily, on the cores
+    # that the training needs.
+    torch.set_num_threads(1)
     factory: Any = Engine
     return factory
 
 
 class Diagnosing:
-    """Feeds every frame to an engine in order; only the newest diagnosis is kept.
+    """Feeds every frame to an engine in order.
 
-    A new header starts a new engine. An error of the engine ends the diagnosis of this header,
-    never the monitor.
+    The header of another run starts a new engine; a later header of the same run binds the engine
+    there is to it. An error of the engine ends the diagnosis of this header, never the monitor.
+    ``on_news`` is called in the thread when there is something to take.
     """
 
-    def __init__(self, factory: EngineFactory | None = None) -> None:
+    def __init__(
+        self, factory: EngineFactory | None = None, on_news: Callable[[], None] = lambda: None
+    ) -> None:
         self._factory = factory
+        self._on_news = on_news
+        self._header: Header | None = None
+        self._found: list[Diagnosis | None] = []
         self._pending: deque[Header | Frame] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -76,6 +90,11 @@ class Diagnosing:
             self._thread.join(STOP_SECONDS)
 
     @property
+    def factory(self) -> EngineFactory | None:
+        """What makes the engines; None until the product's is loaded."""
+        return self._factory
+
+    @property
     def state(self) -> DiagnosisState:
         """The newest state; the same object until something changed."""
         with self._changed:
@@ -87,14 +106,26 @@ class Diagnosing:
         with self._changed:
             return not self._pending and not self._busy
 
+    def take(self) -> list[Diagnosis | None]:
+        """The diagnoses since the last time, in order; None where a new run began."""
+        with self._changed:
+            found, self._found = self._found, []
+            return found
+
     def feed(self, records: Sequence[Record]) -> None:
-        """Headers, frames and crashes are taken in, the rest ignored. A header drops what waits."""
+        """Headers, frames and crashes are taken in, other records ignored.
+
+        A header that starts anew drops what waits.
+        """
         with self._changed:
             for record in records:
                 if isinstance(record, Header):
-                    self._pending.clear()
-                    self._generation += 1
-                    self._state = DiagnosisState(phase="loading")
+                    if not _continues(record, self._header):
+                        self._pending.clear()
+                        self._generation += 1
+                        self._state = DiagnosisState(phase="loading")
+                        self._found = [None]
+                    self._header = record
                     self._pending.append(record)
                 elif isinstance(record, Frame):
                     self._pending.append(record)
@@ -105,6 +136,7 @@ class Diagnosing:
             self._changed.notify_all()
 
     def _run(self) -> None:
+        bound: Header | None = None
         while True:
             with self._changed:
                 self._busy = False
@@ -113,19 +145,19 @@ class Diagnosing:
                     return
                 record, generation = self._pending.popleft(), self._generation
                 self._busy = True
-            state = self._advance(record)
+            state = self._advance(record, bound)
+            bound = record if isinstance(record, Header) else bound
             with self._changed:
                 if state is not None and generation == self._generation:
                     self._state = replace(state, crash=self._state.crash)
+                    if state.phase == "ready" and state.diagnosis and isinstance(record, Frame):
+                        self._found.append(state.diagnosis)
+            self._on_news()
 
-    def _advance(self, record: Header | Frame) -> DiagnosisState | None:
+    def _advance(self, record: Header | Frame, bound: Header | None) -> DiagnosisState | None:
         try:
             if isinstance(record, Header):
-                self._engine = None
-                if self._factory is None:
-                    self._factory = load_engine()
-                self._engine = self._factory(record)
-                return DiagnosisState("ready")
+                return self._begin(record, bound)
             if self._engine is None:
                 return None
             return DiagnosisState("ready", self._engine.update(record))
@@ -133,3 +165,18 @@ class Diagnosing:
             self._engine = None
             first_line = (str(error) or type(error).__name__).splitlines()[0]
             return DiagnosisState("failed", self.state.diagnosis, first_line)
+
+    def _begin(self, header: Header, bound: Header | None) -> DiagnosisState:
+        if self._engine is not None and _continues(header, bound):
+            self._engine.rebind(header)
+            return DiagnosisState("ready", self.state.diagnosis)
+        self._engine = None
+        if self._factory is None:
+            self._factory = load_engine()
+        self._engine = self._factory(header)
+        return DiagnosisState("ready")
+
+
+def _continues(header: Header, known: Header | None) -> bool:
+    """A later header of the run that is being diagnosed."""
+    return known is not None and header.run == known.run and header.revision > known.revision

@@ -167,6 +167,18 @@ class Envelope:
         """The newest value of a column, NaN before the first."""
         return float(self._latest[self.count - 1, column]) if self.count else float("nan")
 
+    @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """The newest step of every bucket."""
+        return self._last[: self.count].copy()
+
+    def value(self, column: int, step: int | None = None) -> float:
+        """The newest value of a column, or that of the bucket not after ``step``."""
+        if step is None:
+            return self.latest(column)
+        index = int(np.searchsorted(self._first[: self.count], step, side="right")) - 1
+        return float(self._latest[index, column]) if index >= 0 else float("nan")
+
     def rearranged(self, sources: list[int | None]) -> Envelope:
         """A new envelope whose column i is this one's column ``sources[i]``; None: no history."""
         new = Envelope(len(sources), self.capacity)

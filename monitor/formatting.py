@@ -42,6 +42,14 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
+def ago(seconds: float) -> str:
+    """A stretch of time in its largest unit: 3 d, 2 h, 5 min, 40 s."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
 def spoken(name: str) -> str:
     """A taxonomy name in words: ``mask_application`` -> ``mask application``."""
     return name.replace("_", " ").replace("kv cache", "KV cache").replace("qkv", "QKV")

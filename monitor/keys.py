@@ -1,18 +1,25 @@
-"""Every key of the main screen, once: bindings, footer, help and palette are made from this."""
+"""Every key of the screen, once: bindings, footer, help, palette and docs are made from this."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from textual.binding import Binding
+
+from monitor.view_names import VIEWS, ViewName
 
 When = Literal["always", "live", "replay"]
 
 
 @dataclass(frozen=True)
 class Key:
-    """One command. ``keys`` in Textual's names, the first is shown; ``footer`` empty: help only."""
+    """One command. ``keys`` in Textual's names, ``shown`` as a person reads them.
+
+    ``footer`` empty: not in the footer. ``views`` empty: in all of them. Where the footer has too
+    little room, keys of the highest ``leaves`` leave first; 0 stays.
+    """
 
     keys: str
     shown: str
@@ -21,65 +28,173 @@ class Key:
     help: str
     group: str
     when: When = "always"
+    views: tuple[ViewName, ...] = ()
+    leaves: int = 9
 
+    @property
+    def id(self) -> str:
+        """Stable name of the command, for remapping: letters, digits, dots and dashes."""
+        words = f"{self.group}.{self.action}".replace("-", "minus ")
+        return re.sub(r"[^a-zA-Z0-9.]+", "-", words).strip("-").lower()
+
+    @property
+    def method(self) -> str:
+        """The action without its arguments."""
+        return self.action.partition("(")[0]
+
+
+CHARTS: tuple[ViewName, ...] = ("overview", "metrics")
+STEPPED: tuple[ViewName, ...] = ("overview", "diagnosis", "layers", "metrics")
+"""Views with an axis of steps."""
+
+_SWITCH = tuple(
+    Key(view.key, view.key, f"show_view('{view.name}')", "", f"{view.title}: {view.purpose}",
+        "Views")
+    for view in VIEWS
+)  # fmt: skip
 
 KEYS: tuple[Key, ...] = (
-    Key("space", "space", "toggle_view", "Pause", "pause the view; data keeps coming in", "View"),
-    Key("space", "space", "toggle_play", "Play", "play or pause the replay", "Replay", "replay"),
-    Key("p", "p", "toggle_training", "Pause training", "pause or resume the training; it goes on "
-        "by itself when the monitor ends", "Training", "live"),
-    Key("s", "s", "sample", "Sample", "measure the next step", "Training", "live"),
-    Key("less_than_sign", "<", "slower", "", "replay at half the speed", "Replay", "replay"),
-    Key("greater_than_sign", ">", "faster", "Speed", "replay at double the speed", "Replay",
-        "replay"),
-    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Replay", "replay"),
+    *_SWITCH,
+    Key("v", "v", "next_view(1)", "", "next view", "Views"),
+    Key("V", "V", "next_view(-1)", "", "previous view", "Views"),
+    Key("escape", "Esc", "leave", "", "back: out of a site, off the cursor, out of a zoom",
+        "Views"),
+
+    Key("space", "space", "toggle_play", "Play", "play or pause the replay", "Replay", "replay",
+        leaves=0),
+    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Replay",
+        "replay", leaves=5),
     Key("comma", ",", "step_back", "", "one frame back, while paused", "Replay", "replay"),
-    Key("j", "j", "jump", "Jump", "jump to a step", "Replay", "replay"),
+    Key("greater_than_sign", ">", "faster", "Speed", "replay at double the speed", "Replay",
+        "replay", leaves=4),
+    Key("less_than_sign", "<", "slower", "", "replay at half the speed", "Replay", "replay"),
+    Key("j", "j", "jump", "Jump", "jump to a step", "Replay", "replay", leaves=2),
     Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Replay",
-        "replay"),
-    Key("slash", "/", "filter", "Filter", "show only charts whose name matches a regex", "Charts"),
-    Key("right_square_bracket,right,down", "]", "next_chart", "Next", "choose the next chart",
-        "Charts"),
-    Key("left_square_bracket,left,up", "[", "previous_chart", "", "choose the previous chart",
-        "Charts"),
-    Key("pagedown", "PgDn", "next_page", "", "next page of charts", "Charts"),
-    Key("pageup", "PgUp", "previous_page", "", "previous page of charts", "Charts"),
-    Key("l", "l", "toggle_log", "Log", "logarithmic or linear axis of the chosen chart", "Charts"),
-    Key("m", "m", "choose_heatmap", "Heatmap", "choose the heatmap's metric", "Charts"),
-    Key("v", "v", "next_view", "View", "overview, charts, heatmap or events in the large area",
-        "View"),
+        "replay", leaves=3),
+
+    Key("space", "space", "toggle_view", "Pause", "pause the view; data keeps coming in",
+        "Training", "live", leaves=0),
+    Key("p", "p", "toggle_training", "Pause training", "pause or resume the training; it goes on "
+        "by itself when the monitor ends", "Training", "live", leaves=1),
+    Key("s", "s", "sample", "Sample", "measure the next step", "Training", "live", leaves=6),
+
+    Key("right", "→", "cursor(1)", "", "cursor one sample on; its values show in every chart",
+        "Steps", views=STEPPED),
+    Key("left", "←", "cursor(-1)", "Cursor", "cursor one sample back", "Steps", views=STEPPED,
+        leaves=4),
+    Key("shift+right,right_curly_bracket", "}", "cursor(10)", "", "cursor ten samples on",
+        "Steps", views=STEPPED),
+    Key("shift+left,left_curly_bracket", "{", "cursor(-10)", "", "cursor ten samples back",
+        "Steps", views=STEPPED),
+    Key("plus,equals_sign", "+", "zoom(0.5)", "Zoom", "zoom in around the cursor; also the wheel",
+        "Steps", views=STEPPED, leaves=5),
+    Key("minus", "−", "zoom(2.0)", "", "zoom out", "Steps", views=STEPPED),
+    Key("ctrl+right,right_parenthesis", ")", "pan(0.25)", "", "move the zoomed part on", "Steps",
+        views=STEPPED),
+    Key("ctrl+left,left_parenthesis", "(", "pan(-0.25)", "", "move the zoomed part back", "Steps",
+        views=STEPPED),
+    Key("0", "0", "zoom_all", "", "all steps again", "Steps", views=STEPPED),
+
+    Key("slash", "/", "filter", "Filter", "show only charts whose name matches a regex", "Charts",
+        views=CHARTS, leaves=3),
+    Key("right_square_bracket,down", "]", "next_chart(1)", "Next", "choose the next chart",
+        "Charts", views=CHARTS, leaves=6),
+    Key("left_square_bracket,up", "[", "next_chart(-1)", "", "choose the previous chart",
+        "Charts", views=CHARTS),
+    Key("pagedown", "PgDn", "next_page(1)", "", "next page of charts", "Charts", views=CHARTS),
+    Key("pageup", "PgUp", "next_page(-1)", "", "previous page of charts", "Charts", views=CHARTS),
+    Key("enter", "Enter", "enter", "Enlarge", "the chosen chart alone, and back", "Charts",
+        views=CHARTS, leaves=2),
+    Key("g", "g", "grid", "Grid", "how many charts at once: as many as fit, 1, 2, 4, 6, 9, 12",
+        "Charts", views=("metrics",), leaves=4),
+    Key("l", "l", "toggle_log", "Log", "logarithmic or linear axis of the chosen chart",
+        "Charts", views=CHARTS, leaves=6),
+    Key("e", "e", "smooth", "Smooth", "smoothing (EMA), stronger each time, then off; the raw "
+        "line stays, faint", "Charts", views=CHARTS, leaves=7),
+
+    Key("down", "↓", "choose(1)", "", "next evidence", "Diagnosis", views=("diagnosis",)),
+    Key("up", "↑", "choose(-1)", "Evidence", "previous evidence", "Diagnosis",
+        views=("diagnosis",), leaves=3),
+    Key("enter", "Enter", "enter", "Its chart", "the chart of the chosen evidence, at its step",
+        "Diagnosis", views=("diagnosis",), leaves=1),
+
+    Key("right", "→", "go(1, 0)", "", "next layer", "Graph", views=("graph",)),
+    Key("left", "←", "go(-1, 0)", "Layer", "previous layer", "Graph", views=("graph",), leaves=3),
+    Key("down", "↓", "go(0, 1)", "", "next component; inside a site: next metric", "Graph",
+        views=("graph",)),
+    Key("up", "↑", "go(0, -1)", "Component", "previous component or metric", "Graph",
+        views=("graph",), leaves=3),
+    Key("o", "o", "origin", "Origin", "to the likely origin of the fault", "Graph",
+        views=("graph",), leaves=4),
+    Key("enter", "Enter", "enter", "Enter", "enter the site; inside: the chart of the chosen "
+        "metric", "Graph", views=("graph",), leaves=1),
+
+    Key("m", "m", "choose_heatmap", "Metric", "choose the heatmap's metric", "Layers",
+        views=("overview", "layers"), leaves=5),
+    Key("right_square_bracket", "]", "next_heatmap(1)", "Next", "next metric that has layers",
+        "Layers", views=("layers",), leaves=4),
+    Key("left_square_bracket", "[", "next_heatmap(-1)", "", "previous metric that has layers",
+        "Layers", views=("layers",)),
+    Key("down", "↓", "choose(1)", "", "next layer", "Layers", views=("layers",)),
+    Key("up", "↑", "choose(-1)", "Layer", "previous layer", "Layers", views=("layers",), leaves=5),
+    Key("enter", "Enter", "enter", "Its chart", "the chart of this metric", "Layers",
+        views=("layers",), leaves=3),
+
+    Key("down", "↓", "choose(1)", "", "next event", "Events", views=("events",)),
+    Key("up", "↑", "choose(-1)", "Event", "previous event", "Events", views=("events",), leaves=3),
+    Key("pagedown", "PgDn", "choose(10)", "", "ten events on", "Events", views=("events",)),
+    Key("pageup", "PgUp", "choose(-10)", "", "ten events back", "Events", views=("events",)),
+    Key("home", "Home", "choose(-1000000)", "", "first event", "Events", views=("events",)),
+    Key("end", "End", "choose(1000000)", "", "newest event, and follow", "Events",
+        views=("events",)),
+    Key("enter", "Enter", "enter", "To its step", "the charts with the cursor at this step; in a "
+        "replay, replay to it", "Events", views=("events",), leaves=1),
+
+    Key("down", "↓", "choose(1)", "", "next run", "Runs", views=("runs",)),
+    Key("up", "↑", "choose(-1)", "Run", "previous run", "Runs", views=("runs",), leaves=3),
+    Key("enter", "Enter", "enter", "Open", "watch this run, or replay this trace, instead", "Runs",
+        views=("runs",), leaves=1),
+    Key("r", "r", "refresh_runs", "Look again", "look for runs again", "Runs", views=("runs",),
+        leaves=2),
+
     Key("question_mark,h", "?", "help", "Help", "keys, signs, and the meaning of the chosen metric",
-        "Monitor"),
+        "Monitor", leaves=0),
     Key("ctrl+z", "ctrl+z", "suspend_process", "", "put the monitor into the background",
         "Monitor"),
-    Key("q", "q", "quit", "Quit", "quit; the training goes on", "Monitor"),
+    Key("q", "q", "quit", "Quit", "quit; the training goes on", "Monitor", leaves=0),
 )  # fmt: skip
 
 
-def keys_for(replay: bool) -> tuple[Key, ...]:
-    """The keys that work on a replay, or on a live run. The more special one wins a key."""
+def keys_for(replay: bool, view: ViewName | None = None) -> tuple[Key, ...]:
+    """The keys that work on a replay, or on a live run; None: in any view."""
     mode = "replay" if replay else "live"
-    special = {key.keys for key in KEYS if key.when == mode}
     return tuple(
         key
         for key in KEYS
-        if key.when == mode or (key.when == "always" and key.keys not in special)
+        if key.when in ("always", mode) and (view is None or not key.views or view in key.views)
     )
 
 
 def bindings() -> list[Binding]:
     """Textual bindings with ids, so that users can remap them.
 
-    In a replay ``space`` plays instead of pausing the view: the action itself decides.
+    One key may stand for several commands: which of them works now is for :func:`works` to say.
     """
-    return [
-        Binding(key.keys, key.action, key.help, show=False, id=key.action)
-        for key in KEYS
-        if key.action != "toggle_play"
-    ]
+    return [Binding(key.keys, key.action, key.help, show=False, id=key.id) for key in KEYS]
 
 
-def works(action: str, replay: bool) -> bool:
-    """The action belongs to this kind of source; actions without a key always work."""
-    found = [key.when for key in KEYS if key.action == action]
-    return not found or bool({"always", "replay" if replay else "live"} & set(found))
+def works(action: str, parameters: tuple[object, ...], replay: bool, view: ViewName) -> bool:
+    """The command belongs to this kind of source and this view; others always work."""
+    mode = "replay" if replay else "live"
+    found = [key for key in KEYS if key.method == action]
+    if parameters:
+        # Arguments tell commands apart: the same method may serve two keys in two views.
+        found = [key for key in found if key.action == call(action, parameters)] or found
+    return not found or any(
+        key.when in ("always", mode) and (not key.views or view in key.views) for key in found
+    )
+
+
+def call(action: str, parameters: tuple[object, ...]) -> str:
+    """An action and its arguments as the table writes them."""
+    return f"{action}({', '.join(map(repr, parameters))})" if parameters else action

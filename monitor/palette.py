@@ -1,7 +1,8 @@
-"""Colours: two themes of our own, and the palette that any Textual theme gives the charts."""
+"""Colours: three themes of our own, and the palette that any Textual theme gives the charts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from rich.style import Style
@@ -36,7 +37,22 @@ LIGHT = Theme(
     error="#c3242f",
     dark=False,
 )
-THEMES = (DARK, LIGHT)
+COLOUR_BLIND = Theme(
+    name="monitor-colour-blind",
+    # Told apart with any kind of colour vision: blue, yellow and vermilion, by lightness too.
+    primary="#b9cdf5",
+    secondary="#b9cdf5",
+    accent="#b9cdf5",
+    foreground="#dcdfe4",
+    background="#101218",
+    surface="#171a22",
+    panel="#1e222c",
+    success="#3f9be0",
+    warning="#f2e26b",
+    error="#e86428",
+    dark=True,
+)
+THEMES = (DARK, LIGHT, COLOUR_BLIND)
 
 _SERIES_DARK = (
     "#6ca8ff",
@@ -73,8 +89,33 @@ _HEAT_LIGHT = (
 )
 _TWO_DARK = ("#8ec5ff", "#3f7fc4", "#24405f", "#1b2433", "#5f3a2a", "#c4753f", "#ffc98e")
 _TWO_LIGHT = ("#1d4f91", "#6a9fd0", "#c9dcec", "#eceff1", "#f0d9c4", "#d68a4c", "#8f3f0a")
+# Ordered like the layers they stand for, by lightness first (after cividis).
+_SERIES_SAFE = ("#3d7fd0", "#6591c2", "#8aa3b0", "#aab394", "#c9c377", "#e6d557", "#fff0a0")
+_HEAT_SAFE = (
+    "#1a2233", "#12386f", "#4a5a73", "#717378", "#97907a", "#bfad6e", "#e6cb57", "#fff08a",
+)  # fmt: skip
 _LEVELS = 12
 _SERIES = 8
+
+
+@dataclass(frozen=True)
+class _Ramps:
+    """Colours of series, of heat, and of heat with a middle."""
+
+    series: tuple[str, ...]
+    heat: tuple[str, ...]
+    two_sided: tuple[str, ...]
+
+
+_DARK_RAMPS = _Ramps(_SERIES_DARK, _HEAT_DARK, _TWO_DARK)
+_LIGHT_RAMPS = _Ramps(_SERIES_LIGHT, _HEAT_LIGHT, _TWO_LIGHT)
+_SAFE_RAMPS = _Ramps(_SERIES_SAFE, _HEAT_SAFE, _TWO_DARK)
+
+
+def _ramps_for(theme: Theme) -> _Ramps:
+    if theme.name == COLOUR_BLIND.name:
+        return _SAFE_RAMPS
+    return _DARK_RAMPS if theme.dark else _LIGHT_RAMPS
 
 
 class Palette:
@@ -83,6 +124,7 @@ class Palette:
     def __init__(self, colours: dict[str, str]) -> None:
         self.colours = colours
         self._styles: dict[str, Style] = {}
+        self._plain: dict[str, Style] = {}
 
     def style(self, role: str) -> Style:
         """The style of a role such as ``bad bold`` or ``h3 on h7``."""
@@ -92,9 +134,21 @@ class Palette:
             style = self._styles[role] = Style.parse(" ".join(words))
         return style
 
+    def plain(self, role: str) -> Style:
+        """The style of a role without colours: bold and reverse remain."""
+        style = self._plain.get(role)
+        if style is None:
+            words = role.split()
+            style = self._plain[role] = Style(
+                bold="bold" in words or None, reverse="reverse" in words or None
+            )
+        return style
+
 
 @lru_cache(maxsize=32)
-def _palette(foreground: str, background: str, accents: tuple[str, ...], dark: bool) -> Palette:
+def _palette(
+    foreground: str, background: str, accents: tuple[str, ...], ramps_used: _Ramps
+) -> Palette:
     front, back = Color.parse(foreground), Color.parse(background)
     colours = {
         "fg": front.hex,
@@ -105,9 +159,9 @@ def _palette(foreground: str, background: str, accents: tuple[str, ...], dark: b
     }
     colours |= dict(zip(("accent", "ok", "warn", "bad"), accents, strict=True))
     ramps = (
-        ("s", _SERIES_DARK if dark else _SERIES_LIGHT, _SERIES),
-        ("h", _HEAT_DARK if dark else _HEAT_LIGHT, _LEVELS),
-        ("d", _TWO_DARK if dark else _TWO_LIGHT, _LEVELS),
+        ("s", ramps_used.series, _SERIES),
+        ("h", ramps_used.heat, _LEVELS),
+        ("d", ramps_used.two_sided, _LEVELS),
     )
     for letter, stops, count in ramps:
         for level in range(count):
@@ -133,4 +187,4 @@ def palette_for(theme: Theme) -> Palette:
         mixed = []
     if not mixed or any(colour.ansi is not None for colour in mixed):
         return palette_for(own)
-    return _palette(mixed[0].hex, mixed[1].hex, tuple(c.hex for c in mixed[2:]), theme.dark)
+    return _palette(mixed[0].hex, mixed[1].hex, tuple(c.hex for c in mixed[2:]), _ramps_for(theme))

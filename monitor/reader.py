@@ -15,11 +15,23 @@ _REST_SECONDS = 0.05
 
 
 class Reader:
-    """Reads until stopped. ``on_records`` is called in the thread, with every batch's records."""
+    """Reads until stopped.
 
-    def __init__(self, source: Source, on_records: Callable[[Sequence[Record]], None]) -> None:
+    Called in the thread: ``on_records`` with every batch's records, ``on_news`` when a batch
+    brought records or another state of the run. A batch like the one before is no news: a run that
+    ended costs nothing on the screen.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        on_records: Callable[[Sequence[Record]], None],
+        on_news: Callable[[], None] = lambda: None,
+    ) -> None:
         self._source = source
         self._on_records = on_records
+        self._on_news = on_news
+        self._state: object = None
         self._queue: deque[Batch] = deque()
         self._held = 0
         self._changed = threading.Condition()
@@ -37,6 +49,12 @@ class Reader:
         self._source.close()
         if self._thread.is_alive():
             self._thread.join(timeout)
+
+    @property
+    def waiting(self) -> bool:
+        """More was read than the last drain took."""
+        with self._changed:
+            return self._held > 0
 
     def drain(self, limit: int = 2000) -> list[Batch]:
         """Batches read so far, in order, until they hold ``limit`` records."""
@@ -59,6 +77,11 @@ class Reader:
                 self._stopping.set()
             self._put(batch)
             self._on_records(batch.records)
+            # As text, since NaN differs from itself.
+            state = repr((batch.link, batch.state, batch.text, batch.overhead, batch.ignored))
+            if batch.records or state != self._state:
+                self._state = state
+                self._on_news()
             if not batch.records:
                 # An ended source returns at once: do not spin.
                 self._stopping.wait(_REST_SECONDS)

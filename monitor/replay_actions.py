@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from monitor.replaying import Replaying
+from monitor.app_base import AppBase
 
 
-class ReplayActions:
-    """Mixed into the application, which provides the attributes and the three methods below."""
-
-    replaying: Replaying | None
-    known_flag: int | None
-
-    def say(self, text: str) -> None:
-        """Show a sentence."""
-        raise NotImplementedError
-
-    def acted(self) -> None:
-        """Called after every action."""
-        raise NotImplementedError
-
-    def ask(self, label: str, done: Callable[[str | None], None]) -> None:
-        """Ask for a line of text."""
-        raise NotImplementedError
+class ReplayActions(AppBase):
+    """Part of the application."""
 
     def action_toggle_play(self) -> None:
         if self.replaying:

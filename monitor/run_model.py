@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.envelope import Curve, Envelope
 from monitor.metric_groups import Member, MetricGroup, groups_of
@@ -35,15 +36,21 @@ class StepMark:
 
 
 class RunModel:
-    """The run as read so far. ``version`` changes whenever anything a screen shows did."""
+    """The run as read so far.
+
+    ``version`` changes whenever anything a screen shows did; ``contents`` only with the data
+    themselves, not with what is heard of the run's state every second.
+    """
 
     def __init__(self) -> None:
         self.version = 0
+        self.contents = 0
         self.link: Link = "connecting"
         self.state = ""
         self.text = ""
         self.overhead = float("nan")
-        self.ignored = 0
+        self._unreadable = 0
+        self._misfits = 0
         self.header: Header | None = None
         self._clear()
 
@@ -62,10 +69,12 @@ class RunModel:
     def take(self, batch: Batch) -> None:
         """Take in what one read brought."""
         status = (batch.link, batch.state, batch.text, batch.overhead, batch.ignored)
-        known = (self.link, self.state, self.text, self.overhead, self.ignored)
+        known = (self.link, self.state, self.text, self.overhead, self._unreadable)
         if batch.records or repr(status) != repr(known):
             self.version += 1
-        self.link, self.ignored = batch.link, batch.ignored
+        if batch.records:
+            self.contents += 1
+        self.link, self._unreadable = batch.link, batch.ignored
         self.state = batch.state or self.state
         if batch.text or batch.link in ("live", "replay", "connecting"):
             self.text = batch.text
@@ -74,9 +83,15 @@ class RunModel:
         for record in batch.records:
             self._take_record(record)
 
+    @property
+    def ignored(self) -> int:
+        """Messages that could not be read, and frames that do not fit their header."""
+        return self._unreadable + self._misfits
+
     def note(self, text: str, kind: str = "monitor", step: int | None = None) -> None:
         """Put a sentence of the monitor's own into the event log, at ``step`` or the newest."""
         self.version += 1
+        self.contents += 1
         step = self.step if step is None else step
         self.events.append(
             Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)
@@ -114,7 +129,7 @@ class RunModel:
     def _take_frame(self, frame: Frame) -> None:
         values = frame.array
         if self.header is None or len(values) != len(self.header.columns):
-            self.ignored += 1
+            self._misfits += 1
             return
         if self._history.last_step == frame.step:
             self._history.merge_into_last(values)
@@ -185,6 +200,28 @@ class RunModel:
         if member.scalar:
             return self._scalars[member.scalar].latest(0)
         return self._history.latest(member.column)
+
+    def sampled_steps(self, upto: int | None = None) -> npt.NDArray[np.int64]:
+        """The steps a cursor stops at: those of frames, or before any frame of scalars."""
+        history = self._history
+        if history.count == 0 and self._scalars:
+            history = next(iter(self._scalars.values()))
+        steps = history.steps
+        return steps if upto is None else steps[steps <= upto]
+
+    def column_value(self, column: int, step: int | None = None) -> float:
+        """A column's newest value, or that of the last sample not after ``step``."""
+        return self._history.value(column, step)
+
+    def latest_values(self, key: str) -> tuple[float, ...]:
+        """Newest value of every member of a chart."""
+        group = self.groups.get(key)
+        if group is None:
+            return ()
+        return tuple(
+            self._scalars[m.scalar].latest(0) if m.scalar else self._history.latest(m.column)
+            for m in group.members
+        )
 
     def measured(self, key: str) -> bool:
         """Some value of this chart was ever a number (infinity counts)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from monitor.charts.line import Line, Piece
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
 from monitor.viewing import Viewing
@@ -35,6 +36,19 @@ def header_data(
         view_paused=frozen is not None,
         position=replaying.position if replaying else None,
     )
+
+
+def step_notes(model: RunModel, viewing: Viewing) -> Line:
+    """What the steps on screen are narrowed to: cursor, zoom, smoothing."""
+    notes: list[Piece] = []
+    if viewing.smoothing and viewing.view in ("overview", "metrics"):
+        notes.append((f"EMA {viewing.smoothing:g}  ", "muted"))
+    if viewing.steps.zoomed is not None:
+        first, last = viewing.steps.zoomed
+        notes.append((f"zoom {first}–{last}  ", "warn"))
+    if viewing.steps.cursor is not None:
+        notes.append((f"cursor {viewing.steps.cursor} ", "accent bold"))
+    return tuple(notes)
 
 
 def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from monitor.formatting import ago
 from monitor.sources.source import SourceError
 from monitor.usage import UsageError
 
@@ -89,14 +90,7 @@ def describe(entry: RunEntry, now: float | None = None) -> str:
     """One line: name, id, where, since when."""
     now = time.time() if now is None else now
     place = f"pid {entry.pid}" if entry.here else f"pid {entry.pid} on {entry.host}"
-    return f"{entry.name}  {entry.run}  {place}  started {_ago(now - entry.created)} ago"
-
-
-def _ago(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"
+    return f"{entry.name}  {entry.run}  {place}  started {ago(now - entry.created)} ago"
 
 
 def _at_a_terminal() -> bool:

@@ -1,19 +1,19 @@
-"""What the person chose to look at, and which data that makes. Pure: no screen, no thread."""
+"""What the person chose to look at. Pure: no screen, no thread."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
 
 from diagnoser.diagnosis import Diagnosis
-from monitor.charts.heatmap import Heat, heat
-from monitor.charts.line_chart import ChartData
+from monitor.charts.smoothing import WEIGHTS
 from monitor.metric_groups import group_key
-from monitor.run_model import RunModel, StepMark
+from monitor.run_model import RunModel
+from monitor.step_window import Span, StepWindow
+from monitor.view_names import NAMES, ViewName
 
-View = Literal["overview", "charts", "heatmap", "events"]
-VIEWS: tuple[View, ...] = ("overview", "charts", "heatmap", "events")
+GRIDS = (0, 1, 2, 4, 6, 9, 12)
+"""Charts at once; 0: as many as fit."""
 
 _FIRST = ("training/loss",)
 _NEXT = ("training/grad_norm", "attention/entropy", "residual_ffn/branch_ratio", "output/entropy")
@@ -23,7 +23,7 @@ _NEXT = ("training/grad_norm", "attention/entropy", "residual_ffn/branch_ratio",
 class Viewing:
     """Choices of the person; nothing here changes by itself."""
 
-    view: View = "overview"
+    view: ViewName = "overview"
     pattern: str = ""
     selected: str | None = None
     """Key of the chosen chart once the person has moved, else the first chart."""
@@ -33,6 +33,44 @@ class Viewing:
     heatmap: str | None = None
     frozen: int | None = None
     """While the view is paused: the step it was paused at."""
+    steps: StepWindow = field(default_factory=StepWindow)
+    smoothing: float = 0.0
+    """One of WEIGHTS."""
+    grid: int = 0
+    """One of GRIDS."""
+    alone: bool = False
+    """The chosen chart takes the whole area."""
+
+    def next_view(self, by: int) -> ViewName:
+        """The view that many further in the bar, round the ends."""
+        return NAMES[(NAMES.index(self.view) + by) % len(NAMES)]
+
+    def smooth_more(self) -> float:
+        """The next weight of the smoothing; after the strongest, off."""
+        self.smoothing = WEIGHTS[(WEIGHTS.index(self.smoothing) + 1) % len(WEIGHTS)]
+        return self.smoothing
+
+    def change_grid(self) -> int:
+        """The next number of charts at once."""
+        self.alone = False
+        self.grid = GRIDS[(GRIDS.index(self.grid) + 1) % len(GRIDS)]
+        return self.grid
+
+    def whole(self, model: RunModel) -> Span:
+        """All the steps there are to show."""
+        first = model.first_step or 0
+        last = self.frozen if self.frozen is not None else model.step
+        return first, max(last or 0, first + 1)
+
+    def span(self, model: RunModel) -> Span:
+        """The steps that the charts show."""
+        return self.steps.span(self.whole(model))
+
+    def new_run(self) -> None:
+        """Another run: what was chosen of the old one's steps means nothing."""
+        self.frozen = None
+        self.steps = StepWindow()
+        self.selected, self.promoted = None, ()
 
     def promote(self, diagnosis: Diagnosis | None) -> None:
         """Put the charts of a faulty run's evidence first, unless the person chose a chart."""
@@ -84,8 +122,12 @@ class Viewing:
         for key in (self.heatmap, *self.promoted, *usual):
             if key and key in groups and groups[key].layered:
                 return key
-        layered = [key for key, group in groups.items() if group.layered]
-        return next((key for key in layered if model.measured(key)), next(iter(layered), None))
+        return next(iter(self.layered_keys(model)), None)
+
+    def layered_keys(self, model: RunModel) -> list[str]:
+        """Metrics that have layers or heads, those with values first."""
+        keys = [key for key, group in model.groups.items() if group.layered]
+        return sorted(keys, key=lambda key: not model.measured(key))
 
 
 def pattern_error(pattern: str) -> str:
@@ -100,49 +142,3 @@ def pattern_error(pattern: str) -> str:
 def evidence_keys(diagnosis: Diagnosis) -> tuple[str, ...]:
     """Charts that the evidence speaks of, each once."""
     return tuple(dict.fromkeys(group_key(e.site, e.metric) for e in diagnosis.evidence))
-
-
-def marks_of(
-    model: RunModel, diagnosis: Diagnosis | None, upto: int | None
-) -> tuple[StepMark, ...]:
-    """The run's events and the step that was flagged first; later ones are drawn on top."""
-    marks = sorted(model.marks(upto), key=lambda mark: mark.kind == "fault")
-    if diagnosis is not None and diagnosis.verdict == "faulty":
-        flagged = diagnosis.first_flagged_step
-        if flagged is not None and (upto is None or flagged <= upto):
-            marks.insert(0, StepMark(flagged, "flagged"))
-    return tuple(marks)
-
-
-def chart_data(
-    model: RunModel, viewing: Viewing, diagnosis: Diagnosis | None, key: str, selected: bool
-) -> ChartData:
-    """Everything the chart of ``key`` shows now."""
-    group = model.groups[key]
-    metric = group.metric
-    upto = viewing.frozen
-    first = model.first_step or 0
-    last = upto if upto is not None else model.step
-    absent = "" if model.measured(key) else model.absence(key)
-    return ChartData(
-        title=key,
-        curves=model.curves(key, upto),
-        span=(first, max(last or 0, first + 1)),
-        unit=metric.unit if metric else "",
-        log=viewing.is_log(model, key),
-        marks=marks_of(model, diagnosis, upto),
-        absent=absent,
-        contract=metric.contract if metric else False,
-        selected=selected,
-        flagged=key in viewing.promoted,
-    )
-
-
-def heat_data(
-    model: RunModel, viewing: Viewing, diagnosis: Diagnosis | None, key: str, columns: int
-) -> Heat:
-    """The heatmap of ``key`` in a number of columns."""
-    group = model.groups[key]
-    form = group.metric.form if group.metric else "statistic"
-    marks = marks_of(model, diagnosis, viewing.frozen)
-    return heat(model.curves(key, viewing.frozen), form, columns, marks)

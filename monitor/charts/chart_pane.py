@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.message import Message
 
 from monitor.charts.line import Line
-from monitor.charts.line_chart import ChartData, draw
+from monitor.charts.line_chart import LABEL_WIDTH, ChartData, draw, plot_columns
+from monitor.charts.raster import step_at
 from monitor.widgets.line_pane import LinePane
 
 
 class ChartPane(LinePane):
     """A line chart; see :mod:`monitor.charts.line_chart` for what it draws."""
+
+    class Clicked(Message):
+        """The plot of a chart was clicked at a step."""
+
+        def __init__(self, title: str, step: float) -> None:
+            super().__init__()
+            self.title, self.step = title, step
+
+    class Wheeled(Message):
+        """The wheel was turned over the plot, at a step; ``inwards``: away from the person."""
+
+        def __init__(self, step: float, inwards: bool) -> None:
+            super().__init__()
+            self.step, self.inwards = step, inwards
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -24,4 +43,33 @@ class ChartPane(LinePane):
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.data is None:
             return ()
-        return draw(self.data, width, height, self.monitor.ascii_only)
+        # Without colours the raw line cannot be told from its average.
+        data = replace(self.data, raw=()) if self.plain else self.data
+        return draw(data, width, height, self.monitor.ascii_only)
+
+    def step_of(self, column: int) -> float | None:
+        """The step at a column of the widget; None outside the plot."""
+        if self.data is None:
+            return None
+        plot = plot_columns(len(self.data.curves), self.content_size.width)
+        at = column - LABEL_WIDTH - 1
+        return step_at(at, self.data.span, plot) if 0 <= at < plot else None
+
+    def on_click(self, event: Click) -> None:
+        offset = event.get_content_offset(self)
+        step = self.step_of(offset.x) if offset else None
+        if self.data is not None and step is not None:
+            self.post_message(self.Clicked(self.data.title, step))
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._wheel(event, inwards=True)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._wheel(event, inwards=False)
+
+    def _wheel(self, event: MouseScrollUp | MouseScrollDown, inwards: bool) -> None:
+        offset = event.get_content_offset(self)
+        step = self.step_of(offset.x) if offset else None
+        if step is not None:
+            event.stop()
+            self.post_message(self.Wheeled(step, inwards))

@@ -1,8 +1,11 @@
 """A layer x step heatmap as lines of text.
 
 Columns are buckets of samples, filled from left to right. When there are more buckets than
-columns, two, four, ... share a column: a column once drawn changes only when its own buckets do,
-so that a screen sent over a slow link needs only its newest part again.
+columns, two, four, ... share a column; when there are fewer, each takes two, four or eight: a
+column once drawn changes only when its own buckets do, so that a screen sent over a slow link needs
+only its newest part again.
+
+:func:`heat` turns curves into levels, :func:`draw_tile` levels into lines; both are pure.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from monitor.run_model import StepMark
 from probe.schema import Form
 
 LEVELS = 12
+WIDEST = 8
+"""Columns that one bucket takes at most."""
 EMPTY, NOT_A_NUMBER, PLUS, MINUS = -1, -2, -3, -4
 """Codes below 0: no data in this column, NaN only, +inf and -inf seen."""
 
@@ -40,34 +45,74 @@ class Heat:
     scale: Scale | None
     two_sided: bool
     span: tuple[int, int]
+    tall: int = 3
+    """Lines a row takes at most."""
+    cursor: int | None = None
+    """Column of the cursor."""
+    steps: tuple[tuple[int, int], ...] = ()
+    """First and last step of each filled column."""
 
 
-def heat(curves: Sequence[Curve], form: Form, columns: int, marks: Sequence[StepMark] = ()) -> Heat:
+def heat(
+    curves: Sequence[Curve],
+    form: Form,
+    columns: int,
+    marks: Sequence[StepMark] = (),
+    *,
+    scale: Scale | None = None,
+    cursor: int | None = None,
+    tall: int = 3,
+) -> Heat:
     """Levels of a metric over layers and time. All curves share their buckets.
 
     Of a column's values the one that matters is shown: the largest magnitude of a signed metric,
     the one furthest from the metric's median where any real number may come, else the largest.
+    ``scale`` overrides the one made for the values; ``cursor`` is a step.
     """
     buckets = len(curves[0]) if curves else 0
-    share = 1
-    while buckets > share * columns:
-        share *= 2
-    two_sided = form == "signed"
-    scale = _scale(curves, form)
+    share, stretch = _fit(buckets, columns)
+    scale = scale or _scale(curves, form)
     levels = np.full((len(curves), columns), EMPTY, np.int64)
     for row, curve in enumerate(curves):
         if not buckets:
             break
-        drawn = _levels(curve, form, share, scale)
+        drawn = np.repeat(_levels(curve, form, share, scale), stretch)
         levels[row, : len(drawn)] = drawn
-    placed = []
-    if buckets:
-        for mark in marks:
-            bucket = int(np.searchsorted(curves[0].last, mark.step))
-            placed.append((min(bucket, buckets - 1) // share, mark))
-    span = (int(curves[0].first[0]), int(curves[0].last[-1])) if buckets else (0, 0)
-    labels = tuple(curve.label for curve in curves)
-    return Heat(labels, levels, tuple(placed), scale, two_sided, span)
+    first = curves[0].first if curves else np.zeros(0, np.int64)
+    last = curves[0].last if curves else np.zeros(0, np.int64)
+
+    def column(step: int) -> int:
+        bucket = int(np.searchsorted(last, step))
+        return min(bucket, buckets - 1) // share * stretch
+
+    span = (int(first[0]), int(last[-1])) if buckets else (0, 0)
+    seen = [mark for mark in marks if buckets and span[0] <= mark.step <= span[1]]
+    ends = [min(at + share, buckets) - 1 for at in range(0, buckets, share)]
+    return Heat(
+        labels=tuple(curve.label for curve in curves),
+        levels=levels,
+        marks=tuple((column(mark.step), mark) for mark in seen),
+        scale=scale,
+        two_sided=form == "signed",
+        span=span,
+        tall=tall,
+        cursor=column(cursor) if cursor is not None and span[0] <= cursor <= span[1] else None,
+        steps=tuple(
+            (int(first[at]), int(last[end]))
+            for at, end in zip(range(0, buckets, share), ends, strict=True)
+            for _ in range(stretch)
+        ),
+    )
+
+
+def _fit(buckets: int, columns: int) -> tuple[int, int]:
+    """Buckets per column and columns per bucket, one of them 1, the other a power of two."""
+    share = stretch = 1
+    while buckets > share * columns:
+        share *= 2
+    while buckets and stretch < WIDEST and 2 * stretch * buckets <= columns:
+        stretch *= 2
+    return share, stretch
 
 
 def _levels(curve: Curve, form: Form, share: int, scale: Scale | None) -> IntArray:
@@ -126,33 +171,41 @@ def _scale(curves: Sequence[Curve], form: Form) -> Scale | None:
     return found
 
 
-def rows_for(layers: int, height: int) -> int:
-    """Lines the layers take in a height: up to three each, or half blocks where they are many."""
+def rows_for(layers: int, height: int, tall: int = 3) -> int:
+    """Lines the layers take in a height: ``tall`` each at most, half blocks where they are many."""
     if layers <= height:
-        return layers * min(3, height // max(layers, 1))
+        return layers * min(tall, height // max(layers, 1))
     return min(height, -(-layers // 2))
 
 
-def layer_of_row(row: int, layers: int, height: int) -> int:
+def layer_of_row(row: int, layers: int, height: int, tall: int = 3) -> int:
     """The first layer that line ``row`` shows."""
-    rows = rows_for(layers, height)
+    rows = rows_for(layers, height, tall)
     return row * layers // max(rows, 1)
 
 
-def draw_tile(
-    found: Heat, start: int, stop: int, height: int, ascii_only: bool
-) -> tuple[Line, ...]:
-    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks."""
+def shown_layer(row: int, layers: int, height: int, tall: int, chosen: int | None) -> int:
+    """The layer whose name and value stand at line ``row``: the chosen one if it is there."""
+    first = layer_of_row(row, layers, height, tall)
+    end = layer_of_row(row + 1, layers, height, tall)
+    return chosen if chosen is not None and first <= chosen < end else first
+
+
+def draw_tile(found: Heat, start: int, stop: int, height: int, plain: bool) -> tuple[Line, ...]:
+    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks.
+
+    ``plain``: levels by ASCII characters of growing weight instead of colours.
+    """
     levels = found.levels[:, start:stop]
-    layers, rows = len(levels), rows_for(len(levels), height - 1)
+    layers, rows = len(levels), rows_for(len(levels), height - 1, found.tall)
     lines = []
     for row in range(rows):
         if layers <= height - 1:
-            layer = layer_of_row(row, layers, height - 1)
-            lines.append(_row(levels[layer], found.two_sided, ascii_only))
-        elif ascii_only:
+            layer = layer_of_row(row, layers, height - 1, found.tall)
+            lines.append(_row(levels[layer], found.two_sided, plain))
+        elif plain:
             first, last = row * layers // rows, (row + 1) * layers // rows
-            lines.append(_row(_worst(levels[first:last]), found.two_sided, ascii_only))
+            lines.append(_row(_worst(levels[first:last]), found.two_sided, plain))
         else:
             edges = [half * layers // (2 * rows) for half in (2 * row, 2 * row + 1, 2 * row + 2)]
             upper = _worst(levels[edges[0] : max(edges[1], edges[0] + 1)])
@@ -174,7 +227,7 @@ def _colour(level: int, two_sided: bool) -> str:
     return "bad" if level in (PLUS, MINUS) else "hollow"
 
 
-def _row(levels: IntArray, two_sided: bool, ascii_only: bool) -> Line:
+def _row(levels: IntArray, two_sided: bool, plain: bool) -> Line:
     pieces: list[Piece] = []
     for level in levels:
         if level == EMPTY:
@@ -184,7 +237,7 @@ def _row(levels: IntArray, two_sided: bool, ascii_only: bool) -> Line:
         elif level < 0:
             glyph = glyphs.PLUS_INFINITY_MARK if level == PLUS else glyphs.MINUS_INFINITY_MARK
             pieces.append((glyph, "bad bold"))
-        elif ascii_only:
+        elif plain:
             pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
         else:
             pieces.append((" ", f"fg on {_colour(int(level), two_sided)}"))
@@ -216,16 +269,20 @@ def _axis(found: Heat, start: int, stop: int) -> Line:
         if start <= column < stop:
             characters[column - start] = mark_glyph(mark.kind)
             roles[column - start] = mark_role(mark)
+    if found.cursor is not None and start <= found.cursor < stop:
+        if characters[found.cursor - start] == glyphs.HORIZONTAL:
+            characters[found.cursor - start] = glyphs.CURSOR_FOOT
+        roles[found.cursor - start] = "accent bold"
     return from_cells(characters, roles)
 
 
-def legend(found: Heat, unit: str, ascii_only: bool) -> Line:
+def legend(found: Heat, unit: str, plain: bool) -> Line:
     """The colour ramp with its ends in numbers, and what the other signs mean."""
     if found.scale is None:
         return (("no value yet", "muted"),)
     pieces: list[Piece] = [(f"{number(found.scale.low)} ", "muted")]
     for level in range(LEVELS):
-        if ascii_only:
+        if plain:
             pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
         else:
             pieces.append((" ", f"fg on {_colour(level, found.two_sided)}"))

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.events import Click
+from textual.message import Message
 
-from monitor.charts.heatmap import Heat, draw_tile, layer_of_row, legend, rows_for
+from monitor import glyphs
+from monitor.charts.heatmap import Heat, draw_tile, legend, rows_for, shown_layer
 from monitor.charts.line import Line
+from monitor.formatting import clipped
 from monitor.widgets.line_pane import LinePane
 
 TILE_WIDTH = 16
@@ -24,19 +28,25 @@ class _Labels(LinePane):
     """Layer numbers beside the rows."""
 
     heat: Heat | None = None
+    chosen: str | None = None
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.heat is None:
             return ()
-        layers = len(self.heat.labels)
-        rows = rows_for(layers, height - 1)
+        labels, tall = self.heat.labels, self.heat.tall
+        layers = len(labels)
+        marked = labels.index(self.chosen) if self.chosen in labels else None
+        rows = rows_for(layers, height - 1, tall)
         lines: list[Line] = []
-        shown = ""
+        shown: str | None = None
         for row in range(rows):
-            label = self.heat.labels[layer_of_row(row, layers, height - 1)]
-            text = "" if label == shown else label
+            label = labels[shown_layer(row, layers, height - 1, tall, marked)]
+            text = "" if label == shown else clipped(label, width - 1)
+            chosen = label == self.chosen and label != shown
             shown = label
-            lines.append(((f"{text:>{width - 1}} ", "muted"),))
+            if chosen:
+                text = f"{glyphs.SELECTED}{text:>{width - 2}}"
+            lines.append(((f"{text:>{width - 1}} ", "accent bold" if chosen else "muted"),))
         return lines
 
 
@@ -46,6 +56,11 @@ class _Tile(LinePane):
     heat: Heat | None = None
     start = 0
 
+    def on_click(self, event: Click) -> None:
+        at = event.get_content_offset(self)
+        if at is not None:
+            self.post_message(HeatmapPane.Clicked(self.start + at.x, at.y))
+
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.heat is None or height < 2:
             return ()
@@ -53,7 +68,7 @@ class _Tile(LinePane):
         stop = min(self.start + width, columns)
         if stop <= self.start:
             return ()
-        return draw_tile(self.heat, self.start, stop, height, self.monitor.ascii_only)
+        return draw_tile(self.heat, self.start, stop, height, self.plain)
 
 
 class _Legend(LinePane):
@@ -62,40 +77,69 @@ class _Legend(LinePane):
     heat: Heat | None = None
     unit = ""
     note = ""
+    indent = LABEL_WIDTH
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.heat is None:
             return (((self.note, "muted"),),)
-        return (
-            ((" " * LABEL_WIDTH, "fg"), *legend(self.heat, self.unit, self.monitor.ascii_only)),
-        )
+        return (((" " * self.indent, "fg"), *legend(self.heat, self.unit, self.plain)),)
 
 
 class HeatmapPane(Vertical, can_focus=False):
-    """A metric over layers and time."""
+    """A metric over layers and time; ``label_width`` cells are for the names of the rows."""
+
+    class Clicked(Message):
+        """A cell of the heatmap was clicked: its column, and its line from the top."""
+
+        def __init__(self, column: int, line: int) -> None:
+            super().__init__()
+            self.column, self.line = column, line
+
+    def __init__(self, *, id: str | None = None, label_width: int = LABEL_WIDTH) -> None:
+        super().__init__(id=id)
+        self._label_width = label_width
+        self._fitted = 0
 
     def compose(self) -> ComposeResult:
-        with Horizontal(id="heat-body"):
-            yield _Labels(id="heat-labels")
+        with Horizontal(classes="heat-body"):
+            labels = _Labels(classes="heat-labels")
+            labels.styles.width = self._label_width
+            yield labels
             for _ in range(MAX_TILES):
                 yield _Tile(classes="heat-tile")
-        yield _Legend(id="heat-legend")
+        legend_line = _Legend(classes="heat-legend")
+        legend_line.indent = self._label_width
+        yield legend_line
 
     @property
     def columns(self) -> int:
         """Columns there is room for."""
-        return max(1, min(self.content_size.width - LABEL_WIDTH, TILE_WIDTH * MAX_TILES))
+        return max(1, min(self.content_size.width - self._label_width, TILE_WIDTH * MAX_TILES))
 
     @property
     def text(self) -> str:
         """The characters on screen, for tests."""
         return "\n".join(pane.text for pane in self.query(LinePane) if pane.display)
 
-    def show(self, title: str, heat: Heat | None, unit: str, note: str = "") -> None:
-        """Draw a heatmap, or the note that says why there is none."""
+    def show(
+        self,
+        title: str,
+        heat: Heat | None,
+        unit: str,
+        note: str = "",
+        chosen: str | None = None,
+    ) -> None:
+        """Draw a heatmap, or the note that says why there is none; ``chosen`` is a row's label."""
         self.border_title = title
+        self._fit_tiles()
         labels, key = self.query_one(_Labels), self.query_one(_Legend)
+        labels.chosen = chosen
         labels.heat, key.heat, key.unit, key.note = heat, heat, unit, note
+        if heat is not None:
+            # The legend follows the last row; the rest stays empty.
+            room = max(1, self.content_size.height - 1)
+            rows = rows_for(len(heat.labels), room - 1, heat.tall) + 1
+            self.query_one(".heat-body").styles.height = min(rows, room)
         labels.redraw()
         key.redraw()
         for index, tile in enumerate(self.query(_Tile)):
@@ -103,8 +147,17 @@ class HeatmapPane(Vertical, can_focus=False):
             tile.redraw()
 
     def on_resize(self) -> None:
+        self._fit_tiles()
+
+    def _fit_tiles(self) -> None:
+        """As many tiles as there are columns. Also before drawing: a size may be told before the
+        tiles are there."""
         columns = self.columns
-        for index, tile in enumerate(self.query(_Tile)):
+        tiles = self.query(_Tile)
+        if columns == self._fitted or not tiles:
+            return
+        self._fitted = columns
+        for index, tile in enumerate(tiles):
             width = min(TILE_WIDTH, columns - index * TILE_WIDTH)
             tile.display = width > 0
             tile.styles.width = max(width, 1)

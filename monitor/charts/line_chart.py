@@ -1,8 +1,13 @@
-"""A line chart as lines of text: title, plot, axis with marks, step labels."""
+"""A line chart as lines of text: title, plot, axis with marks, step labels.
+
+:func:`draw` is pure: a :class:`ChartData` of arrays in, lines of cells out. Nothing of it knows the
+monitor's screen; any widget that shows lines can use it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +23,8 @@ from monitor.run_model import StepMark
 LABEL_WIDTH = 7
 END_WIDTH = 4
 SERIES_COLOURS = 8
+_NOTED = 56
+"""Narrower charts have no room for the note."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,12 @@ class ChartData:
     selected: bool = False
     flagged: bool = False
     """Speaks for the diagnosis."""
+    raw: tuple[Curve, ...] = ()
+    """Drawn faint behind the curves: what they were before smoothing."""
+    cursor: int | None = None
+    """A step whose values are told."""
+    note: str = ""
+    """Short, in the title: how the curves were treated."""
 
 
 def series_role(index: int, total: int) -> str:
@@ -49,29 +62,41 @@ def draw(data: ChartData, width: int, height: int, ascii_only: bool = False) -> 
     """The chart in exactly ``height`` lines of ``width`` cells."""
     if width < LABEL_WIDTH + END_WIDTH + 4 or height < 3:
         return tuple(fitted([(data.title, "fg")], width) for _ in range(min(height, 1)))
+    seen = replace(
+        data,
+        curves=tuple(raster.cut(curve, data.span) for curve in data.curves),
+        raw=tuple(raster.cut(curve, data.span) for curve in data.raw),
+        marks=tuple(m for m in data.marks if data.span[0] <= m.step <= data.span[1]),
+    )
     labels = height >= 6
-    plot_height = height - (3 if labels else 2)
-    layered = len(data.curves) > 1
-    plot_width = width - LABEL_WIDTH - 1 - (END_WIDTH if layered else 1)
-    scale = scale_for(data.curves, data.log)
+    told = data.cursor is not None and len(data.curves) > 1 and height >= 9
+    plot_height = height - (3 if labels else 2) - told
+    plot_width = plot_columns(len(data.curves), width)
+    scale = scale_for((*seen.curves, *seen.raw), data.log)
     lines = [_title(data, width)]
+    if told:
+        lines.append(values_line(data, width))
     if scale is None:
-        lines += _nothing(data, width, plot_height)
+        lines += _nothing(seen, width, plot_height)
     else:
-        lines += _plot(data, scale, plot_width, plot_height, ascii_only, width)
-    lines.append(_axis(data, plot_width, width))
+        lines += _plot(seen, scale, plot_width, plot_height, ascii_only, width)
+    lines.append(_axis(seen, plot_width, width))
     if labels:
         lines.append(_step_labels(data, plot_width, width))
     return tuple(lines)
 
 
+def plot_columns(curves: int, width: int) -> int:
+    """Cells of the plot itself in a chart of ``width``; it begins at LABEL_WIDTH + 1."""
+    return width - LABEL_WIDTH - 1 - (END_WIDTH if curves > 1 else 1)
+
+
 def _title(data: ChartData, width: int) -> Line:
     name_role = "accent bold" if data.selected else "fg bold"
     lead = glyphs.SELECTED if data.selected else " "
-    right: list[Piece] = []
-    if len(data.curves) == 1 and len(data.curves[0]):
-        value = float(data.curves[0].latest[-1])
-        right.append((number(value), "fg" if np.isfinite(value) else "bad bold"))
+    right: list[Piece] = list(_value(data))
+    if data.note and width >= _NOTED:
+        right.append((f" {data.note}", "muted"))
     if data.log:
         right.append((" log", "muted"))
     if data.unit:
@@ -80,6 +105,41 @@ def _title(data: ChartData, width: int) -> Line:
     room = width - sum(len(text) for text, _ in right) - 2 - len(flag)
     left = [(lead, "accent"), (clipped(data.title, room), name_role), (flag, "warn")]
     return spread(left, right, width)
+
+
+def _value(data: ChartData) -> tuple[Piece, ...]:
+    """The value at the cursor, else the newest; of several curves at the cursor their range."""
+    if data.cursor is not None:
+        values = np.array([raster.value_at(curve, data.cursor) for curve in data.curves])
+        known = values[~np.isnan(values)]
+        if not len(known):
+            return (("–", "accent"),) if len(values) else ()
+        low, high = float(known.min()), float(known.max())
+        text = number(low) if low == high else f"{number(low)} … {number(high)}"
+        return ((text, "accent bold" if np.isfinite(known).all() else "bad bold"),)
+    if len(data.curves) == 1 and len(data.curves[0]):
+        value = float(data.curves[0].latest[-1])
+        return ((number(value), "fg" if np.isfinite(value) else "bad bold"),)
+    return ()
+
+
+def values_line(data: ChartData, width: int) -> Line:
+    """Every curve's value at the cursor, in its colour, as many as there is room for."""
+    pieces: list[Piece] = [(" " * (LABEL_WIDTH + 1), "fg")]
+    left = width - LABEL_WIDTH - 1
+    for index, curve in enumerate(data.curves):
+        value = number(raster.value_at(curve, data.cursor or 0))
+        text = f"{curve.label} {value}"
+        if len(text) + 2 > left:
+            if left >= 2:
+                pieces.append((glyphs.ELLIPSIS, "muted"))
+            break
+        pieces += [
+            (f"{curve.label} ", "muted"),
+            (f"{value}  ", series_role(index, len(data.curves))),
+        ]
+        left -= len(text) + 2
+    return fitted(pieces, width)
 
 
 def _nothing(data: ChartData, width: int, height: int) -> list[Line]:
@@ -101,15 +161,19 @@ def _plot(
     dots = raster.ASCII if ascii_only else raster.BRAILLE
     layers = [
         raster.curve_dots(curve, data.span, scale, width * dots[0], height * dots[1])
-        for curve in data.curves
+        for curve in (*data.raw, *data.curves)
     ]
     characters, owner = raster.cells(layers, width, height, dots)
-    roles = _roles(len(data.curves), owner)
+    roles = _roles(len(data.raw), len(data.curves), owner)
     for mark in data.marks:
         column = int(raster.dot_columns([mark.step], data.span, width)[0])
         empty = owner[:, column] < 0
         characters[empty, column] = glyphs.STEP_MARK
         roles[empty, column] = mark_role(mark)
+    cursor = _cursor_column(data, width)
+    if cursor is not None:
+        empty = owner[:, cursor] < 0
+        characters[empty, cursor], roles[empty, cursor] = glyphs.CURSOR_LINE, "accent"
     ticks = _tick_rows(scale, height)
     ends = _end_labels(data.curves, scale, height) if len(data.curves) > 1 else {}
     lines = []
@@ -123,9 +187,15 @@ def _plot(
     return lines
 
 
-def _roles(curves: int, owner: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
-    names = np.array([*(series_role(i, curves) for i in range(curves)), "fg"], dtype=object)
-    return names[owner]
+def _roles(raw: int, curves: int, owner: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+    colours = [*["faint"] * raw, *(series_role(i, curves) for i in range(curves))]
+    return np.array([*colours, "fg"], dtype=object)[owner]
+
+
+def _cursor_column(data: ChartData, width: int) -> int | None:
+    if data.cursor is None or not data.span[0] <= data.cursor <= data.span[1]:
+        return None
+    return int(raster.dot_columns([data.cursor], data.span, width)[0])
 
 
 def mark_role(mark: StepMark) -> str:
@@ -143,17 +213,27 @@ def _tick_rows(scale: Scale, height: int) -> dict[int, str]:
     for tick in scale.ticks:
         row = round((1 - float(scale.position(tick))) * (height - 1))
         if row not in rows and row - 1 not in rows and row + 1 not in rows:
-            rows[row] = _tick_label(tick)
+            rows[row] = _tick_label(tick, scale)
+    if len(set(rows.values())) < len(rows):
+        # A large number that hardly moves: the lowest tick in full, the others by what they add.
+        base = scale.ticks[0]
+        for tick in scale.ticks[1:]:
+            row = round((1 - float(scale.position(tick))) * (height - 1))
+            if row in rows:
+                rows[row] = f"+{number(tick - base)}"
     return rows
 
 
-def _tick_label(tick: float) -> str:
+def _tick_label(tick: float, scale: Scale) -> str:
+    """Short, and yet different from the next tick's."""
+    if not scale.log and len(scale.ticks) > 1 and 1e-3 <= abs(tick) < 1e4:
+        apart = scale.ticks[1] - scale.ticks[0]
+        text = f"{tick:.{max(0, math.ceil(-math.log10(apart) - 1e-9))}f}"
+        if len(text) <= LABEL_WIDTH:
+            return text
     text = number(tick)
-    return (
-        text.rstrip("0").rstrip(".")
-        if "." in text and text[-1].isdigit() and "e" not in text
-        else text
-    )
+    plain = "." in text and text[-1].isdigit() and "e" not in text
+    return text.rstrip("0").rstrip(".") if plain else text
 
 
 def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[int, Piece]:
@@ -198,12 +278,27 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
     for mark in data.marks:
         column = int(raster.dot_columns([mark.step], data.span, width)[0])
         characters[column], roles[column] = mark_glyph(mark.kind), mark_role(mark)
+    cursor = _cursor_column(data, width)
+    if cursor is not None:
+        if characters[cursor] == glyphs.HORIZONTAL:
+            characters[cursor] = glyphs.CURSOR_FOOT
+        roles[cursor] = "accent bold"
     left: list[Piece] = [(" " * LABEL_WIDTH, "fg"), ("└", "faint")]
     return fitted([*left, *from_cells(characters, roles)], total)
 
 
 def _step_labels(data: ChartData, width: int, total: int) -> Line:
+    """The first and last step, and the cursor's under its column."""
     first, last = (str(step) for step in data.span)
-    gap = max(1, width - len(first) - len(last))
-    text = " " * (LABEL_WIDTH + 1) + first + " " * gap + last
-    return fitted([(text, "muted")], total)
+    characters = np.full(width, " ")
+    roles = np.full(width, "muted", dtype=object)
+    characters[: len(first)] = list(first[:width])
+    characters[-len(last) :] = list(last[:width])
+    cursor = _cursor_column(data, width)
+    if cursor is not None:
+        text = f" {data.cursor} "[:width]
+        start = min(max(cursor - len(text) // 2, 0), width - len(text))
+        characters[start : start + len(text)] = list(text)
+        roles[start : start + len(text)] = "accent bold"
+    indent = " " * (LABEL_WIDTH + 1)
+    return fitted([(indent, "muted"), *from_cells(characters, roles)], total)

@@ -29,6 +29,33 @@ def dot_columns(steps: npt.ArrayLike, span: tuple[int, int], width: int) -> IntA
     return np.clip(np.round(share * (width - 1)), 0, width - 1).astype(np.int64)
 
 
+def cut(curve: Curve, span: tuple[int, int]) -> Curve:
+    """The buckets that hold a step of ``span`` (first, last)."""
+    inside = (curve.last >= span[0]) & (curve.first <= span[1])
+    if inside.all():
+        return curve
+    return Curve(
+        curve.label,
+        curve.first[inside],
+        curve.last[inside],
+        curve.low[inside],
+        curve.high[inside],
+        curve.latest[inside],
+        curve.marks[inside],
+    )
+
+
+def value_at(curve: Curve, step: int) -> float:
+    """The newest value not after ``step``; NaN before the first."""
+    index = int(np.searchsorted(curve.first, step, side="right")) - 1
+    return float(curve.latest[index]) if index >= 0 else float("nan")
+
+
+def step_at(column: int, span: tuple[int, int], width: int) -> float:
+    """The step drawn at a column of an axis ``width`` columns wide; inverse of the next."""
+    return span[0] + column / max(width - 1, 1) * (span[1] - span[0])
+
+
 def curve_dots(
     curve: Curve, span: tuple[int, int], scale: Scale, width: int, height: int
 ) -> BoolArray:

@@ -41,7 +41,8 @@ def configure_screen(parser: argparse.ArgumentParser) -> None:
         "--theme",
         default=unset,
         metavar="NAME",
-        help="a theme, as the palette lists them",
+        help="monitor-dark, monitor-light, monitor-colour-blind, or another that the palette "
+        "lists (default: dark or light as the terminal is)",
     )
 
 
@@ -57,13 +58,17 @@ def run(options: argparse.Namespace) -> int:
 def show(source: Source, options: argparse.Namespace) -> int:
     """Run the screen over a source until the person leaves; closes the source."""
     try:
+        from monitor.terminal_background import theme_of_terminal
+
+        # Asked before anything else reads from the terminal.
+        theme = getattr(options, "theme", None) or theme_of_terminal()
         from monitor.app import MonitorApp
 
         app = MonitorApp(
             source,
             ascii=getattr(options, "ascii", False),
             fps=getattr(options, "fps", 4),
-            theme=getattr(options, "theme", None),
+            theme=theme,
         )
         app.run()
         return app.return_code or 0

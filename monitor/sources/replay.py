@@ -82,9 +82,11 @@ class ReplaySource:
                 remaining = deadline - time.monotonic()
                 if due or text or remaining <= 0:
                     return self._batch(due, text)
-                # While the file is still being read there is no reason to wait.
+                # While the file is still being read there is no reason to wait. At rest only a
+                # key brings something to do, and that wakes.
                 if self._complete:
-                    self._changed.wait(min(remaining, 0.05))
+                    at_rest = not self._playing or self._next >= len(self._records)
+                    self._changed.wait(remaining if at_rest else min(remaining, 0.05))
             return Batch(link="replay")
 
     def send(self, control: Control) -> str:

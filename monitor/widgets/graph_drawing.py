@@ -72,7 +72,10 @@ class GraphDrawing:
         path: Sequence[str],
         width: int,
         height: int,
+        chosen: str | None = None,
     ) -> None:
+        self._chosen = chosen
+        self._chosen_row = 0
         self._layout = layout
         self._suspicion = suspicion
         self._path = frozenset(path)
@@ -87,12 +90,14 @@ class GraphDrawing:
         self._crossing: dict[int, frozenset[int]] = {}
 
     def draw(self) -> tuple[Line, ...]:
-        """At most ``height`` lines of ``width`` cells."""
+        """At most ``height`` lines of ``width`` cells; the chosen site is among them."""
         for spacing, gap in ((2, True), (1, True), (1, False), (0, False)):
             canvas = self._canvas(spacing, gap)
             if len(canvas.rows) <= self._height:
                 break
-        return tuple(fitted(line, self._width) for line in canvas.lines()[: self._height])
+        first = max(0, min(self._chosen_row - self._height // 2, len(canvas.rows) - self._height))
+        lines = canvas.lines()[first : first + self._height]
+        return tuple(fitted(line, self._width) for line in lines)
 
     def _canvas(self, spacing: int, gap: bool) -> _Canvas:
         """``spacing`` 2: a wire between all rows; 1: between parts; 0: none.
@@ -127,26 +132,36 @@ class GraphDrawing:
             if at not in row and at - 1 not in row and at + len(text) <= self._width:
                 write(row, at, text, "muted")
         for before in stack.before:
-            self._single(canvas.row(), before, self._x(0))
+            self._single(canvas, before, self._x(0))
         if spacing:
             self._turns(canvas.row(), stack, columns, top=True)
         for position, kind in enumerate(stack.block):
             row = canvas.row()
             self._block_row(row, kind, stack, columns)
+            self._note_chosen(canvas, kind)
             if spacing == 2 and position < len(stack.block) - 1:
                 self._connector(canvas.row(), kind, stack.block[position + 1], stack, columns)
         if spacing:
             self._turns(canvas.row(), stack, columns, top=False)
         for after in stack.after:
-            self._single(canvas.row(), after, self._x(max(columns - 1, 0)))
+            self._single(canvas, after, self._x(max(columns - 1, 0)))
 
     def _label(self, row: dict[int, _Cell], kind: GraphRow) -> None:
         worst = max((self._suspicion.get(site, 0.0) for site in kind.sites.values()), default=0.0)
         origin = self._origin in kind.sites.values() and self._origin is not None
         role = "bad bold" if origin else "fg" if worst >= QUIET or not self._known else "muted"
+        if self._chosen in kind.sites.values():
+            row[0] = (glyphs.SELECTED, "accent bold")
+            role = "accent bold"
         write(row, 1, kind.label, role)
 
-    def _single(self, row: dict[int, _Cell], kind: GraphRow, at: int) -> None:
+    def _note_chosen(self, canvas: _Canvas, kind: GraphRow) -> None:
+        if self._chosen in kind.sites.values():
+            self._chosen_row = len(canvas.rows) - 1
+
+    def _single(self, canvas: _Canvas, kind: GraphRow, at: int) -> None:
+        row = canvas.row()
+        self._note_chosen(canvas, kind)
         self._label(row, kind)
         self._bead(row, at, list(kind.sites.values()))
 
@@ -155,6 +170,13 @@ class GraphDrawing:
         row[at] = bead(value, self._known)
         if self._origin in sites and self._pitch > 1:
             row[at - 1] = (glyphs.ORIGIN, "bad bold")
+        if self._chosen in sites:
+            text, role = row[at]
+            row[at] = (text, f"{role} reverse")
+            if self._pitch > 2:
+                for place, sign in ((at - 1, "["), (at + 1, "]")):
+                    if place not in row:
+                        row[place] = (sign, "accent bold")
 
     def _binned(self, kind: GraphRow, stack: GraphStack) -> dict[int, list[str]]:
         """Sites of a row by column; several share one where the layers are many."""
@@ -248,6 +270,7 @@ class GraphDrawing:
     def _contexts(self, canvas: _Canvas) -> None:
         for kind in self._layout.contexts:
             row = canvas.row()
+            self._note_chosen(canvas, kind)
             self._label(row, kind)
             if kind.layered:
                 stack = self._layout.stacks[-1]

@@ -41,6 +41,10 @@ class GraphRow:
     def layered(self) -> bool:
         return None not in self.sites
 
+    def site_near(self, layer: int) -> str:
+        """The site of the layer, or of the nearest one that has it."""
+        return self.sites[min(self.sites, key=lambda number: abs((number or 0) - layer))]
+
 
 @dataclass(frozen=True)
 class GraphStack:
@@ -63,6 +67,30 @@ class GraphLayout:
     @property
     def layers(self) -> int:
         return max((len(stack.layers) for stack in self.stacks), default=0)
+
+    @property
+    def rows(self) -> tuple[GraphRow, ...]:
+        """Every row from top to bottom."""
+        found: list[GraphRow] = []
+        for stack in self.stacks:
+            found += [*stack.before, *stack.block, *stack.after]
+        return (*found, *self.contexts)
+
+    def moved(self, site: str | None, layer: int, across: int, down: int) -> tuple[str, int]:
+        """The site next to one, and the layer to keep to: rows outside the layers keep it too.
+
+        Without a site: the first. Edges stop the move.
+        """
+        rows = self.rows
+        at = next((i for i, row in enumerate(rows) if site in row.sites.values()), None)
+        if at is None:
+            return rows[0].site_near(layer), layer
+        row = rows[min(max(at + down, 0), len(rows) - 1)]
+        if across and row.layered:
+            layers = sorted(number for number in row.sites if number is not None)
+            here = min(range(len(layers)), key=lambda i: abs(layers[i] - layer))
+            layer = layers[min(max(here + across, 0), len(layers) - 1)]
+        return row.site_near(layer), layer
 
 
 def block_order(order: str) -> tuple[str, ...]:

@@ -29,19 +29,32 @@ class GraphPane(LinePane):
         self._suspicion: dict[str, float] = {}
         self._path: tuple[str, ...] = ()
         self._shown: tuple[object, ...] = ()
+        self._chosen: str | None = None
 
-    def show(self, anatomy: Anatomy | None, diagnosis: Diagnosis | None) -> None:
-        """Draw a model and what is suspected in it."""
+    @property
+    def layout_of_model(self) -> GraphLayout | None:
+        """Rows and layers as drawn; None before the model is known."""
+        return self._layout
+
+    @property
+    def origin(self) -> str | None:
+        """The site where the fault seems to start."""
+        return self._path[0] if self._path else None
+
+    def show(
+        self, anatomy: Anatomy | None, diagnosis: Diagnosis | None, chosen: str | None = None
+    ) -> None:
+        """Draw a model and what is suspected in it; ``chosen`` is a site to point out."""
         if anatomy is not self._anatomy:
             self._anatomy = anatomy
             self._layout = lay_out(anatomy) if anatomy else None
             self._edges = _targets(anatomy) if anatomy else {}
         self._suspicion = dict(diagnosis.suspicion) if diagnosis else {}
         faulty = diagnosis is not None and diagnosis.verdict == "faulty"
-        now = (id(anatomy), self._suspicion, faulty, self.app.theme)
+        now = (id(anatomy), self._suspicion, faulty, self.app.theme, chosen)
         if now == self._shown:
             return
-        self._shown = now
+        self._shown, self._chosen = now, chosen
         self._path = suspected_path(self._edges, self._suspicion) if faulty else ()
         self.redraw()
 
@@ -56,7 +69,9 @@ class GraphPane(LinePane):
             return ((("waiting for the model", "muted"),),)
         key = self._legend(width)
         spare = height - len(key)
-        drawing = GraphDrawing(self._layout, self._suspicion, self._path, width, spare).draw()
+        drawing = GraphDrawing(
+            self._layout, self._suspicion, self._path, width, spare, self._chosen
+        ).draw()
         blank: tuple[Line, ...] = tuple(() for _ in range(max(0, spare - len(drawing))))
         return (*drawing, *blank, *key)
 

@@ -8,51 +8,44 @@ from monitor.charts.line import Line, Piece, width_of
 from monitor.keys import Key
 from monitor.widgets.line_pane import LinePane
 
-_DROPPED_FIRST = (
-    "next_view",
-    "toggle_log",
-    "sample",
-    "next_chart",
-    "choose_heatmap",
-    "step_forward",
-    "jump_flag",
-    "faster",
-    "filter",
-    "jump",
-)
-"""On a narrow screen keys leave in this order; all of them stay in the help."""
-
 
 def footer_line(keys: Sequence[Key], labels: dict[str, str], width: int) -> Line:
-    """Keys and labels in one line; ``labels`` replaces the label of an action."""
-    shown = [(key.action, key.shown, labels.get(key.action, key.footer)) for key in keys]
-    shown = [entry for entry in shown if entry[2]]
-    for action in ("", *_DROPPED_FIRST):
-        shown = [entry for entry in shown if entry[0] != action]
-        line = _line(shown)
+    """Keys and labels in one line; ``labels`` replaces the label of an action.
+
+    Where they do not fit, those leave first that the table says can; all stay in the help.
+    """
+    shown = [key for key in keys if labels.get(key.action, key.footer)]
+    for most in sorted({key.leaves for key in shown}, reverse=True):
+        line = _line([(key.shown, labels.get(key.action, key.footer)) for key in shown])
         if width_of(line) <= width:
-            break
-    return line
+            return line
+        # One by one from the end of the table, so that as many as possible stay.
+        for key in [key for key in reversed(shown) if key.leaves == most and most > 0]:
+            shown = [other for other in shown if other is not key]
+            line = _line([(key.shown, labels.get(key.action, key.footer)) for key in shown])
+            if width_of(line) <= width:
+                return line
+    return _line([(key.shown, labels.get(key.action, key.footer)) for key in shown])
 
 
-def _line(shown: list[tuple[str, str, str]]) -> Line:
+def _line(shown: list[tuple[str, str]]) -> Line:
     pieces: list[Piece] = []
-    for _, key, label in shown:
+    for key, label in shown:
         pieces += [("  " if pieces else "", "fg"), (key, "accent bold"), (f" {label}", "muted")]
     return tuple(pieces)
 
 
 class KeyFooter(LinePane):
-    """The keys of the main screen."""
+    """The keys of the view on screen."""
 
-    def __init__(self, keys: Sequence[Key], *, id: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._keys = keys
+        self._keys: tuple[Key, ...] = ()
         self._labels: dict[str, str] = {}
 
-    def show(self, labels: dict[str, str]) -> None:
-        """Draw with other labels, e.g. ``Unpause`` while paused."""
-        self._labels = labels
+    def show(self, keys: Sequence[Key], labels: dict[str, str]) -> None:
+        """Draw keys, with other labels for some, e.g. ``Unpause`` while paused."""
+        self._keys, self._labels = tuple(keys), labels
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from monitor.app import MonitorApp
 
 
+def safe(text: str) -> str:
+    """The text with control characters replaced: what a run says never steers the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 class LinePane(Widget, can_focus=False):
     """Base of all panes: subclasses say what to draw in :meth:`compose_lines`.
 
@@ -39,6 +46,11 @@ class LinePane(Widget, can_focus=False):
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         """What to show in a content area of this size. Pure with respect to the widget's data."""
         raise NotImplementedError
+
+    @property
+    def plain(self) -> bool:
+        """What is told by colours elsewhere must be told by characters."""
+        return self.monitor.ascii_only or self.app.no_color
 
     def redraw(self) -> None:
         """Compose again, refresh the lines that differ."""
@@ -78,8 +90,9 @@ class LinePane(Widget, can_focus=False):
             return Strip.blank(width, ground)
         palette = palette_for(self.app.current_theme)
         ascii_only = self.monitor.ascii_only
+        style = palette.plain if self.app.no_color else palette.style
         segments = [
-            Segment(to_ascii(text) if ascii_only else text, palette.style(role))
+            Segment(to_ascii(safe(text)) if ascii_only else safe(text), style(role))
             for text, role in self._lines[y]
             if text
         ]

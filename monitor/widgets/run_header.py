@@ -86,6 +86,8 @@ def _status(data: HeaderData, short: bool = False) -> list[Piece]:
     if position is not None:
         glyph = glyphs.PLAYING if position.playing else glyphs.PAUSED
         word = f"replay {position.speed:g}×" if position.playing else "replay paused"
+        if position.record >= position.records > 0:
+            glyph, word = glyphs.ENDED, "replay, at its end"
     pieces: list[Piece] = [(f"{glyph} {word}", f"{role} bold")]
     over = data.link in ("lost", "ended", "replay")
     if data.state in _STATES and not over:

@@ -7,6 +7,7 @@ from scripted_engine import ScriptedEngine
 from monitor.app import MonitorApp
 from monitor.sources.fake import FakeReplay, FakeSource, Script
 from monitor.sources.source import Batch
+from monitor.widgets.line_pane import LinePane
 
 
 class GatedSource(FakeSource):
@@ -22,7 +23,13 @@ class GatedSource(FakeSource):
         return super().read(limit, timeout)
 
 
+def no_runs():
+    return ()
+
+
 def app_for(source=None, **options):
+    """``find_runs`` finds nothing unless told otherwise: tests do not look at this machine."""
+    options = {"find_runs": no_runs} | options
     return MonitorApp(source or FakeSource(Script()), engine_factory=ScriptedEngine, **options)
 
 
@@ -39,10 +46,31 @@ async def settle(pilot, condition=lambda: True):
                 break
     else:
         raise AssertionError("the screen never settled")
-    app.draw()
-    await pilot.pause()
-    app.draw()
-    await pilot.pause()
+    await laid_out(pilot)
+
+
+async def laid_out(pilot):
+    """Until drawing again changes nothing: panes size their parts in turn."""
+    app = pilot.app
+    before, same = None, 0
+    for _ in range(2000):
+        app.tick()
+        app.draw()
+        await pilot.pause()
+        panes = app.screen_stack[0].query(LinePane)
+        now = [(id(pane), pane.region, pane.lines) for pane in panes if pane.display]
+        ready = app.view is not None and app.view.size.width
+        same = same + 1 if ready and now == before else 0
+        before = now
+        if same == 2:
+            return
+    raise AssertionError("the screen never came to rest")
+
+
+async def show(pilot, view):
+    """Switch to a view, as its key does."""
+    pilot.app.action_show_view(view)
+    await laid_out(pilot)
 
 
 @asynccontextmanager
@@ -53,4 +81,14 @@ async def running(source=None, size=(120, 40), **options):
         yield app, pilot
 
 
-__all__ = ["FakeReplay", "FakeSource", "GatedSource", "Script", "app_for", "running", "settle"]
+__all__ = [
+    "FakeReplay",
+    "FakeSource",
+    "GatedSource",
+    "Script",
+    "app_for",
+    "laid_out",
+    "running",
+    "settle",
+    "show",
+]

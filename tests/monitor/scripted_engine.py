@@ -19,6 +19,9 @@ class ScriptedEngine:
             if column.metric == "leaked"
         }
 
+    def rebind(self, header: Header) -> None:
+        self.header = header
+
     def update(self, frame: Frame) -> Diagnosis:
         self.frames += 1
         self.steps.append(frame.step)

@@ -3,11 +3,22 @@ import sys
 import threading
 
 import pytest
-from screen_driver import FakeReplay, FakeSource, GatedSource, Script, app_for, running, settle
+from screen_driver import (
+    FakeReplay,
+    FakeSource,
+    GatedSource,
+    Script,
+    app_for,
+    running,
+    settle,
+    show,
+)
 
 from monitor.app import MonitorApp
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.keys import KEYS, bindings, keys_for
+from monitor.sources.source import Batch
+from monitor.view_names import NAMES
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.diagnosis_pane import DiagnosisPane
 from monitor.widgets.event_log import EventLog
@@ -150,10 +161,10 @@ async def test_charts_are_chosen_and_paged():
         assert titles(app) == [keys[0]]
         await pilot.press("]")
         assert titles(app) == [keys[1]]
-        await pilot.press("right", "down")
+        await pilot.press("]", "down")
         assert titles(app) == [keys[3]]
         await pilot.press("[")
-        await pilot.press("left", "up", "[")
+        await pilot.press("[", "up", "[")
         assert titles(app) == [keys[-1]]
         await pilot.press("pagedown")
         assert titles(app) == [keys[0]]
@@ -232,23 +243,6 @@ async def test_help_tells_the_chosen_metric_and_every_key():
         assert not isinstance(app.screen, HelpScreen)
 
 
-async def test_v_gives_the_area_to_one_view():
-    async with running(size=(80, 24)) as (app, pilot):
-
-        def displayed():
-            kinds = (DiagnosisPane, ChartGrid, HeatmapPane, EventLog)
-            return [k.__name__ for k in kinds if app.query_one(k).region.height > 0]
-
-        assert displayed() == ["DiagnosisPane", "ChartGrid"]
-        for expected in (["ChartGrid"], ["HeatmapPane"], ["EventLog"]):
-            await pilot.press("v")
-            await pilot.pause()
-            assert displayed() == expected
-        await pilot.press("v")
-        await pilot.pause()
-        assert displayed() == ["DiagnosisPane", "ChartGrid"]
-
-
 async def test_the_palette_offers_the_keys():
     async with running() as (app, pilot):
         await pilot.press("ctrl+p")
@@ -256,7 +250,9 @@ async def test_the_palette_offers_the_keys():
         assert type(app.screen).__name__ == "CommandPalette"
         await pilot.press("escape")
         commands = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"Theme", "Filter", "Quit", "Heatmap"} <= commands
+        assert "Theme" in commands
+        for key in keys_for(False, "overview"):
+            assert f"{key.group}: {key.help}" in commands
 
 
 async def test_q_quits_and_lets_go_of_the_source():
@@ -272,7 +268,7 @@ async def test_q_quits_and_lets_go_of_the_source():
 async def test_replay_keys():
     replay = FakeReplay(FAULTY)
     async with running(replay) as (app, pilot):
-        assert "‖ replay paused" in text(app, RunHeader)
+        assert "■ replay, at its end" in text(app, RunHeader)
         assert "step 390 of 390" in text(app, RunHeader)
         await pilot.press("j", *"150", "enter")
         await settle(pilot, lambda: app.model.frames == 16)
@@ -306,10 +302,34 @@ async def test_jump_wants_a_number():
 async def test_nothing_is_drawn_again_without_news(monkeypatch):
     async with running(FakeSource(FAULTY)) as (app, _):
         drawn = []
-        monkeypatch.setattr(MonitorApp, "draw", lambda self: drawn.append(1))
+        monkeypatch.setattr(MonitorApp, "draw", lambda self: drawn.append("all"))
+        monkeypatch.setattr(MonitorApp, "_draw_edges", lambda self: drawn.append("edges"))
         for _ in range(5):
             app.tick()
         assert drawn == []
+
+
+async def test_an_ended_run_runs_nothing(monkeypatch):
+    source = FakeSource(FAULTY, last="ended", text="done")
+    async with running(source) as (app, pilot):
+        ticks, reads = [], []
+        monkeypatch.setattr(MonitorApp, "tick", lambda self: ticks.append(1))
+        read = source.read
+        monkeypatch.setattr(source, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+        while len(reads) < 5:
+            await pilot.pause(0.01)
+        assert ticks == []
+        assert app._timer is None
+
+
+async def test_a_heartbeat_draws_the_edges_only(monkeypatch):
+    async with running(FakeSource(FAULTY)) as (app, _):
+        drawn = []
+        monkeypatch.setattr(MonitorApp, "draw", lambda self: drawn.append("all"))
+        monkeypatch.setattr(MonitorApp, "_draw_edges", lambda self: drawn.append("edges"))
+        app.model.take(Batch(link="live", state="training", overhead=0.02))
+        app.tick()
+        assert drawn == ["edges"]
 
 
 async def test_a_new_draw_of_the_same_refreshes_no_line(monkeypatch):
@@ -322,19 +342,24 @@ async def test_a_new_draw_of_the_same_refreshes_no_line(monkeypatch):
 
 
 async def test_every_size_is_filled_without_overflow():
-    for size in ((40, 12), (100, 30), (300, 90)):
-        async with running(FakeSource(FAULTY), size=size) as (app, _):
-            for pane in app.query(LinePane):
-                if pane.display and pane.region.area:
+    for size in ((40, 12), (300, 90)):
+        async with running(FakeSource(FAULTY), size=size) as (app, pilot):
+            for view in NAMES:
+                await show(pilot, view)
+                shown = [p for p in app.query(LinePane) if p.display and p.region.area]
+                assert any(pane in shown for pane in app.view.query(LinePane))
+                for pane in shown:
                     assert pane.region.right <= size[0]
                     assert pane.region.bottom <= size[1]
 
 
 async def test_ascii_mode_draws_ascii_only():
-    async with running(FakeSource(FAULTY), ascii=True) as (app, _):
-        for pane in app.query(LinePane):
-            for y in range(pane.size.height):
-                assert pane.render_line(y).text.isascii()
+    async with running(FakeSource(FAULTY), ascii=True) as (app, pilot):
+        for view in NAMES:
+            await show(pilot, view)
+            for pane in app.query(LinePane):
+                for y in range(pane.size.height):
+                    assert pane.render_line(y).text.isascii()
 
 
 @pytest.mark.parametrize("theme", ["nord", "ansi-dark", "no-such-theme"])
@@ -347,8 +372,9 @@ def test_the_key_table_is_sound():
     made = bindings()
     assert len({b.id for b in made}) == len(made)
     for replay in (False, True):
-        keys = [name for key in keys_for(replay) for name in key.keys.split(",")]
-        assert len(set(keys)) == len(keys)
+        for view in NAMES:
+            keys = [name for key in keys_for(replay, view) for name in key.keys.split(",")]
+            assert len(set(keys)) == len(keys), (view, sorted(keys))
     for key in KEYS:
-        assert hasattr(MonitorApp, f"action_{key.action}")
+        assert hasattr(MonitorApp, f"action_{key.method}")
         assert key.help

@@ -167,7 +167,7 @@ def test_heat_shows_the_worst_of_a_column():
 
 
 def test_heat_of_signed_metrics_keeps_the_sign():
-    found = heat([curve([-2.0, 0.0, 1.0])], "signed", 10)
+    found = heat([curve([-2.0, 0.0, 1.0])], "signed", 5)
     assert found.levels[0, 0] == 0
     assert found.levels[0, 1] == LEVELS // 2
     assert found.levels[0, 2] > LEVELS // 2
@@ -175,7 +175,7 @@ def test_heat_of_signed_metrics_keeps_the_sign():
 
 
 def test_heat_keeps_nan_and_infinity_apart():
-    found = heat([curve([1.0, np.nan, np.inf, -np.inf])], "statistic", 10)
+    found = heat([curve([1.0, np.nan, np.inf, -np.inf])], "statistic", 7)
     assert list(found.levels[0, 1:5]) == [NOT_A_NUMBER, PLUS, MINUS, EMPTY]
     text = text_of(draw_tile(found, 0, 6, 4, False)[0])
     assert (text[1], text[2], text[3]) == ("·", "↑", "↓")

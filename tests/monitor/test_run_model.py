@@ -169,6 +169,8 @@ def test_a_frame_of_the_wrong_length_is_counted_not_shown():
     odd = Frame(seq=1, step=3, time=0.0, values=b"\0\0\0\0")
     model.take(Batch((header(Script()), odd), link="live"))
     assert (model.frames, model.ignored) == (0, 1)
+    model.take(Batch(link="live", ignored=2))
+    assert model.ignored == 3, "the source's own count comes on top"
 
 
 def test_logged_values_appear_as_charts_of_their_own():

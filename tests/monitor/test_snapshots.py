@@ -1,6 +1,8 @@
 import pytest
-from screen_driver import FakeReplay, FakeSource, Script, app_for, settle
+from screen_driver import FakeReplay, FakeSource, Script, app_for, laid_out, settle, show
 
+from monitor.run_catalogue import ListedRun
+from monitor.view_names import NAMES
 from probe.catalogue import METRICS as CATALOGUE
 
 # A fixed choice, so that a metric added elsewhere changes no picture.
@@ -30,6 +32,55 @@ def sources():
 @pytest.mark.parametrize("state", ["healthy", "faulty", "lost"])
 def test_screen(snap_compare, state, size):
     assert snap_compare(app_for(sources()[state]), terminal_size=size, run_before=settle)
+
+
+def found_runs():
+    """Fixed ages: no clock is read."""
+    return (
+        ListedRun("live", "bert-wikitext", "20260101-000000-bert", "pid 1", 7260.0),
+        ListedRun("trace", "gpt2", "20251231-101500-gpt2", "GPT2LMHeadModel, 12.4 MB", 86400.0),
+    )
+
+
+def seen_in(view, *keys):
+    """Goes to a view and presses keys there, before the picture is taken."""
+
+    async def before(pilot):
+        await settle(pilot)
+        await show(pilot, view)
+        await pilot.app.workers.wait_for_complete()
+        await pilot.press(*keys)
+        await laid_out(pilot)
+
+    return before
+
+
+PRESSED = {
+    "diagnosis": ("down",),
+    "graph": ("enter", "down"),
+    "layers": ("left", "left"),
+    "metrics": ("left", "left", "plus", "e"),
+    "events": ("up", "up"),
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("view", NAMES[1:])
+def test_view(snap_compare, view, size):
+    before = seen_in(view, *PRESSED.get(view, ()))
+    app = app_for(sources()["faulty"], find_runs=found_runs)
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("view", ["diagnosis", "layers"])
+def test_view_in_ascii(snap_compare, view):
+    app = app_for(sources()["faulty"], ascii=True)
+    assert snap_compare(app, terminal_size=(80, 24), run_before=seen_in(view))
+
+
+def test_view_for_any_colour_vision(snap_compare):
+    app = app_for(sources()["faulty"], theme="monitor-colour-blind")
+    assert snap_compare(app, terminal_size=(120, 40), run_before=seen_in("metrics"))
 
 
 @pytest.mark.parametrize("state", ["replay", "deep"])

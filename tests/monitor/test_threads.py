@@ -1,6 +1,7 @@
 import threading
 import time
 
+import msgspec
 import pytest
 from scripted_engine import ScriptedEngine
 
@@ -79,6 +80,37 @@ def test_every_frame_goes_through_the_engine_in_order():
     until(lambda: diagnosing.idle and diagnosing.state.diagnosis is not None)
     assert len(engines) == 2
     assert diagnosing.state.diagnosis.verdict == "insufficient"
+    diagnosing.stop()
+
+
+def test_a_later_header_of_the_run_is_bound_to_the_engine_there_is():
+    engines = []
+
+    def factory(header):
+        engines.append(ScriptedEngine(header))
+        return engines[-1]
+
+    everything = records(Script(fault_step=100))
+    revised = msgspec.structs.replace(everything[0], revision=1)
+    diagnosing = Diagnosing(factory)
+    diagnosing.start()
+    half = len(everything) // 2
+    diagnosing.feed(everything[:half])
+    diagnosing.feed([revised])
+    until(lambda: diagnosing.idle)
+    assert diagnosing.state.diagnosis is not None, "the verdict stays while nothing new came"
+    diagnosing.feed(everything[half:])
+    until(lambda: diagnosing.idle)
+    (engine,) = engines
+    assert engine.header is revised
+    assert engine.steps == [r.step for r in everything if isinstance(r, Frame)]
+    found = diagnosing.take()
+    assert found[0] is None
+    assert [d.last_step for d in found[1:]] == engine.steps
+
+    diagnosing.feed([msgspec.structs.replace(revised, run="another", revision=2)])
+    until(lambda: len(engines) == 2 and diagnosing.idle)
+    assert diagnosing.take() == [None]
     diagnosing.stop()
 
 

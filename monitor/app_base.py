@@ -1,0 +1,65 @@
+"""What the parts of the application that hold actions need of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from textual.app import App
+
+from monitor.replaying import Replaying
+from monitor.run_model import RunModel
+from monitor.view_names import ViewName
+from monitor.viewing import Viewing
+from monitor.views.view import View
+
+
+class AppBase(App[None]):
+    """Declared here, made in :class:`monitor.app.MonitorApp`."""
+
+    model: RunModel
+    viewing: Viewing
+    replaying: Replaying | None
+    known_flag: int | None
+    message: str
+
+    @property
+    def view(self) -> View | None:
+        """The view on screen; None before the first is mounted."""
+        raise NotImplementedError
+
+    @property
+    def is_replay(self) -> bool:
+        """The source is a saved trace."""
+        return self.replaying is not None
+
+    def draw(self) -> None:
+        """Give every pane on screen its data."""
+        raise NotImplementedError
+
+    def say(self, text: str) -> None:
+        """Show a sentence in the status line, until the next key, and in the event log."""
+        raise NotImplementedError
+
+    def acted(self) -> None:
+        """After a key: what was said before is no news any more."""
+        raise NotImplementedError
+
+    def ask(
+        self,
+        label: str,
+        done: Callable[[str | None], None],
+        value: str = "",
+        changed: Callable[[str], None] | None = None,
+    ) -> None:
+        """Ask for a line of text in place of the status line."""
+        raise NotImplementedError
+
+    def from_thread(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Have something called in the app's thread, soon; nothing once the app has ended."""
+        if self.is_running:
+            self.call_later(call, *arguments)
+
+    def action_show_view(self, name: ViewName) -> None:
+        """Bring a view on screen."""
+        raise NotImplementedError

@@ -1,0 +1,118 @@
+"""The actions of the keys that choose charts and steps."""
+
+from __future__ import annotations
+
+from textual import on
+
+from monitor.app_base import AppBase
+from monitor.charts.chart_pane import ChartPane
+from monitor.viewing import pattern_error
+from monitor.widgets.chart_grid import ChartGrid
+from monitor.widgets.metric_picker import MetricPicker
+
+WHEEL_ZOOM = 0.8
+
+
+class ChartActions(AppBase):
+    """Part of the application."""
+
+    def action_cursor(self, by: int) -> None:
+        steps = self.model.sampled_steps(self.viewing.frozen)
+        self.viewing.steps.move(steps, by, self.viewing.whole(self.model))
+        self.acted()
+
+    def action_zoom(self, factor: float) -> None:
+        self.viewing.steps.zoom(factor, self.viewing.whole(self.model))
+        self.acted()
+
+    def action_pan(self, share: float) -> None:
+        if self.viewing.steps.zoomed is None:
+            self.say("all steps are shown: zoom in first (+)")
+            return
+        self.viewing.steps.pan(share, self.viewing.whole(self.model))
+        self.acted()
+
+    def action_zoom_all(self) -> None:
+        self.viewing.steps.zoomed = None
+        self.acted()
+
+    @on(ChartPane.Wheeled)
+    def _wheeled(self, message: ChartPane.Wheeled) -> None:
+        factor = WHEEL_ZOOM if message.inwards else 1 / WHEEL_ZOOM
+        self.viewing.steps.zoom(factor, self.viewing.whole(self.model), message.step)
+        self.acted()
+
+    @on(ChartPane.Clicked)
+    def _clicked(self, message: ChartPane.Clicked) -> None:
+        steps = self.model.sampled_steps(self.viewing.frozen)
+        if len(steps):
+            self.viewing.steps.cursor = int(steps[abs(steps - message.step).argmin()])
+        if message.title in self.model.groups:
+            self.viewing.selected = message.title
+        self.acted()
+
+    def action_filter(self) -> None:
+        before = self.viewing.pattern
+
+        def done(value: str | None) -> None:
+            pattern = before if value is None else value
+            error = pattern_error(pattern)
+            self._filter(before if error else pattern)
+            if error:
+                self.say(error)
+
+        self.ask("filter charts (regex)", done, before, self._filter)
+
+    def _filter(self, pattern: str) -> None:
+        self.viewing.pattern = pattern
+        self.message = ""
+        self.draw()
+
+    def action_next_chart(self, by: int) -> None:
+        self.viewing.move(self.viewing.keys(self.model), by)
+        self.acted()
+
+    def action_next_page(self, by: int) -> None:
+        keys = self.viewing.keys(self.model)
+        places = self.view.query_one(ChartGrid).places if self.view is not None else 1
+        start, _ = self.viewing.page(keys, places)
+        pages = -(-len(keys) // places)
+        if keys:
+            self.viewing.selected = keys[(start // places + by) % pages * places]
+        self.acted()
+
+    def action_toggle_log(self) -> None:
+        keys = self.viewing.keys(self.model)
+        if keys:
+            self.viewing.log_toggled ^= {keys[self.viewing.chosen(keys)]}
+        self.acted()
+
+    def action_smooth(self) -> None:
+        self.viewing.smooth_more()
+        self.acted()
+
+    def action_grid(self) -> None:
+        count = self.viewing.change_grid()
+        self.message = f"{count} chart{'s' if count > 1 else ''} at once" if count else ""
+        self.message = self.message or "as many charts as fit"
+        self.draw()
+
+    def action_choose_heatmap(self) -> None:
+        keys = self.viewing.layered_keys(self.model)
+        if not keys:
+            self.say("no metric with layers has been read yet")
+            return
+        current = self.viewing.heatmap_key(self.model)
+        self.push_screen(MetricPicker(keys, current), self._heatmap_chosen)
+
+    def _heatmap_chosen(self, key: str | None) -> None:
+        if key is not None:
+            self.viewing.heatmap = key
+            self.acted()
+
+    def action_next_heatmap(self, by: int) -> None:
+        keys = self.viewing.layered_keys(self.model)
+        current = self.viewing.heatmap_key(self.model)
+        if current in keys:
+            self.viewing.heatmap = keys[(keys.index(current) + by) % len(keys)]
+            self.acted()

@@ -1,0 +1,24 @@
+"""What the panes draw of the run. It stands still while the view is paused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from monitor.diagnosing import DiagnosisState
+from monitor.run_model import RunModel
+from probe.schema import Anatomy, Event
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Curves are cut at the step of the pause by themselves; the rest is kept here."""
+
+    diagnosis: DiagnosisState = field(default_factory=DiagnosisState)
+    anatomy: Anatomy | None = None
+    events: tuple[Event, ...] = ()
+
+
+def shown_now(model: RunModel, diagnosis: DiagnosisState) -> Shown:
+    """The run as it is."""
+    events = tuple(sorted(model.events, key=lambda event: event.step))
+    return Shown(diagnosis, model.header.anatomy if model.header else None, events)

@@ -1,0 +1,90 @@
+"""The verdict at every sampled step: how probable a fault was, and of which category.
+
+Bounded like every history: long runs share buckets, and the most alarming of a bucket stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from diagnoser.diagnosis import Diagnosis
+from diagnoser.taxonomy import CATEGORY_NAMES
+from monitor.envelope import Curve, Envelope
+
+WORDS = ("insufficient", "healthy", "faulty")
+"""Verdicts; one's place in this list is its number in the history."""
+_NAMED = 0.02
+"""A category whose probability never reached this has no band."""
+
+
+@dataclass(frozen=True)
+class Bands:
+    """What to draw: ``verdict`` holds places in WORDS, the others probabilities."""
+
+    verdict: Curve
+    fault: Curve
+    categories: tuple[Curve, ...]
+    """Those that ever mattered, the most probable first."""
+
+
+class VerdictHistory:
+    """Diagnoses in, bands out."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._capacity = capacity
+        self.clear()
+
+    def clear(self) -> None:
+        self._envelope = Envelope(2 + len(CATEGORY_NAMES), self._capacity)
+
+    def add(self, diagnosis: Diagnosis) -> None:
+        """Take in the diagnosis after a frame."""
+        if diagnosis.frames == 0:
+            return
+        values = row(diagnosis)
+        if self._envelope.last_step == diagnosis.last_step:
+            self._envelope.merge_into_last(values)
+        else:
+            self._envelope.extend(np.array([diagnosis.last_step], np.int64), values[None, :])
+
+    def bands(self, upto: int | None = None) -> Bands | None:
+        """Curves up to a step; None before the first diagnosis."""
+        envelope = self._envelope
+        if envelope.count == 0:
+            return None
+        curves = [
+            envelope.curve(2 + index, name, upto) for index, name in enumerate(CATEGORY_NAMES)
+        ]
+        peaks = {curve.label: _peak(curve) for curve in curves}
+        named = [curve for curve in curves if peaks[curve.label] >= _NAMED]
+        named.sort(key=lambda curve: -peaks[curve.label])
+        verdict = envelope.curve(1, "verdict", upto)
+        return Bands(verdict, envelope.curve(0, "fault", upto), tuple(named))
+
+
+def row(diagnosis: Diagnosis) -> npt.NDArray[np.float32]:
+    """Probability of a fault, the verdict's number, and each category's probability.
+
+    A category's is that of a fault times its share of the ranking: all of them add up to no more
+    than the fault's. Without a flagged fault nothing is ranked, and categories are 0.
+    """
+    shares = dict.fromkeys(CATEGORY_NAMES, 0.0)
+    for candidate in diagnosis.ranking:
+        if candidate.category in shares:
+            shares[candidate.category] += candidate.probability
+    if diagnosis.category in shares and diagnosis.category_probability is not None:
+        shares[diagnosis.category] = diagnosis.category_probability
+    fault = diagnosis.probability
+    scale = fault if diagnosis.verdict == "faulty" and np.isfinite(fault) else 0.0
+    return np.array(
+        [fault, WORDS.index(diagnosis.verdict), *(scale * share for share in shares.values())],
+        np.float32,
+    )
+
+
+def _peak(curve: Curve) -> float:
+    known = curve.high[np.isfinite(curve.high)]
+    return float(known.max()) if len(known) else 0.0

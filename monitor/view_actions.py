@@ -1,0 +1,69 @@
+"""The actions of the keys that switch views and move within them."""
+
+from __future__ import annotations
+
+from textual import on
+
+from monitor.app_base import AppBase
+from monitor.view_names import ViewName
+from monitor.views.graph_view import GraphView
+from monitor.views.runs_view import RunsView
+from monitor.widgets.view_bar import ViewBar
+
+
+class ViewActions(AppBase):
+    """Part of the application."""
+
+    def action_next_view(self, by: int) -> None:
+        self.action_show_view(self.viewing.next_view(by))
+
+    def action_choose(self, by: int) -> None:
+        if self.view is not None:
+            self.view.choose(by)
+
+    def action_enter(self) -> None:
+        if self.view is not None:
+            self.view.enter()
+
+    def action_leave(self) -> None:
+        """Out of the innermost thing entered."""
+        if not (self.view is not None and self.view.leave()):
+            self.viewing.steps.leave()
+        self.acted()
+
+    def action_go(self, across: int, down: int) -> None:
+        if isinstance(self.view, GraphView):
+            self.view.go(across, down)
+
+    def action_origin(self) -> None:
+        if isinstance(self.view, GraphView):
+            self.view.go_to_origin()
+
+    def action_refresh_runs(self) -> None:
+        if isinstance(self.view, RunsView):
+            self.view.look()
+
+    def show_chart(self, key: str, step: int | None = None) -> None:
+        """One chart in full, with the cursor at a step where one is given."""
+        if key not in self.model.groups:
+            self.say(f"{key} has no chart: its values are not in this run")
+            return
+        self.viewing.pattern = ""
+        self.viewing.selected = key
+        self.viewing.alone = True
+        if step is not None:
+            self.viewing.steps.put(step)
+        self.action_show_view("metrics")
+
+    def go_to_step(self, step: int) -> None:
+        """The charts with the cursor at a step; a replay is played to it."""
+        self.viewing.steps.put(step)
+        if self.replaying is not None:
+            self.replaying.jump(step)
+        self.viewing.alone = False
+        self.action_show_view("metrics")
+
+    @on(ViewBar.Chosen)
+    def _chosen(self, message: ViewBar.Chosen) -> None:
+        view: ViewName = message.view
+        self.action_show_view(view)

@@ -1,0 +1,44 @@
+"""Filling a grid of charts with the page that holds the chosen one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monitor.chart_data import chart_data
+from monitor.charts.chart_pane import ChartPane
+from monitor.widgets.chart_grid import ChartGrid
+
+if TYPE_CHECKING:
+    from monitor.app import MonitorApp
+
+
+def fill(grid: ChartGrid, app: MonitorApp) -> None:
+    """Draw as many charts as the grid has places."""
+    model, viewing = app.model, app.viewing
+    diagnosis = app.shown.diagnosis.diagnosis
+    grid.fit()
+    keys = viewing.keys(model)
+    start, page = viewing.page(keys, grid.places)
+    chosen = viewing.chosen(keys)
+    charts = [
+        chart_data(model, viewing, diagnosis, key, start + index == chosen)
+        for index, key in enumerate(page)
+    ]
+    grid.show(_title(start, len(page), len(keys), viewing.pattern), charts)
+
+
+def companion(pane: ChartPane, app: MonitorApp, key: str | None) -> None:
+    """The chart of what is chosen elsewhere in a view; nothing where there is none, or no room."""
+    if not pane.display:
+        return
+    if key is None or key not in app.model.groups:
+        pane.show(None)
+        return
+    diagnosis = app.shown.diagnosis.diagnosis
+    pane.show(chart_data(app.model, app.viewing, diagnosis, key, selected=False))
+
+
+def _title(start: int, shown: int, total: int, pattern: str) -> str:
+    span = f"{start + 1}–{start + shown}" if shown > 1 else f"{start + 1}"
+    title = f"Charts · {span} of {total}" if total else "Charts · none"
+    return f"{title} · filter {pattern}" if pattern else title

@@ -1,0 +1,100 @@
+"""The diagnosis: verdict over time, causes, evidence and the way to its charts."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+
+from diagnoser.diagnosis import Evidence
+from monitor.chart_data import marks_of
+from monitor.charts.chart_pane import ChartPane
+from monitor.metric_groups import group_key
+from monitor.telling_apart import clues
+from monitor.views import chart_page
+from monitor.views.view import View
+from monitor.widgets.causes_pane import Alternative, CausesPane, alternatives_of
+from monitor.widgets.evidence_pane import EvidencePane
+from monitor.widgets.verdict_bands import VerdictBands
+
+
+class DiagnosisView(View):
+    """What is wrong, since when, why, and what to try."""
+
+    view_name = "diagnosis"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chosen = 0
+
+    def compose(self) -> ComposeResult:
+        yield VerdictBands(id="bands").add_class("pane")
+        with Container(id="reasons"):
+            yield CausesPane(id="causes").add_class("pane")
+            with Vertical(id="observations"):
+                yield EvidencePane(id="evidence").add_class("pane")
+                yield ChartPane(id="evidence-chart").add_class("companion")
+
+    @property
+    def _evidence(self) -> tuple[Evidence, ...]:
+        diagnosis = self.monitor.shown.diagnosis.diagnosis
+        return diagnosis.evidence if diagnosis else ()
+
+    def draw(self) -> None:
+        app = self.monitor
+        state = app.shown.diagnosis
+        history = app.verdicts.bands(app.viewing.frozen)
+        bands = self.query_one(VerdictBands)
+        wanted = bands.lines_wanted(history, max(5, self.size.height * 2 // 5))
+        if bands.size.height != wanted:
+            bands.styles.height = wanted
+            self.call_after_refresh(self._draw_bands)
+        self._draw_bands()
+        self.query_one(CausesPane).show(state, self._alternatives())
+        self._chosen = min(self._chosen, max(0, len(self._evidence) - 1))
+        self.query_one(EvidencePane).show(self._evidence, self._chosen)
+        found = self._evidence[self._chosen] if self._evidence else None
+        key = group_key(found.site, found.metric) if found else None
+        chart_page.companion(self.query_one(ChartPane), app, key)
+
+    def _draw_bands(self) -> None:
+        if not self.is_mounted or not self.app.is_running:
+            return
+        app = self.monitor
+        viewing = app.viewing
+        marks = marks_of(app.model, app.shown.diagnosis.diagnosis, viewing.frozen)
+        history = app.verdicts.bands(viewing.frozen)
+        span = viewing.span(app.model)
+        self.query_one(VerdictBands).show(history, span, marks, viewing.steps.cursor)
+
+    def _alternatives(self) -> list[Alternative]:
+        diagnosis = self.monitor.shown.diagnosis.diagnosis
+        if diagnosis is None or diagnosis.verdict != "faulty":
+            return []
+        best = f"{diagnosis.category}/{diagnosis.root_cause}"
+        return [
+            Alternative(
+                category,
+                cause,
+                probability,
+                clues(best, f"{category}/{cause}", self.monitor.model),
+            )
+            for category, cause, probability in alternatives_of(diagnosis)
+        ]
+
+    def choose(self, by: int) -> None:
+        if self._evidence:
+            self._chosen = (self._chosen + by) % len(self._evidence)
+            self.monitor.acted()
+
+    def enter(self) -> None:
+        if not self._evidence:
+            self.monitor.say("there is no evidence to show on a chart")
+            return
+        found = self._evidence[self._chosen]
+        self.monitor.show_chart(group_key(found.site, found.metric), found.since_step)
+
+    @on(EvidencePane.Clicked)
+    def _clicked(self, message: EvidencePane.Clicked) -> None:
+        self._chosen = message.index
+        self.monitor.acted()

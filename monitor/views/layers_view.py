@@ -1,0 +1,101 @@
+"""The layers: one metric over all layers (or heads) and steps, as large as the screen allows."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+
+from monitor.chart_data import heat_data
+from monitor.charts.chart_pane import ChartPane
+from monitor.charts.heatmap import Heat, layer_of_row, rows_for
+from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.charts.raster import value_at
+from monitor.metric_groups import MetricGroup
+from monitor.views import chart_page
+from monitor.views.view import View
+from monitor.widgets.layer_profile import LayerProfile
+from monitor.widgets.text_pane import TextPane
+
+TALL = 8
+"""Lines a layer takes at most."""
+
+
+class LayersView(View):
+    """One metric over all layers and steps."""
+
+    view_name = "layers"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._row = 0
+        self._heat: Heat | None = None
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="layers-main"):
+            yield HeatmapPane(id="layers-heat").add_class("pane")
+            yield LayerProfile(id="profile").add_class("pane")
+        yield TextPane(id="layers-note")
+        yield ChartPane(id="layers-chart").add_class("companion")
+
+    def draw(self) -> None:
+        app = self.monitor
+        heatmap, profile = self.query_one(HeatmapPane), self.query_one(LayerProfile)
+        key = app.viewing.heatmap_key(app.model)
+        self._heat = None
+        if key is None:
+            heatmap.show("Layers", None, "", "waiting for a metric that has layers")
+            profile.show("", None, (), None)
+            return
+        group = app.model.groups[key]
+        diagnosis = app.shown.diagnosis.diagnosis
+        heat = heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns, TALL)
+        self._heat = heat
+        self._row = min(self._row, len(heat.labels) - 1)
+        unit = group.metric.unit if group.metric else ""
+        place = app.viewing.layered_keys(app.model).index(key) + 1
+        count = len(app.viewing.layered_keys(app.model))
+        title = f"{key} · {self._axis_name(group)} × step · {place} of {count}"
+        heatmap.show(title, heat, unit, chosen=heat.labels[self._row])
+        cursor = app.viewing.steps.cursor
+        step = cursor if cursor is not None else heat.span[1]
+        curves = app.model.curves(key, app.viewing.frozen)
+        values = [value_at(curve, step) for curve in curves]
+        profile.show(f"at step {step}", heat, values, self._row)
+        self.query_one(TextPane).show(self._note(group))
+        chart_page.companion(self.query_one(ChartPane), app, key)
+
+    @staticmethod
+    def _axis_name(group: MetricGroup) -> str:
+        return "head" if "@" in group.key else "layer"
+
+    def _note(self, group: MetricGroup) -> tuple[tuple[str, str], ...]:
+        metric = group.metric
+        if metric is None:
+            return ()
+        absent = self.monitor.model.absence(group.key)
+        if absent and not self.monitor.model.measured(group.key):
+            return (("not measured: ", "muted"), (absent, "fg"))
+        return ((metric.meaning, "fg"), (f"   healthy: {metric.healthy}", "muted"))
+
+    def choose(self, by: int) -> None:
+        if self._heat is not None:
+            self._row = (self._row + by) % len(self._heat.labels)
+            self.monitor.acted()
+
+    def enter(self) -> None:
+        key = self.monitor.viewing.heatmap_key(self.monitor.model)
+        if key is not None:
+            self.monitor.show_chart(key)
+
+    @on(HeatmapPane.Clicked)
+    def _clicked(self, message: HeatmapPane.Clicked) -> None:
+        heat = self._heat
+        if heat is None or message.column >= len(heat.steps):
+            return
+        self.monitor.viewing.steps.cursor = heat.steps[message.column][1]
+        body = self.query_one(HeatmapPane).content_size.height - 2
+        layers = len(heat.labels)
+        if message.line < rows_for(layers, body, heat.tall):
+            self._row = layer_of_row(message.line, layers, body, heat.tall)
+        self.monitor.acted()

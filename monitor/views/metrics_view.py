@@ -1,0 +1,37 @@
+"""The metrics: one to twelve charts."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+
+from monitor.views import chart_page
+from monitor.views.view import View
+from monitor.widgets.chart_grid import ChartGrid
+
+
+class MetricsView(View):
+    """The curves, as many at once as the person wants."""
+
+    view_name = "metrics"
+
+    def compose(self) -> ComposeResult:
+        yield ChartGrid(id="metric-charts").add_class("pane")
+
+    def draw(self) -> None:
+        viewing = self.monitor.viewing
+        grid = self.query_one(ChartGrid)
+        grid.want(1 if viewing.alone else viewing.grid)
+        chart_page.fill(grid, self.monitor)
+
+    def enter(self) -> None:
+        self.monitor.viewing.alone = not self.monitor.viewing.alone
+        self.monitor.acted()
+
+    def leave(self) -> bool:
+        was, self.monitor.viewing.alone = self.monitor.viewing.alone, False
+        return was
+
+    @on(ChartGrid.Reshaped)
+    def _reshaped(self) -> None:
+        self.redraw_if_shown()

@@ -1,0 +1,67 @@
+"""The overview: graph, diagnosis, a few charts, a heatmap, the newest events."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal
+
+from monitor.chart_data import heat_data
+from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.views import chart_page
+from monitor.views.view import View
+from monitor.widgets.chart_grid import ChartGrid
+from monitor.widgets.diagnosis_pane import DiagnosisPane
+from monitor.widgets.event_log import EventLog
+from monitor.widgets.graph_pane import GraphPane
+
+
+class Overview(View):
+    """The state of the run at a glance."""
+
+    view_name = "overview"
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="main"):
+            yield GraphPane(id="graph").add_class("pane")
+            with Container(id="right"):
+                yield DiagnosisPane(id="diagnosis").add_class("pane")
+                yield ChartGrid(id="charts").add_class("pane")
+                yield HeatmapPane(id="heatmap").add_class("pane")
+        yield EventLog(id="events").add_class("pane")
+
+    def draw(self) -> None:
+        shown = self.monitor.shown
+        diagnosis = shown.diagnosis.diagnosis
+        graph = self.query_one(GraphPane)
+        graph.show(shown.anatomy, diagnosis)
+        graph.styles.width = graph.wanted_width(self.size.width)
+        # A quiet diagnosis leaves its room to the charts.
+        faulty = diagnosis is not None and diagnosis.verdict == "faulty"
+        self.set_class(not faulty, "-quiet")
+        self.query_one(DiagnosisPane).show(shown.diagnosis)
+        self.query_one(EventLog).show(shown.events)
+        self._draw_charts()
+
+    def _draw_charts(self) -> None:
+        app = self.monitor
+        grid, heatmap = self.query_one(ChartGrid), self.query_one(HeatmapPane)
+        if grid.display:
+            chart_page.fill(grid, app)
+        if heatmap.display:
+            key = app.viewing.heatmap_key(app.model)
+            if key is None:
+                heatmap.show("Heatmap", None, "", "waiting for a metric that has layers")
+                return
+            metric = app.model.groups[key].metric
+            diagnosis = app.shown.diagnosis.diagnosis
+            found = heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns)
+            heatmap.show(f"Heatmap · {key}", found, metric.unit if metric else "")
+
+    def enter(self) -> None:
+        self.monitor.viewing.alone = True
+        self.monitor.action_show_view("metrics")
+
+    @on(ChartGrid.Reshaped)
+    def _reshaped(self) -> None:
+        self.redraw_if_shown()

@@ -1,0 +1,76 @@
+"""The evidence as a list to choose from; the chosen sentence in full."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from textual.events import Click
+from textual.message import Message
+
+from diagnoser.diagnosis import Evidence
+from monitor import glyphs
+from monitor.charts.line import Line
+from monitor.formatting import clipped
+from monitor.metric_groups import group_key
+from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_window import first_shown
+
+
+class EvidencePane(LinePane):
+    """Observations that speak for the diagnosis."""
+
+    class Clicked(Message):
+        """A piece of evidence was clicked: its place in the list."""
+
+        def __init__(self, index: int) -> None:
+            super().__init__()
+            self.index = index
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._evidence: tuple[Evidence, ...] = ()
+        self._chosen = 0
+        self._first = 0
+        self._owners: list[int] = []
+        """Which piece of evidence each line belongs to."""
+
+    def show(self, evidence: Sequence[Evidence], chosen: int) -> None:
+        """Draw a list."""
+        self._evidence, self._chosen = tuple(evidence), chosen
+        count = len(self._evidence)
+        self.border_title = f"Evidence · {count}" if count else "Evidence"
+        self.redraw()
+
+    def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        if not self._evidence:
+            return ((("nothing speaks for a fault", "muted"),),)
+        lines: list[Line] = []
+        self._owners = []
+        chosen_line = 0
+        for index, found in enumerate(self._evidence):
+            chosen = index == self._chosen
+            wrapped = textwrap.wrap(found.text, max(10, width - 2)) or [""]
+            if chosen:
+                chosen_line = len(lines) + len(wrapped)
+                where = f"{glyphs.RIGHT} {group_key(found.site, found.metric)}"
+                wrapped.append(f"{where}, expected {found.expected}, since {found.since_step}")
+            elif len(wrapped) > 1:
+                # The others in one line each: the list stays in sight.
+                wrapped = [clipped(found.text, width - 2)]
+            for row, text in enumerate(wrapped):
+                sign = (glyphs.SELECTED if chosen else glyphs.BULLET) if row == 0 else " "
+                last = chosen and row == len(wrapped) - 1
+                role = "muted" if last else "accent bold" if chosen else "fg"
+                lines.append(
+                    ((f"{sign} ", "accent bold" if chosen else "warn"),
+                     (clipped(text, width - 2), role))
+                )  # fmt: skip
+                self._owners.append(index)
+        self._first = first_shown(min(chosen_line, len(lines) - 1), len(lines), height, self._first)
+        return tuple(lines[self._first : self._first + height])
+
+    def on_click(self, event: Click) -> None:
+        at = event.get_content_offset(self)
+        if at is not None and self._first + at.y < len(self._owners):
+            self.post_message(self.Clicked(self._owners[self._first + at.y]))

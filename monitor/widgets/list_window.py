@@ -1,0 +1,15 @@
+"""Which part of a list is on screen. Pure."""
+
+from __future__ import annotations
+
+
+def first_shown(chosen: int, count: int, height: int, first: int) -> int:
+    """The first entry to show so that the chosen one is seen and the list moves little.
+
+    ``first`` is the one shown first so far. The list is never scrolled past its end.
+    """
+    if chosen < first:
+        first = chosen
+    elif chosen >= first + height:
+        first = chosen - height + 1
+    return max(0, min(first, count - height))

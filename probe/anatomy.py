@@ -252,7 +252,7 @@ def _stacks(lists: list[list[nn.Module]], causal: bool | None) -> list[Stack]:
     names = ("encoder", "decoder") if len(lists) == 2 else ("",)
     found = []
     for name, blocks in zip(names, lists, strict=False):
-        layers = [_layer(index, block, name) for index, block in enumerate(blocks)]
+        layers = [_layer(index, unwrap(block), name) for index, block in enumerate(blocks)]
         found.append(Stack(name, layers, name == "decoder" if name else causal))
     return found
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diagnoser.diagnosis import Diagnosis
+from diagnoser.phrases import layer_list
 from monitor import glyphs
 from monitor.charts.line import Line, Piece
 from monitor.diagnosing import DiagnosisState
-from monitor.formatting import clipped, layer_list, percent, spoken
+from monitor.formatting import clipped, percent, spoken
 from monitor.telling_apart import Clue, check_of
 from monitor.widgets.diagnosis_lines import lines_for, title_of
 from monitor.widgets.line_pane import LinePane

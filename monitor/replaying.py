@@ -27,9 +27,9 @@ class Replaying:
     def toggle(self) -> None:
         """Play, or pause; at the end, play again from the beginning."""
         position = self.position
-        if not position.playing and position.record >= position.records:
+        if position.at_end:
             self._source.jump(0)
-        self._source.play(not position.playing)
+        self._source.play(position.at_end or not position.playing)
 
     def change_speed(self, factor: float) -> None:
         """Multiply the speed, within 1/16 and 1024."""

@@ -58,7 +58,7 @@ def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) 
         labels["toggle_view"] = "Unpause"
     if holding:
         labels["toggle_training"] = "Resume training"
-    if replaying is not None and replaying.position.playing:
+    if replaying is not None and replaying.position.playing and not replaying.position.at_end:
         labels["toggle_play"] = "Pause"
     return labels
 

@@ -43,6 +43,11 @@ class Position:
     playing: bool
     speed: float
 
+    @property
+    def at_end(self) -> bool:
+        """Every frame there is so far was shown."""
+        return self.record > 0 and self.step >= self.last_step
+
 
 class Source(Protocol):
     """Read from one thread; ``send`` and ``close`` may come from another."""

@@ -86,7 +86,7 @@ def _status(data: HeaderData, short: bool = False) -> list[Piece]:
     if position is not None:
         glyph = glyphs.PLAYING if position.playing else glyphs.PAUSED
         word = f"replay {position.speed:g}×" if position.playing else "replay paused"
-        if position.record >= position.records > 0:
+        if position.at_end:
             glyph, word = glyphs.ENDED, "replay, at its end"
     pieces: list[Piece] = [(f"{glyph} {word}", f"{role} bold")]
     over = data.link in ("lost", "ended", "replay")

@@ -291,6 +291,19 @@ async def test_replay_keys():
         assert replay.sent == []
 
 
+async def test_space_at_the_end_of_a_replay_plays_it_again(monkeypatch):
+    replay, asked = FakeReplay(FAULTY), []
+    jump, play = replay.jump, replay.play
+    monkeypatch.setattr(replay, "jump", lambda step: (asked.append(step), jump(step)))
+    monkeypatch.setattr(replay, "play", lambda on: (asked.append(on), play(on)))
+    async with running(replay) as (app, pilot):
+        assert "space Play" in text(app, KeyFooter)
+        await pilot.press("space")
+        assert asked == [0, True]
+        await settle(pilot, lambda: replay.position().at_end and app.model.frames == 40)
+        assert "at its end" in text(app, RunHeader)
+
+
 async def test_jump_wants_a_number():
     async with running(FakeReplay(Script())) as (app, pilot):
         await pilot.press("j", "x", "enter")

@@ -72,6 +72,8 @@ def measure(kind: str, pairs: int, layers: int, width: int, size: int, length: i
     for pair in range(pairs):
         spent, samples = budget._spent, budget._samples
         for second in (pair % 2, 1 - pair % 2):
+            # The unwatched partner's step is not this run's time: the budget must not count it.
+            watching._step_began = perf_counter()
             seconds = one_step((plain, watched)[second], optimizers[second], batch)
             (without, with_probe)[second].append(seconds)
         if budget._samples > samples:

@@ -31,19 +31,17 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def rate_of(group: Mapping[str, Any]) -> float | None:
+    """A group's learning rate; None where it is kept on a GPU, for which one would have to wait."""
+    rate = group.get("lr", 0.0)
+    return None if isinstance(rate, torch.Tensor) and rate.is_cuda else float(rate)
+
+
 def highest_rate(optimizers: Iterable[torch.optim.Optimizer]) -> float:
     """The largest learning rate of any group; NaN without one. Rates on a GPU are left out."""
-    highest = math.nan
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            rate = group.get("lr", 0.0)
-            if isinstance(rate, torch.Tensor):
-                if rate.is_cuda:
-                    continue
-                rate = float(rate)
-            if group["params"] and not rate <= highest:
-                highest = float(rate)
-    return highest
+    groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+    rates = [rate_of(group) for group in groups if group["params"]]
+    return max((rate for rate in rates if rate is not None), default=math.nan)
 
 
 def loss_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.events import Click
-from textual.message import Message
-
 from monitor import glyphs
 from monitor.charts.line import Line
 from monitor.charts.line_chart import mark_glyph, mark_role
 from monitor.formatting import clipped
 from monitor.run_model import StepMark
-from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
 from probe.schema import Event
 
@@ -37,23 +34,15 @@ def event_line(event: Event, width: int, chosen: bool = False) -> Line:
     )
 
 
-class EventLog(LinePane):
+class EventLog(ListPane):
     """Events of the run and the monitor's own notes: the newest, or those around a chosen one."""
 
     BORDER_TITLE = "Events"
-
-    class Clicked(Message):
-        """An event was clicked: its place in the list."""
-
-        def __init__(self, index: int) -> None:
-            super().__init__()
-            self.index = index
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._events: tuple[Event, ...] = ()
         self._chosen: int | None = None
-        self._first = 0
 
     def show(self, events: tuple[Event, ...], chosen: int | None = None) -> None:
         """Draw events; without a chosen one as many of the newest as fit."""
@@ -61,6 +50,7 @@ class EventLog(LinePane):
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        self._owners = range(len(self._events))
         if not self._events:
             return ((("nothing yet", "muted"),),)
         count = len(self._events)
@@ -71,8 +61,3 @@ class EventLog(LinePane):
             event_line(self._events[index], width, index == self._chosen)
             for index in range(self._first, min(count, self._first + height))
         )
-
-    def on_click(self, event: Click) -> None:
-        at = event.get_content_offset(self)
-        if at is not None and self._first + at.y < len(self._events):
-            self.post_message(self.Clicked(self._first + at.y))

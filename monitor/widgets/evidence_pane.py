@@ -5,35 +5,22 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from textual.events import Click
-from textual.message import Message
-
 from diagnoser.diagnosis import Evidence
 from monitor import glyphs
 from monitor.charts.line import Line
 from monitor.formatting import clipped
 from monitor.metric_groups import group_key
-from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
 
 
-class EvidencePane(LinePane):
+class EvidencePane(ListPane):
     """Observations that speak for the diagnosis."""
-
-    class Clicked(Message):
-        """A piece of evidence was clicked: its place in the list."""
-
-        def __init__(self, index: int) -> None:
-            super().__init__()
-            self.index = index
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._evidence: tuple[Evidence, ...] = ()
         self._chosen = 0
-        self._first = 0
-        self._owners: list[int] = []
-        """Which piece of evidence each line belongs to."""
 
     def show(self, evidence: Sequence[Evidence], chosen: int) -> None:
         """Draw a list."""
@@ -43,10 +30,11 @@ class EvidencePane(LinePane):
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        self._owners = ()
         if not self._evidence:
             return ((("nothing speaks for a fault", "muted"),),)
         lines: list[Line] = []
-        self._owners = []
+        owners: list[int] = []
         chosen_line = 0
         for index, found in enumerate(self._evidence):
             chosen = index == self._chosen
@@ -66,11 +54,7 @@ class EvidencePane(LinePane):
                     ((f"{sign} ", "accent bold" if chosen else "warn"),
                      (clipped(text, width - 2), role))
                 )  # fmt: skip
-                self._owners.append(index)
+                owners.append(index)
+        self._owners = owners
         self._first = first_shown(min(chosen_line, len(lines) - 1), len(lines), height, self._first)
         return tuple(lines[self._first : self._first + height])
-
-    def on_click(self, event: Click) -> None:
-        at = event.get_content_offset(self)
-        if at is not None and self._first + at.y < len(self._owners):
-            self.post_message(self.Clicked(self._owners[self._first + at.y]))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.events import Click
-from textual.message import Message
-
 from monitor import glyphs
 from monitor.charts.line import Line, fitted
 from monitor.formatting import ago, clipped
 from monitor.run_catalogue import ListedRun
-from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
 
 _NAME, _RUN, _AGE = 22, 30, 10
@@ -45,21 +42,13 @@ def run_line(listed: ListedRun, width: int, chosen: bool, current: bool) -> Line
     )
 
 
-class RunsPane(LinePane):
+class RunsPane(ListPane):
     """Runs found, or what to do where there is none."""
-
-    class Clicked(Message):
-        """A run was clicked: its place in the list."""
-
-        def __init__(self, index: int) -> None:
-            super().__init__()
-            self.index = index
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._runs: tuple[ListedRun, ...] = ()
         self._chosen = 0
-        self._first = 0
         self._current = ""
         self._note = ""
 
@@ -72,6 +61,7 @@ class RunsPane(LinePane):
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        self._owners = () if self._note else range(len(self._runs))
         if self._note:
             return (((self._note, "muted"),),)
         if not self._runs:
@@ -88,8 +78,3 @@ class RunsPane(LinePane):
             )
             for index in shown
         )
-
-    def on_click(self, event: Click) -> None:
-        at = event.get_content_offset(self)
-        if at is not None and self._first + at.y < len(self._runs):
-            self.post_message(self.Clicked(self._first + at.y))

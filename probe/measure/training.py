@@ -10,6 +10,7 @@ from torch import nn
 from probe.anatomy import LayerParts, ModelParts
 from probe.gradients import Gradients
 from probe.measure.sampled import Values
+from probe.optimizers import rate_of
 from probe.schema import Metric
 
 METRICS = (
@@ -173,13 +174,9 @@ def rates(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
     found: dict[int, float] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            rate = group.get("lr", 0.0)
-            if isinstance(rate, torch.Tensor):
-                if rate.is_cuda:
-                    continue
-                rate = float(rate)
-            for parameter in group["params"]:
-                found[id(parameter)] = float(rate)
+            rate = rate_of(group)
+            if rate is not None:
+                found.update((id(parameter), rate) for parameter in group["params"])
     return found
 
 

@@ -1,0 +1,32 @@
+"""Base of the panes that show a list to choose from: which part is seen, and what was clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.events import Click
+from textual.message import Message
+
+from monitor.widgets.line_pane import LinePane
+
+
+class ListPane(LinePane):
+    """A subclass sets, when it composes, the first line in sight and whose each line is."""
+
+    class Clicked(Message):
+        """An entry was clicked: its place in the list."""
+
+        def __init__(self, index: int) -> None:
+            super().__init__()
+            self.index = index
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._first = 0
+        self._owners: Sequence[int] = ()
+        """The entry that each line of the whole list belongs to."""
+
+    def on_click(self, event: Click) -> None:
+        at = event.get_content_offset(self)
+        if at is not None and self._first + at.y < len(self._owners):
+            self.post_message(self.Clicked(self._owners[self._first + at.y]))

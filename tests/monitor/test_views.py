@@ -56,6 +56,20 @@ async def test_a_tab_can_be_clicked():
         assert app.viewing.view == "diagnosis"
 
 
+async def test_an_entry_of_a_list_can_be_clicked():
+    async with running(FakeSource(FAULTY), size=(204, 60)) as (app, pilot):
+        await show(pilot, "events")
+        await pilot.click(app.view.query_one(EventLog), offset=(5, 2))
+        await settle(pilot)
+        assert app.view._chosen == app.shown.events[1]
+        await show(pilot, "diagnosis")
+        # The chosen one takes lines of its own; the last line in use is the last piece of evidence.
+        pane = app.view.query_one(EvidencePane)
+        await pilot.click(pane, offset=(5, len(pane._owners)))
+        await settle(pilot)
+        assert app.view._chosen == pane._owners[-1] > 0
+
+
 async def test_views_keep_what_was_chosen_in_them():
     async with running(FakeSource(FAULTY), size=(80, 24)) as (app, pilot):
         await show(pilot, "diagnosis")

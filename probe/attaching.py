@@ -30,6 +30,7 @@ from probe.budget import Budget
 from probe.capture import batch_of
 from probe.controls import Controls
 from probe.directories import trace_path
+from probe.forks import Birthplace
 from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
 from probe.listening import Listening
@@ -43,7 +44,7 @@ from probe.quiet import quiet
 from probe.ranks import ranks
 from probe.registry import new_entry
 from probe.sample import Sample
-from probe.scalars import Number
+from probe.scalars import Number, kept
 from probe.schema import Site
 from probe.skipping import Skips
 from probe.stepping import Stepping
@@ -106,7 +107,7 @@ class Probe:
         self._notices = Notices()
         self._off = False
         self._closed = False
-        self._pid = os.getpid()
+        self._birthplace = Birthplace()
         self._stopwatch = Stopwatch()
         self._budget = Budget(None if every == "auto" else every, budget)
         self._settings = {"every": str(every), "budget": str(budget)}
@@ -172,8 +173,8 @@ class Probe:
             return
         try:
             for name, value in scalars.items():
-                kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
-                self._outlet.row.values[name] = kept
+                tensor = isinstance(value, torch.Tensor)
+                self._outlet.row.values[name] = kept(value) if tensor else float(value)
         except Exception as error:
             self._fail(error)
 
@@ -211,7 +212,7 @@ class Probe:
 
     def close(self, reason: str = "closed") -> None:
         """Take every hook off, write the end of the trace, close the sockets."""
-        if self._closed or self._foreign():
+        if self._closed or self._birthplace.left:
             return
         self._closed = True
         try:
@@ -248,14 +249,15 @@ class Probe:
             if self._recomputing:
                 return
             self._end_of_last()
-            with self._stopwatch:
-                self._crash = None  # whatever it was, the training has got over it
-                self._outlet.settle()
-                self._outlet.row.began = True
-                if self._sample is not None and self._sample.interrupted:
-                    self._drop_sample()
-                if self._wanted and self._sample is None:
-                    self._open(args, kwargs)
+            self._stopwatch.start()
+            self._crash = None  # whatever it was, the training has got over it
+            self._outlet.settle()
+            self._outlet.row.began = True
+            if self._sample is not None and self._sample.interrupted:
+                self._drop_sample()
+            if self._wanted and self._sample is None:
+                self._open(args, kwargs)
+            self._stopwatch.stop()
         except Exception as error:
             self._fail(error)
 
@@ -267,21 +269,22 @@ class Probe:
             if self._recomputing:
                 self._recomputing = False
                 return
-            with self._stopwatch:
-                if out is None:  # what a forward that raised left behind goes
-                    self._drop_sample()
-                    self._see_crash(sys.exc_info()[1], None)
-                    return
-                loss, logits = read_output(out)
-                if loss is not None:
-                    self._outlet.row.losses.append(loss.detach().clone())
-                if self._sample is not None:
-                    with quiet():
-                        self._sample.forward_ended(loss, logits, self._decodes)
-                        if not self._optimizers:
-                            self._sample.before_backward(self._fail)
-                    if not self._outlet.opened:
-                        self._publish_header()
+            if out is None:  # what a forward that raised left behind goes
+                self._drop_sample()
+                self._see_crash(sys.exc_info()[1], None)
+                return
+            self._stopwatch.start()
+            loss, logits = read_output(out)
+            if loss is not None:
+                self._outlet.row.losses.append(kept(loss))
+            if self._sample is not None:
+                with quiet():
+                    self._sample.forward_ended(loss, logits, self._decodes)
+                    if not self._optimizers:
+                        self._sample.before_backward(self._fail)
+                if not self._outlet.opened:
+                    self._publish_header()
+            self._stopwatch.stop()
         except Exception as error:
             self._fail(error)
 
@@ -361,15 +364,16 @@ class Probe:
             self._fail(error)
 
     def _before_step(self, place: int | None) -> None:
-        if self._idle():
+        if (self._sample is None and not self._wanted) or self._idle():
             return
         try:
-            with self._stopwatch:
-                if self._sample is None and self._wanted and not self._outlet.row.began:
-                    self._open_unseen()
-                if self._sample is not None:
-                    with quiet():
-                        self._sample.before_step(place)
+            self._stopwatch.start()
+            if self._sample is None and self._wanted and not self._outlet.row.began:
+                self._open_unseen()
+            if self._sample is not None:
+                with quiet():
+                    self._sample.before_step(place)
+            self._stopwatch.stop()
         except Exception as error:
             self._fail(error)
 
@@ -385,17 +389,16 @@ class Probe:
         if self._idle():
             return
         try:
-            now = time.perf_counter()
-            with self._stopwatch:
-                row = self._outlet.row
-                unseen = not row.began
-                rate = highest_rate(self._optimizers)
-                row.values.setdefault("learning_rate", rate)
-                if not math.isnan(rate):
-                    self._peak_rate = max(self._peak_rate, rate)
-                frame = None if self._sample is None else self._close_sample(self._sample, rate)
-                if unseen and self._listening is not None:
-                    self._listening.follow()
+            now = self._stopwatch.start()
+            row = self._outlet.row
+            rate = highest_rate(self._optimizers)
+            row.values.setdefault("learning_rate", rate)
+            if rate > self._peak_rate:
+                self._peak_rate = rate
+            frame = None if self._sample is None else self._close_sample(self._sample, rate)
+            if not row.began and self._listening is not None:
+                self._listening.follow()
+            self._stopwatch.stop()
             self._count(now - self._step_began, frame)
             if self._publisher.failed is not None:  # which was told when it happened
                 self._fail(self._publisher.failed, told=True)
@@ -431,7 +434,8 @@ class Probe:
         self._stepping.over()
         if self._skips is not None:
             self._skips.over()
-        self._drop_sample()
+        if self._sample is not None:
+            self._drop_sample()
 
     def _hold(self) -> None:
         self._outlet.settle()
@@ -471,7 +475,7 @@ class Probe:
 
     def _exit(self) -> None:
         """The process ends without a close."""
-        if self._foreign():
+        if self._birthplace.left:
             return
         self._see_crash(crash.uncaught(), None)
         self.close("the training process ended")
@@ -479,11 +483,8 @@ class Probe:
     # -- the probe's failure ---------------------------------------------------------------------
 
     def _idle(self) -> bool:
-        return self._off or self._foreign()
-
-    def _foreign(self) -> bool:
-        """In a forked child the run goes on elsewhere."""
-        return os.getpid() != self._pid
+        """Also in a forked child: the run goes on elsewhere."""
+        return self._off or self._birthplace.left
 
     def _fail(self, error: BaseException, told: bool = False) -> None:
         """The probe turns itself off, says so once, and the training goes on."""

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 
-CREDIT_STEPS = 400
-"""How many steps to come may be spent in advance, so that a young run is seen densely."""
+CREDIT_STEPS = 30
+CREDIT_SECONDS = 0.25
+"""What may be spent in advance, so that a young run is seen densely: the share of so many steps to
+come, or so little time that nobody misses it, whichever is more."""
+
+WEIGHT = 1.6
+"""How much a sample counts for each second that the probe saw itself spend on it. It costs more
+than that (cold caches, the allocator, the publishing thread: 1.0 to 1.25 times, measured step by
+step against an unwatched copy), and the share is a bound to stay under, not a mean to meet."""
+
+OUTLIER = 20.0
+"""A sample counts as at most so many usual ones."""
 
 
 class Budget:
@@ -22,7 +34,8 @@ class Budget:
         self._steps = 0
         self._trained = 0.0
         self._spent = 0.0
-        self._cost = 0.0
+        self._counted = 0.0
+        self._costs: deque[float] = deque(maxlen=5)
         self._last = -1
         self._asked = False
 
@@ -40,11 +53,22 @@ class Budget:
         self._steps += 1
         self._trained += max(seconds, 0.0)
         self._spent += spent
-        if sampled:
-            self._samples += 1
-            self._last = step
-            # The first sample pays for caches and imports; the newest tell what one costs.
-            self._cost = spent if self._samples <= 2 else 0.7 * self._cost + 0.3 * spent
+        if not sampled:
+            self._counted += spent
+            return
+        # One that took ever so long was held up by something else: a suspended machine.
+        usual = self._cost if self._samples > 2 else math.inf
+        self._counted += WEIGHT * min(spent, OUTLIER * usual)
+        self._samples += 1
+        self._last = step
+        if self._samples == 2:
+            self._costs.clear()  # the first paid for caches and imports
+        self._costs.append(spent)
+
+    @property
+    def _cost(self) -> float:
+        """What a sample costs by now, seconds."""
+        return statistics.median(self._costs)
 
     def wants(self, step: int) -> bool:
         """Whether ``step``, which is about to begin, should be sampled."""
@@ -56,9 +80,11 @@ class Budget:
         if self._samples < 2 or self._share is None:
             return True
         step_time = self._trained / self._steps
-        steady = math.ceil(self._cost / max(self._share * step_time, 1e-9))
+        cost = WEIGHT * self._cost
+        steady = math.ceil(cost / max(self._share * step_time, 1e-9))
         if step < self._last + min(steady, self._samples):
             return False
-        allowed = self._share * (self._trained + step_time * CREDIT_STEPS)
+        credit = max(self._share * step_time * CREDIT_STEPS, CREDIT_SECONDS)
+        allowed = self._share * self._trained + credit
         late = step >= self._last + 10 * steady
-        return self._spent + self._cost <= allowed or late
+        return self._counted + cost <= allowed or late

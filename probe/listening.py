@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.compiler import is_compiling
 
 from probe.compiled import is_compiled, is_wrapper, wrappers_of
 
@@ -32,7 +32,7 @@ class Hook:
         self._call = call
 
     def __call__(self, *args: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             self._call(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
@@ -40,6 +40,20 @@ class Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (nullcontext(), "__exit__")
+
+
+class StepHook(Hook):
+    """A hook on an optimizer, called with the optimizer's place instead of its arguments."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, call: Callable[[int], None], place: int) -> None:
+        super().__init__(call)
+        self._place = place
+
+    def __call__(self, *_: Any) -> None:
+        if not is_compiling():
+            self._call(self._place)
 
 
 class Listener(Protocol):
@@ -73,8 +87,7 @@ class Listening:
         self._searches = 0
         self._on(model)
         for place, optimizer in enumerate(optimizers):
-            begins = Hook(partial(_without_arguments, listener.step_begins, place))
-            ended = Hook(partial(_without_arguments, listener.stepped, place))
+            begins, ended = StepHook(listener.step_begins, place), StepHook(listener.stepped, place)
             self._handles += [
                 optimizer.register_step_pre_hook(begins),
                 optimizer.register_step_post_hook(ended),
@@ -132,7 +145,7 @@ class Listening:
             return
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling() or self._inside:
+            if is_compiling() or self._inside:
                 return original(*args, **kwargs)
             out = None
             self._listener.forward_begins(module, args, kwargs)
@@ -146,7 +159,3 @@ class Listening:
 
         self._calls.append((module, call, original))
         module._compiled_call_impl = call
-
-
-def _without_arguments(call: Callable[[int], None], place: int, *_: Any) -> None:
-    call(place)

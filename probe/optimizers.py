@@ -39,9 +39,15 @@ def rate_of(group: Mapping[str, Any]) -> float | None:
 
 def highest_rate(optimizers: Iterable[torch.optim.Optimizer]) -> float:
     """The largest learning rate of any group; NaN without one. Rates on a GPU are left out."""
-    groups = (group for optimizer in optimizers for group in optimizer.param_groups)
-    rates = [rate_of(group) for group in groups if group["params"]]
-    return max((rate for rate in rates if rate is not None), default=math.nan)
+    highest = math.nan
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            rate = group.get("lr", 0.0)
+            if not isinstance(rate, float):
+                rate = rate_of(group)
+            if group["params"] and rate is not None and not rate <= highest:
+                highest = rate
+    return highest
 
 
 def loss_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

@@ -14,7 +14,7 @@ import msgspec
 from probe.frames import FrameDraft, History
 from probe.publisher import Publisher
 from probe.scalars import Number, Row, number, pack
-from probe.schema import Column, Event, Header, Record
+from probe.schema import Column, Event, Header
 
 FLUSH_SECONDS = 0.25
 
@@ -40,7 +40,7 @@ class Outlet:
     def header(self, header: Header, full: Callable[[], Header]) -> None:
         """Begin the stream; ``full`` completes the header, in the publishing thread."""
         self._columns = header.columns
-        self.submit(lambda seq: msgspec.structs.replace(full(), seq=seq))
+        self._publisher.submit(lambda seq: msgspec.structs.replace(full(), seq=seq), soon=True)
 
     def event(self, kind: str, text: str, details: dict[str, str] | None = None) -> None:
         """Something that happened in the step in progress."""
@@ -75,7 +75,7 @@ class Outlet:
             return
         rows, self._rows, self._flushed = self._rows, [], now
         rank = self._rank
-        self.submit(lambda seq: pack(rows, seq, rank))
+        self._publisher.submit(lambda seq: pack(rows, seq, rank))
         for row in rows:
             if row.skipped:
                 self._event_at(row.step, "skipped_step", SKIPPED, {}, row.skipped)
@@ -88,11 +88,7 @@ class Outlet:
         if loss is not None:
             draft.add("training", "loss", loss)
         rank, columns, history = self._rank, self._columns, self._history
-        self.submit(lambda seq: draft.frame(seq, rank, columns, history))
-
-    def submit(self, draft: Callable[[int], Record | None]) -> None:
-        """Hand anything on."""
-        self._publisher.submit(draft)
+        self._publisher.submit(lambda seq: draft.frame(seq, rank, columns, history))
 
     def _event_at(
         self,
@@ -111,7 +107,7 @@ class Outlet:
                 seq=seq, rank=rank, step=step, time=now, kind=kind, text=text, details=details
             )
 
-        self.submit(draft)
+        self._publisher.submit(draft)
 
 
 SKIPPED = (

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import itertools
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from probe import registry
 from probe.answers import Action, Answers
 from probe.backlog import DEFAULT_CAP_BYTES as BACKLOG_BYTES
 from probe.endpoint import CurveKeys, choose
+from probe.forks import Birthplace
 from probe.registry import RunEntry
 from probe.schema import (
     Done,
@@ -40,6 +40,9 @@ from probe.trace_writer import TraceWriter
 from probe.wake import Wake
 
 HEARTBEAT_SECONDS = 1.0
+LOOK_SECONDS = 0.25
+"""How long a record may wait for the thread, which looks by itself: waking it would cost the
+training thread a system call, and the interpreter's lock, at every step."""
 END_LINGER_MS = 250
 """How long the end of the stream may take to leave the process."""
 _ROUND = 64
@@ -97,7 +100,7 @@ class Publisher:
         self._poller = zmq.Poller()
         self._wake: Wake | None = None
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
+        self._birthplace = Birthplace()  # sockets, files and the thread stay there
         self._opened = threading.Event()
         self._closing = self._leaving = False
         self._reason = ""
@@ -122,7 +125,7 @@ class Publisher:
 
     def start(self) -> None:
         """Start the thread, which opens the trace and the sockets and registers the run."""
-        if self._foreign() or self._thread is not None or self._closing:
+        if self._birthplace.left or self._thread is not None or self._closing:
             return
         try:
             self._wake = Wake()
@@ -140,19 +143,21 @@ class Publisher:
         """Wait until trace and sockets are open, or known not to be. For tests and start-up."""
         return self._opened.wait(timeout)
 
-    def submit(self, draft: Draft) -> bool:
+    def submit(self, draft: Draft, soon: bool = False) -> bool:
         """Queue a record to be made in the thread; False if it was dropped. Never waits.
+
+        ``soon`` wakes the thread, which else looks by itself every :data:`LOOK_SECONDS`.
 
         ``draft`` is called with the record's sequence number. It may wait for a device; it may
         return None, which uses no number; what it raises goes to ``on_error``.
         """
-        if self._closing or self._foreign():
+        if self._closing or self._birthplace.left:
             return False
         if len(self._queue) >= self._queue_size:
             self.dropped = next(self._drops)  # counting this way needs no lock
             return False
         self._queue.append(draft)
-        if self._wake is not None:
+        if self._wake is not None and (soon or 2 * len(self._queue) >= self._queue_size):
             self._wake.signal()
         return True
 
@@ -163,7 +168,7 @@ class Publisher:
         given up. May be called again, at exit, in a forked process, and from the thread itself
         (which then only begins).
         """
-        if self._foreign():
+        if self._birthplace.left:
             return
         if not self._closing:
             self._reason = reason
@@ -184,10 +189,6 @@ class Publisher:
         """Begin to close and do not wait: nobody is left who could."""
         self._leaving = True
         self.close("the model is gone", wait=False)
-
-    def _foreign(self) -> bool:
-        """True in a forked child: sockets, files and the thread are its parent's."""
-        return os.getpid() != self._pid
 
     def _run(self) -> None:
         try:
@@ -243,7 +244,8 @@ class Publisher:
         """Wait for something to do, do a bounded amount of it."""
         now = time.monotonic()
         deadline = self._answers.deadline
-        due = self._beat_due if deadline is None else min(self._beat_due, deadline)
+        due = min(self._beat_due, now + LOOK_SECONDS)
+        due = due if deadline is None else min(due, deadline)
         wait_ms = 0 if self._queue else max(0, math.ceil(1000 * (due - now)))
         if self._poller.poll(wait_ms):
             assert self._wake is not None

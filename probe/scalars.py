@@ -12,14 +12,14 @@ from probe.schema import Scalars
 Number = float | torch.Tensor
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
-    """The values of one step. Tensors are 0-d copies; they are read in the publishing thread."""
+    """The values of one step. Tensors are 0-d copies, read in the publishing thread."""
 
     step: int
     time: float
     values: dict[str, Number] = field(default_factory=dict)
-    losses: list[torch.Tensor] = field(default_factory=list)
+    losses: list[Number] = field(default_factory=list)
     """One per micro-batch, as the model returned them."""
     began: bool = False
     """A forward of this step was seen: what is logged from now on belongs to it."""
@@ -37,8 +37,16 @@ class Row:
             return None
         if len(self.losses) == 1:
             return self.losses[0]
-        stacked = torch.stack([loss.float() for loss in self.losses])
-        return stacked.sum() if self.shares else stacked.mean()
+        total = sum(self.losses)
+        return total if self.shares else total / len(self.losses)
+
+
+def kept(value: torch.Tensor) -> Number:
+    """A 0-d tensor's value as it is now, whatever becomes of the tensor; never waits.
+
+    On the CPU nothing has to be waited for, and a number is cheaper than a copy.
+    """
+    return value.item() if value.is_cpu else value.detach().to(torch.float32, copy=True)
 
 
 def number(value: Number) -> float:

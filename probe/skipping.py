@@ -51,15 +51,18 @@ class Skips:
 
     def _reached(self, at: int, parameter: torch.Tensor) -> None:
         """A backward has added to the gradient. Adding in place raises the tensor's version."""
-        with contextlib.suppress(Exception):
-            gradient, version = parameter.grad, self._versions[at]
-            if gradient is None or gradient.is_sparse or gradient.requires_grad:
+        try:
+            gradient = parameter.grad
+            if gradient is None or gradient.requires_grad or gradient.is_sparse:
                 return  # consumed already, or added to out of place
-            self._versions[at] = gradient._version
-            if version != _NONE and gradient._version <= version and self._cleared is None:
+            before, now = self._versions[at], gradient._version
+            self._versions[at] = now
+            if before != _NONE and now <= before and self._cleared is None:
                 self._cleared = self._before
             else:
                 self._before = self._losses()
+        except Exception:
+            return  # a gradient of an unusual kind: skips then go unseen
 
     def over(self) -> None:
         """The step is over: gradients were used, and may be cleared from here on."""
@@ -74,12 +77,13 @@ class Skips:
 
     def before_forward(self) -> int | None:
         """Ask when a forward begins: the same, and also for gradients that are gone by now."""
-        found = self.before_step()
-        gone = any(
-            version != _NONE and parameter.grad is None
-            for version, parameter in zip(self._versions, self._watched, strict=True)
-        )
-        return self._losses() if gone and found is None else found
+        found, self._cleared = self._cleared, None
+        if found is not None:
+            return found
+        for at, parameter in enumerate(self._watched):
+            if self._versions[at] != _NONE and parameter.grad is None:
+                return self._losses()
+        return None
 
     def remove(self) -> None:
         """Take the hooks off."""

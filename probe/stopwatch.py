@@ -6,24 +6,37 @@ from time import perf_counter
 
 
 class Stopwatch:
-    """``with watch:`` adds to ``spent`` (seconds). Nested entries count once."""
+    """:meth:`start` and :meth:`stop`, or ``with watch:`` for short, add to ``spent`` (seconds).
+
+    Nested pairs count once. A pair that an exception left open ends with :meth:`take`.
+    """
 
     def __init__(self) -> None:
         self.spent = 0.0
         self._depth = 0
         self._since = 0.0
 
-    def __enter__(self) -> None:
+    def start(self) -> float:
+        """Begin to count; returns the time by :func:`time.perf_counter`."""
+        now = perf_counter()
         if self._depth == 0:
-            self._since = perf_counter()
+            self._since = now
         self._depth += 1
+        return now
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Count what passed since :meth:`start`."""
         self._depth -= 1
         if self._depth == 0:
             self.spent += perf_counter() - self._since
 
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def take(self) -> float:
         """What was counted since the last call, seconds."""
-        spent, self.spent = self.spent, 0.0
+        spent, self.spent, self._depth = self.spent, 0.0, 0
         return spent

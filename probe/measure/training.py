@@ -200,24 +200,24 @@ def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -
     return min(1.0, weight * peak_rate * DECAY_HORIZON)
 
 
-def decay_gap(layer: LayerParts, parts: ModelParts, decay: dict[int, float]) -> float:
-    """Decay of a layer's feed-forward weights minus the median of the model's other matrices."""
-    own = {id(m.weight) for m in (layer.gate, layer.expand, layer.contract) if m is not None}
-    ffn = {
-        id(m.weight)
-        for other in parts.layers
-        for m in (other.gate, other.expand, other.contract)
-        if m is not None
+def decay_gaps(parts: ModelParts, decay: dict[int, float]) -> dict[str, float]:
+    """Decay of each layer's feed-forward weights minus the median of the model's other matrices,
+    by site."""
+    own = {
+        layer.site("ffn"): {
+            id(m.weight) for m in (layer.gate, layer.expand, layer.contract) if m is not None
+        }
+        for layer in parts.layers
+        if layer.ffn is not None
     }
-    mine = [decay[i] for i in own if i in decay]
-    rest = [
-        decay[id(p)]
-        for p in parts.root.parameters()
-        if p.dim() >= 2 and id(p) in decay and id(p) not in ffn
-    ]
-    if not mine or not rest:
-        return float("nan")
-    return max(mine) - statistics.median(rest)
+    ffn = set().union(*own.values())
+    matrices = (id(p) for p in parts.root.parameters() if p.dim() >= 2)
+    rest = [decay[i] for i in matrices if i in decay and i not in ffn]
+    usual = statistics.median(rest) if rest else float("nan")
+    return {
+        site: max((decay[i] for i in weights if i in decay), default=float("nan")) - usual
+        for site, weights in own.items()
+    }
 
 
 def decay_by_site(
@@ -231,8 +231,8 @@ def decay_by_site(
             if norm is not None:
                 severity = decay_severity(norm, decay, peak_rate)
                 found[layer.site(node)] = {"decay_severity": severity}
-        if layer.ffn is not None:
-            found[layer.site("ffn")] = {"decay_gap": decay_gap(layer, parts, decay)}
+    for site, gap in decay_gaps(parts, decay).items():
+        found[site] = {"decay_gap": gap}
     for site, norm in parts.final_norms:
         found[site] = {"decay_severity": decay_severity(norm, decay, peak_rate)}
     return found

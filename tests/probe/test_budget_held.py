@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from probe.budget import CREDIT_STEPS, Budget
+from probe.budget import CREDIT_SECONDS, CREDIT_STEPS, WEIGHT, Budget
 
 COUNTER = 15e-6
 """Seconds of probe time that an unsampled step costs."""
@@ -67,7 +67,7 @@ def test_the_share_is_kept_over_a_whole_run(model, share):
     run = simulated(model, share).run(40_000)
     step, cost = MODELS[model]
     # What may be spent in advance, and the samples taken before anything is known of their cost.
-    advance = share * CREDIT_STEPS * step + 12 * cost
+    advance = max(share * CREDIT_STEPS * step, CREDIT_SECONDS) + 12 * cost
     trained = sum(run.trained)
     assert run.share() * trained <= share * trained + advance
     if advance < 0.1 * share * trained:
@@ -90,7 +90,7 @@ def test_once_settled_it_is_kept_in_every_stretch(model, share):
 def test_what_may_be_spent_is_used(model, share):
     run = simulated(model, share).run(40_000)
     every_step = len(run.sampled) == 40_000
-    assert every_step or run.share() >= 0.6 * share
+    assert every_step or run.share() * WEIGHT >= 0.6 * share
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -100,7 +100,7 @@ def test_the_first_samples_come_at_once_and_gaps_grow_to_a_steady_distance(model
     assert run.sampled[:2] == [0, 1]
     step, cost = MODELS[model]
     # What unsampled steps cost is paid from the same budget.
-    steady = max(1.0, cost / (share * step - COUNTER))
+    steady = max(1.0, WEIGHT * cost / (share * step - COUNTER))
     late = [b - a for a, b in itertools.pairwise(run.sampled) if a > 20_000]
     if len(late) > 5:
         assert max(late) <= 11 * steady + 1

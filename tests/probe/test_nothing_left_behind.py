@@ -61,7 +61,7 @@ def test_no_tensor_made_in_a_step_outlives_it(family, no_collector):
                 optimizer.zero_grad()
             p._outlet.settle()  # the frame leaves the training thread, ...
             drained = threading.Event()
-            p._outlet.submit(lambda seq, done=drained: done.set())
+            p._publisher.submit(lambda seq, done=drained: done.set())
             assert drained.wait(30)  # ... and the publishing thread has made it
             assert len(watch.made) > 100
             assert watch.alive() == []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
 import os
 import sys
 import threading
@@ -173,8 +172,8 @@ class Probe:
             return
         try:
             for name, value in scalars.items():
-                tensor = isinstance(value, torch.Tensor)
-                self._outlet.row.values[name] = kept(value) if tensor else float(value)
+                number = kept(value) if isinstance(value, torch.Tensor) else float(value)
+                self._outlet.row.values[name] = number
         except Exception as error:
             self._fail(error)
 
@@ -393,8 +392,7 @@ class Probe:
             row = self._outlet.row
             rate = highest_rate(self._optimizers)
             row.values.setdefault("learning_rate", rate)
-            if rate > self._peak_rate:
-                self._peak_rate = rate
+            self._peak_rate = max(self._peak_rate, rate)
             frame = None if self._sample is None else self._close_sample(self._sample, rate)
             if not row.began and self._listening is not None:
                 self._listening.follow()

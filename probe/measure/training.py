@@ -7,7 +7,7 @@ import statistics
 import torch
 from torch import nn
 
-from probe.anatomy import LayerParts, ModelParts
+from probe.anatomy import ModelParts
 from probe.gradients import Gradients
 from probe.measure.sampled import Values
 from probe.optimizers import rate_of

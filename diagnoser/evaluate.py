@@ -69,7 +69,8 @@ def group_folds(runs: Sequence[Run], count: int) -> list[tuple[str, set[str]]]:
 
 
 def plan(runs: Sequence[Run], folds: int, settings: Settings, ablation: bool) -> list[Fold]:
-    """All trainings of an evaluation: grouped folds, one family left out, and the ablation."""
+    """All trainings of an evaluation: grouped folds, families left out with their kin, and the
+    ablation."""
     flat = Settings(
         epochs=settings.epochs,
         patience=settings.patience,
@@ -85,10 +86,10 @@ def plan(runs: Sequence[Run], folds: int, settings: Settings, ablation: bool) ->
         for view, chosen in views:
             for name, held in grouped:
                 planned.append(_fold(view, name, runs, _in_groups(held), chosen))
-    families = sorted({run.family for run in runs})
-    if len(families) > 1:
-        for family in families:
-            planned.append(_fold("families", family, runs, _in_family(family), settings))
+    lineages = sorted({run.lineage for run in runs})
+    if len(lineages) > 1:
+        for lineage in lineages:
+            planned.append(_fold("families", lineage, runs, _in_lineage(lineage), settings))
     return planned
 
 
@@ -96,8 +97,8 @@ def _in_groups(groups: set[str]) -> Callable[[Run], bool]:
     return lambda run: run.group in groups
 
 
-def _in_family(family: str) -> Callable[[Run], bool]:
-    return lambda run: run.family == family
+def _in_lineage(lineage: str) -> Callable[[Run], bool]:
+    return lambda run: run.lineage == lineage
 
 
 def _fold(

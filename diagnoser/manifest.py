@@ -10,6 +10,9 @@ import msgspec
 
 from diagnoser.taxonomy import root_causes
 
+LINEAGES = {"roberta": "bert", "mistral": "llama", "qwen3": "llama"}
+"""Families built like another: to have seen one is to have nearly seen the other."""
+
 
 class CorpusError(ValueError):
     """A corpus that cannot be used. The message says what to do."""
@@ -30,6 +33,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     operator: str | None = None
     layers: tuple[int, ...] = ()
     start_step: int | None = None
+
+    @property
+    def lineage(self) -> str:
+        """The family whose layout this one shares; they are left out together."""
+        return LINEAGES.get(self.family, self.family)
 
     @property
     def faulty(self) -> bool:

@@ -13,6 +13,7 @@ from diagnoser.figures import (
     contract_figures,
     figures,
 )
+from diagnoser.manifest import LINEAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +57,8 @@ def report(found: dict[str, dict[str, list[Prediction]]], extracted: Extracted, 
     lines = [
         f"Corpus {extracted.manifest.checksum}: {len(runs)} runs, {pairs} model-task pairs, "
         f"{len({run.family for run in runs})} families; seed {seed}. Every figure is on runs whose "
-        "model-task pair (or family) trained nothing; a run's answer is the engine's state at "
-        "the end of its trace. Brackets: Wilson 95 % interval.",
+        "model-task pair (or family, with its kin) trained nothing; a run's answer is the engine's "
+        "state at the end of its trace. Brackets: Wilson 95 % interval.",
         "",
         *HEAD,
     ]
@@ -69,7 +70,9 @@ def report(found: dict[str, dict[str, list[Prediction]]], extracted: Extracted, 
             lines.append(_row("… without message passing", flat))
         lines.append(_row("… contracts alone, by rule", contract_figures(held)))
     for family, predictions in found.get("families", {}).items():
-        lines.append(_row(f"family left out: {family}", figures(predictions)))
+        kin = [name for name, lineage in LINEAGES.items() if lineage == family]
+        name = ", ".join([family, *kin])
+        lines.append(_row(f"family left out: {name}", figures(predictions)))
     if "families" in found:
         lines.append(_row("all families left out in turn", figures(_all(found["families"]))))
     view = "pairs" if "pairs" in found else "families"

@@ -1,6 +1,8 @@
-"""Small models of three families, from transformers' own classes, weights from a seed."""
+"""Small models of six families, from transformers' own classes, weights from a seed."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,17 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    MistralForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaForSequenceClassification,
 )
 
 from diagnoser.corpus.recipe import Recipe
@@ -25,28 +36,43 @@ from diagnoser.corpus.vocabulary import BEGIN, END, PAD
 _CLASSES: dict[tuple[str, Head], type[PreTrainedModel]] = {
     ("bert", "mlm"): BertForMaskedLM,
     ("bert", "classes"): BertForSequenceClassification,
+    ("roberta", "mlm"): RobertaForMaskedLM,
+    ("roberta", "classes"): RobertaForSequenceClassification,
     ("gpt2", "lm"): GPT2LMHeadModel,
     ("gpt2", "classes"): GPT2ForSequenceClassification,
     ("llama", "lm"): LlamaForCausalLM,
     ("llama", "classes"): LlamaForSequenceClassification,
+    ("mistral", "lm"): MistralForCausalLM,
+    ("mistral", "classes"): MistralForSequenceClassification,
+    ("qwen3", "lm"): Qwen3ForCausalLM,
+    ("qwen3", "classes"): Qwen3ForSequenceClassification,
 }
 
 
-def _bert(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+def _encoder(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
     size = recipe.size
-    return BertConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.width * int(rng.choice([2, 4])),
-        hidden_act=str(rng.choice(["gelu", "gelu", "relu", "gelu_new"])),
-        hidden_dropout_prob=recipe.dropout,
-        attention_probs_dropout_prob=recipe.dropout,
-        max_position_embeddings=positions,
-        tie_word_embeddings=recipe.tied,
-        pad_token_id=PAD,
-    )
+    return {
+        "vocab_size": size.vocabulary,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": size.width * int(rng.choice([2, 4])),
+        "hidden_act": str(rng.choice(["gelu", "gelu", "relu", "gelu_new"])),
+        "hidden_dropout_prob": recipe.dropout,
+        "attention_probs_dropout_prob": recipe.dropout,
+        "max_position_embeddings": positions,
+        "tie_word_embeddings": recipe.tied,
+        "pad_token_id": PAD,
+    }
+
+
+def _bert(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+    return BertConfig(**_encoder(recipe, positions, rng))
+
+
+def _roberta(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+    # Its positions count from the one after the padding's.
+    return RobertaConfig(**_encoder(recipe, positions + PAD + 1, rng), type_vocab_size=1)
 
 
 def _gpt2(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
@@ -69,31 +95,54 @@ def _gpt2(recipe: Recipe, positions: int, rng: np.random.Generator) -> Pretraine
     )
 
 
-def _llama(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+def _rotary(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
     size = recipe.size
-    return LlamaConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        intermediate_size=size.width * int(rng.choice([2, 3])),
-        attention_dropout=recipe.dropout,
-        attention_bias=bool(rng.random() < 0.15),
-        rms_norm_eps=float(rng.choice([1e-6, 1e-5])),
-        rope_parameters={
+    return {
+        "vocab_size": size.vocabulary,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.width // size.heads,
+        "intermediate_size": size.width * int(rng.choice([2, 3])),
+        "attention_dropout": recipe.dropout,
+        "rms_norm_eps": float(rng.choice([1e-6, 1e-5])),
+        "rope_parameters": {
             "rope_type": "default",
             "rope_theta": float(rng.choice([10_000.0, 500_000.0])),
         },
-        max_position_embeddings=positions,
-        tie_word_embeddings=recipe.tied,
-        pad_token_id=PAD,
-        bos_token_id=BEGIN,
-        eos_token_id=END,
-    )
+        "max_position_embeddings": positions,
+        "tie_word_embeddings": recipe.tied,
+        "pad_token_id": PAD,
+        "bos_token_id": BEGIN,
+        "eos_token_id": END,
+    }
 
 
-_CONFIGS = {"bert": _bert, "gpt2": _gpt2, "llama": _llama}
+def _llama(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+    shape = _rotary(recipe, positions, rng)
+    return LlamaConfig(**shape, attention_bias=bool(rng.random() < 0.15))
+
+
+def _mistral(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+    shape = _rotary(recipe, positions, rng)
+    # A window shorter than the rows acts, one as long as they are does nothing.
+    window = (None, recipe.length // 2, recipe.length)[int(rng.integers(3))]
+    return MistralConfig(**shape, sliding_window=window)
+
+
+def _qwen3(recipe: Recipe, positions: int, rng: np.random.Generator) -> PretrainedConfig:
+    return Qwen3Config(**_rotary(recipe, positions, rng))
+
+
+_CONFIGS = {
+    "bert": _bert,
+    "roberta": _roberta,
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen3": _qwen3,
+}
 
 
 def build(recipe: Recipe) -> PreTrainedModel:

@@ -18,7 +18,7 @@ import numpy as np
 from diagnoser.corpus import FIRST_UNSEEN_SEED
 from diagnoser.corpus.changes import CHANGES
 from diagnoser.corpus.models import build
-from diagnoser.corpus.recipe import Family, Recipe, draw_recipe
+from diagnoser.corpus.recipe import ROTARY, Family, Recipe, draw_recipe
 from diagnoser.corpus.tasks import pairs
 from diagnoser.faults import Operator, operators_for
 
@@ -81,7 +81,7 @@ def _operators(family: Family) -> tuple[Operator, ...]:
     rng = np.random.default_rng(0)
     while True:
         recipe = draw_recipe(family, task, rng)
-        if recipe.size.heads > recipe.size.kv_heads > 1 or family != "llama":
+        if recipe.size.heads > recipe.size.kv_heads > 1 or family not in ROTARY:
             return tuple(operators_for(build(recipe)))
 
 

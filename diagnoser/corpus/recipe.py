@@ -10,14 +10,17 @@ import numpy as np
 from diagnoser.corpus import FIRST_UNSEEN_SEED
 from diagnoser.corpus.vocabulary import SIZES
 
-Family = Literal["bert", "gpt2", "llama"]
+Family = Literal["bert", "roberta", "gpt2", "llama", "mistral", "qwen3"]
 Padding = Literal["right", "left", "none", "no_mask"]
-FAMILIES: tuple[Family, ...] = ("bert", "gpt2", "llama")
+ENCODERS: tuple[Family, ...] = ("bert", "roberta")
+ROTARY: tuple[Family, ...] = ("llama", "mistral", "qwen3")
+DECODERS: tuple[Family, ...] = ("gpt2", *ROTARY)
+FAMILIES: tuple[Family, ...] = (*ENCODERS, *DECODERS)
 
 
 @dataclass(frozen=True)
 class Size:
-    """Shape of a model. ``kv_heads`` < ``heads`` is grouped-query attention (Llama only)."""
+    """Shape of a model. ``kv_heads`` < ``heads`` is grouped-query attention (Llama's kin)."""
 
     layers: int
     width: int
@@ -67,7 +70,7 @@ def draw_size(family: Family, rng: np.random.Generator) -> Size:
     layers = int(rng.integers(2, most_layers + 1))
     heads = int(rng.choice([h for h in (2, 3, 4, 8) if width % (2 * h) == 0 and width // h >= 8]))
     kv_heads = heads
-    if family == "llama" and heads % 2 == 0 and rng.random() < 0.6:
+    if family in ROTARY and heads % 2 == 0 and rng.random() < 0.6:
         kv_heads = heads // 2
     vocabulary = int(rng.choice(SIZES, p=[0.2, 0.4, 0.3, 0.1]))
     return Size(layers, width, heads, kv_heads, vocabulary)
@@ -76,10 +79,10 @@ def draw_size(family: Family, rng: np.random.Generator) -> Size:
 def draw_recipe(family: Family, task: str, rng: np.random.Generator) -> Recipe:
     """A training within the field's conventions. Its seed lies below ``FIRST_UNSEEN_SEED``."""
     paddings: list[Padding] = ["right", "right", "none", "no_mask"]
-    if family == "llama":  # left padding is harmless to rotary positions only
+    if family in ROTARY:  # left padding is harmless to rotary positions only
         paddings.append("left")
     classifies = task in ("which_module", "code_or_prose")
-    if classifies and family != "bert":  # the last real token is found by its padding
+    if classifies and family in DECODERS:  # the last real token is found by its padding
         paddings.remove("no_mask")
     return Recipe(
         family=family,
@@ -109,9 +112,9 @@ def demo_recipe(family: Family, seed: int) -> Recipe:
     if seed < FIRST_UNSEEN_SEED:
         raise ValueError(f"seeds below {FIRST_UNSEEN_SEED} belong to the corpus; choose a higher")
     rng = np.random.default_rng(seed)
-    task = {"bert": "mlm_source", "gpt2": "lm_source", "llama": "lm_source"}[family]
+    task = "mlm_source" if family in ENCODERS else "lm_source"
     recipe = draw_recipe(family, task, rng)
-    size = Size(4, 64, 4, 2 if family == "llama" else 4, 512)
+    size = Size(4, 64, 4, 2 if family in ROTARY else 4, 512)
     return replace(
         recipe,
         size=size,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from diagnoser.corpus import vocabulary
-from diagnoser.corpus.recipe import Family, Padding, Recipe
+from diagnoser.corpus.recipe import DECODERS, ENCODERS, FAMILIES, Family, Padding, Recipe
 from diagnoser.corpus.vocabulary import BEGIN, END, MASK, PAD, Tokens, encoded_modules
 
 IGNORED = -100
@@ -122,20 +122,17 @@ def _restored(text: Text, length: int, rng: np.random.Generator) -> Example:
     return _hide(ids, np.sort(chosen), text.vocabulary, rng)
 
 
-_DECODERS: tuple[Family, ...] = ("gpt2", "llama")
-_ALL: tuple[Family, ...] = ("bert", "gpt2", "llama")
-
 TASKS = {
     task.name: task
     for task in (
-        Task("lm_source", _DECODERS, "lm", 0, _code, _language_model),
-        Task("lm_docstring", _DECODERS, "lm", 0, _prose, _language_model),
-        Task("mlm_source", ("bert",), "mlm", 0, _code, _masked),
-        Task("mlm_docstring", ("bert",), "mlm", 0, _prose, _masked),
-        Task("which_module", _ALL, "classes", CLASSES_OF_MODULES, _modules, _classified),
-        Task("code_or_prose", _ALL, "classes", 2, _both, _classified),
-        Task("copy", _DECODERS, "lm", 0, _prose, _copied),
-        Task("restore", ("bert",), "mlm", 0, _prose, _restored),
+        Task("lm_source", DECODERS, "lm", 0, _code, _language_model),
+        Task("lm_docstring", DECODERS, "lm", 0, _prose, _language_model),
+        Task("mlm_source", ENCODERS, "mlm", 0, _code, _masked),
+        Task("mlm_docstring", ENCODERS, "mlm", 0, _prose, _masked),
+        Task("which_module", FAMILIES, "classes", CLASSES_OF_MODULES, _modules, _classified),
+        Task("code_or_prose", FAMILIES, "classes", 2, _both, _classified),
+        Task("copy", DECODERS, "lm", 0, _prose, _copied),
+        Task("restore", ENCODERS, "mlm", 0, _prose, _restored),
     )
 }
 

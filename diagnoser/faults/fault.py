@@ -99,7 +99,7 @@ class Operator:
     """A family of faults, one row of taxonomy.csv.
 
     ``moment`` is ``start`` where the fault only means something from the first step on
-    (initialisation). ``families`` are transformers' model types.
+    (initialisation). ``families``: see :class:`diagnoser.faults.parts.Anatomy`.
     """
 
     code: str

@@ -1,4 +1,4 @@
-"""Where the parts of a transformer block live, per model family (BERT, GPT-2, Llama)."""
+"""Where the parts of a transformer block live, per model family and those built alike."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ class Block:
 class Anatomy:
     """The parts of a model that faults are put into.
 
+    ``family`` is the one whose layout the model has: RoBERTa counts as BERT, Mistral as Llama.
     ``positions`` is the module that calls the position part by attribute ``position_name``:
     a table of learned positions or a rotary embedding. ``head`` is the output projection.
     """
@@ -124,6 +125,7 @@ class Anatomy:
 def _head(model: Any) -> nn.Module:
     for name in ("classifier", "score"):
         found = getattr(model, name, None)
+        found = getattr(found, "out_proj", found)
         if isinstance(found, nn.Linear):
             return found
     found = model.get_output_embeddings()
@@ -242,7 +244,14 @@ def _llama(model: Any) -> Anatomy:
     )
 
 
-_FAMILIES: dict[str, Callable[[Any], Anatomy]] = {"bert": _bert, "gpt2": _gpt2, "llama": _llama}
+_FAMILIES: dict[str, Callable[[Any], Anatomy]] = {
+    "bert": _bert,
+    "roberta": _bert,
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "mistral": _llama,
+    "qwen3": _llama,
+}
 
 
 def read_anatomy(model: nn.Module) -> Anatomy:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diagnoser.corpus import FIRST_UNSEEN_SEED, CorpusError, text
-from diagnoser.corpus.recipe import FAMILIES, Recipe, Size, demo_recipe, draw_recipe
+from diagnoser.corpus.recipe import FAMILIES, ROTARY, Recipe, Size, demo_recipe, draw_recipe
 from diagnoser.corpus.tasks import IGNORED, TASKS, Batches, pairs
 from diagnoser.corpus.vocabulary import BYTES, MASK, PAD, SPECIALS, Vocabulary
 
@@ -138,8 +138,8 @@ def test_drawn_recipes_stay_within_convention(family):
     assert {r.size.layers for r in drawn} == {2, 3, 4, 5, 6}
     assert all(r.size.width % r.size.heads == 0 for r in drawn)
     assert all(r.size.heads % r.size.kv_heads == 0 for r in drawn)
-    assert any(r.size.kv_heads < r.size.heads for r in drawn) == (family == "llama")
-    assert any(r.padding == "left" for r in drawn) == (family == "llama")
+    assert any(r.size.kv_heads < r.size.heads for r in drawn) == (family in ROTARY)
+    assert any(r.padding == "left" for r in drawn) == (family in ROTARY)
 
 
 def test_the_demo_never_uses_a_seed_of_the_corpus():

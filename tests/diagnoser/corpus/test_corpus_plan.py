@@ -10,8 +10,10 @@ import pytest
 from diagnoser.corpus import FIRST_UNSEEN_SEED
 from diagnoser.corpus.changes import CHANGES
 from diagnoser.corpus.plan import Scenario, scenarios
+from diagnoser.corpus.recipe import DECODERS, ENCODERS
 from diagnoser.corpus.tasks import pairs
 from diagnoser.faults import OPERATORS
+from diagnoser.manifest import LINEAGES
 
 CATEGORIES = {operator.category for operator in OPERATORS.values()}
 
@@ -48,7 +50,9 @@ def test_clean_runs_are_never_fewer(plan, first):
 
 @pytest.mark.parametrize("first", [150, 375])
 def test_categories_are_balanced_at_any_moment(plan, first):
-    counts = Counter(b.fault.category for s, b in faulty(plan[:first]) if s.recipe.family != "bert")
+    counts = Counter(
+        b.fault.category for s, b in faulty(plan[:first]) if s.recipe.family in DECODERS
+    )
     assert counts.keys() == CATEGORIES
     assert max(counts.values()) <= 1.5 * min(counts.values())
 
@@ -59,7 +63,7 @@ def test_every_category_is_in_every_group(plan):
         found[scenario.group].add(branch.fault.category)
     assert set(found) == {f"{family}/{task}" for family, task in pairs()}
     for group, categories in found.items():
-        missing = {"kv_cache"} if group.startswith("bert") else set()
+        missing = {"kv_cache"} if group.split("/")[0] in ENCODERS else set()
         assert categories == CATEGORIES - missing, group
 
 
@@ -73,7 +77,8 @@ def test_every_root_cause_and_operator_is_there(plan):
 def test_operators_are_planned_only_where_they_act(plan):
     for scenario, branch in faulty(plan):
         operator = OPERATORS[branch.fault.operator]
-        assert scenario.recipe.family in operator.families
+        family = scenario.recipe.family
+        assert LINEAGES.get(family, family) in operator.families
         if operator.moment == "start":
             assert scenario.inject_step == 0 and scenario.unseen_steps == 0
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from diagnoser.corpus.changes import CHANGES
-from diagnoser.corpus.recipe import Recipe, Size
+from diagnoser.corpus.recipe import ENCODERS, FAMILIES, Recipe, Size
 from diagnoser.corpus.training import Training, rate_factor, train
 
 SMALL = Size(layers=2, width=32, heads=2, kv_heads=1, vocabulary=320)
-FIRST = {"bert": "mlm_source", "gpt2": "lm_source", "llama": "lm_source"}
+FIRST = {f: "mlm_source" if f in ENCODERS else "lm_source" for f in FAMILIES}
 
 
 def recipe(family: str = "llama", **changes) -> Recipe:

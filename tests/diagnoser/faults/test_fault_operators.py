@@ -6,6 +6,7 @@ import csv
 import math
 import random
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,10 @@ from transformers import (
 )
 
 import diagnoser
+from diagnoser.corpus.models import build
+from diagnoser.corpus.recipe import ENCODERS, ROTARY, Recipe, Size
 from diagnoser.faults import OPERATORS, Fault, draw, inject, operators_for
+from diagnoser.manifest import LINEAGES
 
 LENGTH = 16
 VOCABULARY = 64
@@ -75,18 +79,26 @@ def _llama(task: str) -> torch.nn.Module:
     return (LlamaForCausalLM if task == "tokens" else LlamaForSequenceClassification)(config)
 
 
+def _kin(family: str, task: str) -> torch.nn.Module:
+    size = Size(2, 32, 4, 2 if family in ROTARY else 4, VOCABULARY)
+    text = "mlm_source" if family in ENCODERS else "lm_source"
+    return build(Recipe(family, text if task == "tokens" else "which_module", size, seed=1))
+
+
 FAMILIES = {"bert": _bert, "gpt2": _gpt2, "llama": _llama}
+KIN = {name: partial(_kin, name) for name in LINEAGES}
+BUILDERS = FAMILIES | KIN
 CASES = [
-    (code, family)
+    pytest.param(code, family, marks=[pytest.mark.matrix] if family in KIN else [])
     for code, operator in OPERATORS.items()
-    for family in FAMILIES
-    if family in operator.families
+    for family in BUILDERS
+    if LINEAGES.get(family, family) in operator.families
 ]
 
 
 def _model(family: str, task: str = "tokens") -> torch.nn.Module:
     torch.manual_seed(0)
-    model = FAMILIES[family](task)
+    model = BUILDERS[family](task)
     # Larger weights than at initialisation: attention is not uniform, biases are not zero.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -272,7 +284,7 @@ def test_operator_acts_and_leaves_no_trace(code: str, family: str) -> None:
 @pytest.mark.parametrize("task", ["tokens", "classes"])
 def test_training_goes_on_under_the_fault(code: str, family: str, task: str) -> None:
     torch.manual_seed(0)
-    model = FAMILIES[family](task)
+    model = BUILDERS[family](task)
     optimizer = _optimizer(model)
     _steps(model, optimizer, family, 1, task)
     fault = _fault(code, model, seed=5)
@@ -291,7 +303,7 @@ def test_training_goes_on_under_the_fault(code: str, family: str, task: str) -> 
 def test_observations_of_a_clean_model_repeat(family: str) -> None:
     model, twin = _model(family), _model(family)
     for observe in OBSERVE.values():
-        if observe is not _cached or family != "bert":
+        if observe is not _cached or family not in ENCODERS:
             assert not _different(observe(model, family), observe(twin, family))
     one, other = (_steps(m, _optimizer(m), family) for m in (model, twin))
     assert not _different(one, other)

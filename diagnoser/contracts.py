@@ -238,7 +238,7 @@ class ContractWatch:
         self._lasts[known] = old[3][source[known]]
 
     def update(self, frame: Frame) -> None:
-        raw = frame.array
+        raw = self.columns.values(frame)
         measured = ~np.isnan(raw)
         with np.errstate(invalid="ignore"):
             over = np.abs(raw) > self.columns.tolerance_at(raw)

@@ -27,6 +27,8 @@ class Seen:
     """What the first sampled forward looked like; no tensors. ``calls``: attention by site."""
 
     calls: dict[str, CallFacts] = field(default_factory=dict)
+    heads: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Query heads by stack and layer."""
     masked: frozenset[str] = frozenset()
     """Stacks that were given an attention mask."""
     packed: bool = False
@@ -49,15 +51,16 @@ class CallFacts:
 
 def facts(capture: Capture, parts: ModelParts) -> Seen:
     """Take from a capture what reasons depend on."""
-    calls = {
-        layer.site("attention"): _call(kept.call)
+    called = [
+        (layer, kept.call)
         for layer, kept in zip(parts.layers, capture.layers, strict=True)
         if kept.call is not None
-    }
+    ]
     stacks = {stack.name: capture.of_stack(stack.name)[1] for stack in parts.stacks}
     flows = [kept.block.out for kept in capture.layers if kept.block is not None]
     return Seen(
-        calls=calls,
+        calls={layer.site("attention"): _call(call) for layer, call in called},
+        heads={(layer.stack, layer.index): call.heads for layer, call in called},
         masked=frozenset(name for name, batch in stacks.items() if batch.mask is not None),
         packed=capture.batch.positions is not None,
         labels=capture.of_output[1].labels is not None,
@@ -103,7 +106,10 @@ def reasons(
     optimized: bool,
     decodes: bool,
 ) -> dict[str, str]:
-    """Reasons by key. ``measured``: what the first sample has; ``decodes``: caches are compared."""
+    """Reasons by key, of whole components: what a layer lacks, its heads lack too.
+
+    ``measured``: what the first sample has; ``decodes``: caches are compared.
+    """
     known = {site.name: site for site in sites}
     layers = {layer.site(""): layer for layer in parts.layers}
     stacks = {stack.name: stack for stack in parts.stacks}

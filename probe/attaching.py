@@ -322,11 +322,11 @@ class Probe:
         parts = self._parts
         assert parts is not None and self._listening is not None
         compiled = self._listening.compiled
-        header = make_header(self._entry, parts, self._settings, compiled=compiled)
-        self._sites = header.anatomy.sites
         sample = self._sample
         values = sample.forward_values() if sample is not None else Measured({})
         seen = sample.seen if sample is not None else absence.Seen()
+        header = make_header(self._entry, parts, self._settings, seen, compiled=compiled)
+        self._sites = header.anatomy.sites
         options = {"compiled": compiled, "optimized": bool(self._optimizers)}
         # In the publishing thread, which may wait for the values.
         self._outlet.header(

@@ -9,18 +9,27 @@ import torch
 
 from probe import absence
 from probe.anatomy import ModelParts
-from probe.catalogue import METRICS, columns_for
+from probe.catalogue import METRICS, columns_for, head_columns
 from probe.description import describe
+from probe.heads import is_head
 from probe.measure import kv_cache
 from probe.registry import RunEntry
 from probe.schema import SCHEMA_VERSION, Header
 
+_NO_HEADS = "no call of attention was seen, or there are too many heads to tell each"
+
 
 def make_header(
-    entry: RunEntry, parts: ModelParts, settings: dict[str, str], *, compiled: bool
+    entry: RunEntry,
+    parts: ModelParts,
+    settings: dict[str, str],
+    seen: absence.Seen,
+    *,
+    compiled: bool,
 ) -> Header:
     """The header, its ``seq`` still to be set, without the reasons of single metrics."""
     anatomy = describe(parts)
+    heads = head_columns(anatomy.sites, seen.heads)
     first = next(parts.root.parameters())
     own = {"dtype": str(first.dtype).removeprefix("torch."), "device": first.device.type}
     return Header(
@@ -35,8 +44,8 @@ def make_header(
         world_size=entry.world_size,
         anatomy=anatomy,
         metrics=METRICS,
-        columns=columns_for(anatomy.sites),
-        absent=_of_nodes(parts, compiled),
+        columns=columns_for(anatomy.sites) + heads,
+        absent=_of_nodes(parts, compiled) | ({} if heads else {"heads": _NO_HEADS}),
         settings=settings | own,
         versions=_versions(),
     )
@@ -55,7 +64,7 @@ def with_reasons(
     found = absence.reasons(
         parts,
         header.anatomy.sites,
-        header.columns,
+        (column for column in header.columns if not is_head(column.site)),
         measured,
         seen,
         compiled=compiled,

@@ -102,8 +102,7 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
         raise errors[0]
     capture = capturing.close()
     capture.loss, capture.logits = loss, logits
-    values, _ = measure_forward(parts, capture)
-    measured = Measured(values).keys()
+    measured = Measured(measure_forward(parts, capture).values).keys()
     anatomy = describe(parts)
     reasons = absence.reasons(
         parts,

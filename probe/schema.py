@@ -44,10 +44,15 @@ class Metric(msgspec.Struct, frozen=True):
     contract: bool = False
     tolerance: float = 1e-3
     """For contracts: magnitudes up to this are rounding in float32 arithmetic."""
+    per_head: bool = False
+    """Measured for each attention head too, at sites such as ``attention@2.h5``."""
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """One position of a frame's value array: which metric, at which site."""
+    """One position of a frame's value array: which metric, at which site.
+
+    ``site`` is one of the anatomy's, or a head of one (see :mod:`probe.heads`).
+    """
 
     site: str
     metric: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from probe.facts import FACTS, INITIAL
 from probe.heads import head_site
 from probe.measure import (
     attention,
@@ -99,6 +100,18 @@ def as_markdown() -> str:
             for m in METRICS
             if ", ".join(m.nodes) == node
         ]
+    lines += [
+        "",
+        "## Facts",
+        "",
+        "Told once, in words, when the first forward of a run was seen: in the header, by",
+        "`defaultpp-monitor doctor --model` and in the monitor's help.",
+        "",
+        "| fact | meaning |",
+        "|---|---|",
+        *(f"| {fact.name} | {fact.meaning} |" for fact in FACTS),
+        f"| {INITIAL[0]} | {INITIAL[1]} |",
+    ]
     return "\n".join(lines) + "\n"
 
 

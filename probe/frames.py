@@ -70,18 +70,17 @@ class Measured:
     def __init__(self, values: Mapping[str, Values]) -> None:
         pairs = [((s, m), v) for s, metrics in values.items() for m, v in metrics.items()]
         plain = [(key, v) for key, v in pairs if not isinstance(v, torch.Tensor)]
-        self._plain = {key for key, v in plain if not math.isnan(v)}
+        self._plain = {key: v for key, v in plain if not math.isnan(v)}
         self._names = [key for key, v in pairs if isinstance(v, torch.Tensor)]
         tensors = [v.detach() for _, v in pairs if isinstance(v, torch.Tensor)]
         self._copied = gather(tensors, [])
 
-    def keys(self) -> set[Key]:
-        """(site, metric) of the numbers. Waits; called in the publishing thread."""
+    def numbers(self) -> dict[Key, float]:
+        """The numbers by site and metric. Waits; called in the publishing thread."""
         if self._copied is None:
             return self._plain
-        known = ~np.isnan(self._copied.array())
-        found = {key for key, good in zip(self._names, known.tolist(), strict=True) if good}
-        return found | self._plain
+        values = zip(self._names, self._copied.array().tolist(), strict=True)
+        return {key: value for key, value in values if not math.isnan(value)} | self._plain
 
 
 _RANK = "effective_rank"

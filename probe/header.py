@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import msgspec
 import torch
 
-from probe import absence
+from probe import absence, facts
 from probe.anatomy import ModelParts
 from probe.catalogue import METRICS, columns_for, head_columns
 from probe.description import describe
@@ -23,6 +24,7 @@ def make_header(
     entry: RunEntry,
     parts: ModelParts,
     settings: dict[str, str],
+    optimizers: list[torch.optim.Optimizer],
     seen: absence.Seen,
     *,
     compiled: bool,
@@ -46,6 +48,7 @@ def make_header(
         metrics=METRICS,
         columns=columns_for(anatomy.sites) + heads,
         absent=_of_nodes(parts, compiled) | ({} if heads else {"heads": _NO_HEADS}),
+        facts=facts.read_all(facts.Subject(parts, optimizers, seen)),
         settings=settings | own,
         versions=_versions(),
     )
@@ -55,23 +58,29 @@ def with_reasons(
     header: Header,
     parts: ModelParts,
     seen: absence.Seen,
-    measured: set[absence.Key],
+    measured: Mapping[absence.Key, float],
     *,
     compiled: bool,
     optimized: bool,
 ) -> Header:
-    """The header with a reason for every column that the first sample left without a value."""
+    """The header with what the values of the first sample tell: a reason for every column without
+    one, and how the initial weights compare."""
     found = absence.reasons(
         parts,
         header.anatomy.sites,
         (column for column in header.columns if not is_head(column.site)),
-        measured,
+        set(measured),
         seen,
         compiled=compiled,
         optimized=optimized,
         decodes=kv_cache.possible(parts),
     )
-    return msgspec.structs.replace(header, absent=header.absent | found)
+    weights = facts.initial_weights(measured)
+    return msgspec.structs.replace(
+        header,
+        absent=header.absent | found,
+        facts=header.facts | ({facts.INITIAL[0]: weights} if weights else {}),
+    )
 
 
 def _of_nodes(parts: ModelParts, compiled: bool) -> dict[str, str]:

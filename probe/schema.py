@@ -114,6 +114,8 @@ class Header(msgspec.Struct, tag="header", kw_only=True):
     columns: tuple[Column, ...]
     absent: dict[str, str] = {}
     """Metric, or ``site/metric``, that is not measured on this model -> the reason."""
+    facts: dict[str, str] = {}
+    """What is true of the run from its start, in words (see :mod:`probe.facts`)."""
     settings: dict[str, str] = {}
     versions: dict[str, str] = {}
 

@@ -8,9 +8,9 @@ import statistics
 import torch
 from torch import nn
 
-from probe.anatomy import LayerParts
+from probe.anatomy import LayerParts, weight_of
 from probe.capture import Flow, LayerCapture
-from probe.measure.numbers import by_head, relative, significand_bits
+from probe.measure.numbers import by_head, relative, rms, significand_bits
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads, linear
 from probe.schema import Metric
 
@@ -70,6 +70,14 @@ METRICS = (
         "mean norm of a head's output over sqrt(head_dim)",
         "steady",
         per_head=True,
+    ),
+    Metric(
+        "out_weight",
+        ("attention",),
+        "positive",
+        "",
+        "root mean square of the output projection's weights",
+        "like its peers",
     ),
     Metric(
         "dead_heads",
@@ -189,6 +197,8 @@ def measure(
     values: Values = {}
     if kept.kernel_calls:
         values["kernel_calls"] = math.log2(kept.kernel_calls)
+    if layer.attention_out is not None:
+        values["out_weight"] = rms(weight_of(layer.attention_out))
     if kept.call is None:
         return values, {}
     maps, heads = _maps(sampled, kept)

@@ -54,13 +54,10 @@ def gather(tensors: list[torch.Tensor], larger: list[torch.Tensor]) -> Copied | 
     if not tensors and not larger:
         return None
     device = next((t.device for t in [*tensors, *larger] if t.is_cuda), torch.device("cpu"))
-    # The few values made on the host (constants) join the others without a copy each.
-    moved = [
-        t.reshape(()).float() if t.device == device else t.reshape(()).float().to(device)
-        for t in tensors
-    ]
-    pieces = [torch.stack(moved)] if moved else []
-    pieces += [tensor.reshape(-1).float() for tensor in larger]
+    # What was made elsewhere (constants on the host, another GPU's layers) is moved.
+    numbers = [t.reshape(()).float().to(device) for t in tensors]
+    pieces = [torch.stack(numbers)] if numbers else []
+    pieces += [t.reshape(-1).float().to(device) for t in larger]
     return copy_out(torch.cat(pieces))
 
 

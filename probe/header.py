@@ -17,7 +17,8 @@ from probe.measure import kv_cache
 from probe.registry import RunEntry
 from probe.schema import SCHEMA_VERSION, Header
 
-_NO_HEADS = "no call of attention was seen, or there are too many heads to tell each"
+_TOO_MANY_HEADS = "there are too many heads to tell each by itself"
+_UNSEEN_HEADS = "no call of attention was seen"
 
 
 def make_header(
@@ -47,7 +48,7 @@ def make_header(
         anatomy=anatomy,
         metrics=METRICS,
         columns=columns_for(anatomy.sites) + heads,
-        absent=_of_nodes(parts, compiled) | ({} if heads else {"heads": _NO_HEADS}),
+        absent=_of_nodes(parts, compiled) | _of_heads(seen, bool(heads)),
         facts=facts.read_all(facts.Subject(parts, optimizers, seen)),
         settings=settings | own,
         versions=_versions(),
@@ -81,6 +82,12 @@ def with_reasons(
         absent=header.absent | found,
         facts=header.facts | ({facts.INITIAL[0]: weights} if weights else {}),
     )
+
+
+def _of_heads(seen: absence.Seen, told: bool) -> dict[str, str]:
+    if told:
+        return {}
+    return {"heads": _TOO_MANY_HEADS if seen.heads else _UNSEEN_HEADS}
 
 
 def _of_nodes(parts: ModelParts, compiled: bool) -> dict[str, str]:

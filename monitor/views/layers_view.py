@@ -79,11 +79,11 @@ class LayersView(View):
         """Values of every layer's heads at a step; empty where there are none, or no room."""
         if self.app.size.width < ROOM_FOR_HEADS:
             return []
-        curves = self.monitor.model.curves
-        frozen = self.monitor.viewing.frozen
+        model = self.monitor.model
+        groups = [model.groups.get(heads_key(key, layer)) for layer in heat.labels]
         return [
-            [value_at(curve, step) for curve in curves(heads_key(key, layer), frozen)]
-            for layer in heat.labels
+            [model.column_value(m.column, step) for m in group.members] if group else []
+            for group in groups
         ]
 
     def _note(self, group: MetricGroup) -> tuple[tuple[str, str], ...]:

@@ -52,6 +52,8 @@ def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
         ("healthy", metric.healthy),
         ("kind", kind),
     ]
+    if metric.per_head:
+        lines.append(("heads", "told of each head too: filter with @, e.g. @2 for layer 2"))
     if metric.source:
         lines.append(("source", metric.source))
     if absent:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from diagnoser import graph, schema
+from probe.heads import is_head
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from probe.schema import Header, Metric
+    from probe.schema import Frame, Header, Metric
 
     Floats = npt.NDArray[np.float32]
 
@@ -52,12 +54,17 @@ def tolerance_of(metric: Metric, dtype: str) -> float:
 class Columns:
     """Arrays over the C columns of a header, and where each goes among the node features.
 
-    Raises :class:`diagnoser.schema.SchemaMismatch` for a run whose metrics are not the
-    catalogue's.
+    Columns of single heads are left out: the graph's nodes are whole components. ``header`` is
+    without them. Raises :class:`diagnoser.schema.SchemaMismatch` for a run whose metrics are not
+    the catalogue's.
     """
 
     def __init__(self, header: Header) -> None:
         schema.check_header(header)
+        whole = [at for at, column in enumerate(header.columns) if not is_head(column.site)]
+        self._width = len(header.columns)
+        self._whole = np.array(whole, dtype=np.int64)
+        header = msgspec.structs.replace(header, columns=tuple(header.columns[at] for at in whole))
         self.header = header
         self.keys: tuple[str, ...] = tuple(column.key for column in header.columns)
         self.graph = graph.build(header.anatomy, schema.node_kinds())
@@ -93,6 +100,16 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def values(self, frame: Frame) -> Floats:
+        """A frame's raw values, (C,). Raises ``ValueError`` where its size is another."""
+        raw = frame.array
+        if raw.shape != (self._width,):
+            raise ValueError(
+                f"frame of step {frame.step} has {raw.size} values for {self._width} columns: "
+                "the trace is damaged or belongs to another header"
+            )
+        return raw[self._whole]
 
     def transform(self, raw: Floats) -> Floats:
         """Raw values (..., C) to a scale on which differences compare; NaN stays NaN.

@@ -122,6 +122,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
     Rule(_NORMS, "formula_error", ("layernorm/scale_parameter", "layernorm/bias_parameter")),
     Rule(_SUMS, "dropout_gap", ("residual/dropout_rate",)),
+    Rule(("embedding", "output"), "dropout_gap", ("residual/dropout_rate",)),
     Rule(_SUMS, "skip_gain", ("residual/skip_connection",), high=-0.9),
     Rule(_SUMS, "branch_gain", ("residual/residual_scaling",)),
     Rule(_SUMS, "skip_gain", ("residual/residual_scaling", "residual/residual_path")),
@@ -238,7 +239,7 @@ class ContractWatch:
         self._lasts[known] = old[3][source[known]]
 
     def update(self, frame: Frame) -> None:
-        raw = frame.array
+        raw = self.columns.values(frame)
         measured = ~np.isnan(raw)
         with np.errstate(invalid="ignore"):
             over = np.abs(raw) > self.columns.tolerance_at(raw)

@@ -90,7 +90,7 @@ def extract(trace: Path) -> RunFeatures:
             measured.append(found.measured)
             firings = watch.firings()
             said.append(np.append(fired_rules(firings), np.float32(bool(firings))))
-            seen.append(bool(np.isfinite(record.array[cache]).any()))
+            seen.append(bool(np.isfinite(rolling.columns.values(record)[cache]).any()))
     if header is None or watch is None or not per_frame:
         raise ValueError("the trace holds no frame")
     nodes = {

@@ -134,12 +134,7 @@ class RollingFeatures:
 
     def push(self, frame: Frame) -> None:
         """Take a frame in without computing features."""
-        raw = frame.array
-        if raw.shape != (len(self.columns),):
-            raise ValueError(
-                f"frame of step {frame.step} has {raw.size} values for "
-                f"{len(self.columns)} columns: the trace is damaged or belongs to another header"
-            )
+        raw = self.columns.values(frame)
         carried = self.columns.carried
         if carried.any():
             measured = ~np.isnan(raw)

@@ -72,6 +72,8 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("", "branch_gain"): "the branch enters with a gain of {gain}",
     ("residual_attention", "dropout_gap"): "dropout on the branch is {size} {direction} the "
     "config's",
+    ("embedding", "dropout_gap"): "dropout on the embeddings is {size} {direction} the config's",
+    ("output", "dropout_gap"): "dropout before the classifier is {size} {direction} the config's",
     ("residual_ffn", "dropout_gap"): "dropout on the branch is {size} {direction} the config's",
     ("", "gamma_zero"): "{percent} of gamma is zero",
     ("", "formula_error"): "the norm's output is not its formula: relative error {value}",

@@ -351,7 +351,9 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
             key = self.viewing.heatmap_key(self.model)
         group = self.model.groups.get(key) if key else None
         absent = self.model.absence(key) if key and not self.model.measured(key) else ""
-        self.push_screen(HelpScreen(self.keys_now(), group, absent))
+        header = self.model.header
+        facts = header.facts if header is not None else {}
+        self.push_screen(HelpScreen(self.keys_now(), group, absent, facts))
 
     def keys_now(self) -> tuple[Key, ...]:
         """Keys of any view that work on this source, those of the view on screen first."""

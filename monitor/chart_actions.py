@@ -98,7 +98,7 @@ class ChartActions(AppBase):
         self.draw()
 
     def action_choose_heatmap(self) -> None:
-        keys = self.viewing.layered_keys(self.model)
+        keys = self.viewing.heat_keys(self.model)
         if not keys:
             self.say("no metric with layers has been read yet")
             return

@@ -41,6 +41,23 @@ class MetricGroup:
     def name(self) -> str:
         return self.key.rpartition("/")[2]
 
+    @property
+    def of_heads(self) -> bool:
+        """One curve per head of a layer."""
+        return "@" in self.key
+
+
+def heads_key(key: str, layer: str) -> str:
+    """The chart of a layer's heads: ``attention/entropy``, ``2`` -> ``attention@2/entropy``."""
+    node, _, metric = key.rpartition("/")
+    return f"{node}@{layer}/{metric}"
+
+
+def whole_key(key: str) -> str:
+    """The chart of all layers: ``attention@2/entropy`` -> ``attention/entropy``."""
+    node, _, metric = key.rpartition("/")
+    return f"{node.partition('@')[0]}/{metric}"
+
 
 def group_key(site: str, metric: str) -> str:
     """The chart on which ``metric`` at ``site`` is drawn; per-head sites are grouped by layer."""

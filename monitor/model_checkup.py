@@ -54,7 +54,9 @@ def model_findings(spec: str) -> Iterator[Finding]:
 
     model, batch = load_model(spec)
     inspection = inspect_model(model, batch)
-    yield from _facts(inspection)
+    yield from _anatomy(inspection)
+    for name, text in inspection.facts.items():
+        yield Finding("ok", "fact", f"{name}: {text}")
     yield from _parts(inspection)
     if inspection.failure:
         yield Finding(
@@ -67,7 +69,7 @@ def model_findings(spec: str) -> Iterator[Finding]:
         yield Finding("note", "unmeasured", f"{', '.join(names)}: {text}")
 
 
-def _facts(inspection: Inspection) -> Iterator[Finding]:
+def _anatomy(inspection: Inspection) -> Iterator[Finding]:
     anatomy = inspection.anatomy
     yield Finding(
         "ok",

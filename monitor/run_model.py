@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.envelope import Curve, Envelope
-from monitor.metric_groups import Member, MetricGroup, groups_of
+from monitor.metric_groups import Member, MetricGroup, groups_of, whole_key
 from monitor.sources.source import Batch, Link
 from probe.schema import End, Event, Frame, Header, Record, Scalars
 
@@ -235,7 +235,7 @@ class RunModel:
         if self.header is None:
             return ""
         node, _, metric = key.rpartition("/")
-        for name in (key, metric, *self._column_keys(key), node):
+        for name in (key, whole_key(key), metric, *self._column_keys(key), node):
             if name in self.header.absent:
                 return self.header.absent[name]
         return ""

@@ -67,7 +67,10 @@ def _charts(rule: Rule, model: RunModel) -> list[str]:
     return [
         key
         for key, group in model.groups.items()
-        if group.name == rule.metric and group.node in rule.nodes and model.measured(key)
+        if group.name == rule.metric
+        and group.node in rule.nodes
+        and not group.of_heads
+        and model.measured(key)
     ]
 
 

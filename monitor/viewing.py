@@ -80,8 +80,17 @@ class Viewing:
         self.promoted = keys or self.promoted
 
     def keys(self, model: RunModel) -> tuple[str, ...]:
-        """Charts that pass the filter, in order: first what matters, last what is not measured."""
-        groups = model.groups
+        """Charts that pass the filter, in order: first what matters, last what is not measured.
+
+        Charts of single layers' heads only where the filter asks for them with ``@``, or one was
+        chosen.
+        """
+        heads = "@" in self.pattern
+        groups = {
+            key: group
+            for key, group in model.groups.items()
+            if heads or not group.of_heads or key == self.selected
+        }
         first = dict.fromkeys((*_FIRST, *self.promoted, *_NEXT))
         rest = sorted(groups, key=lambda key: not model.measured(key))
         ordered = [key for key in first if key in groups and model.measured(key)]
@@ -125,9 +134,28 @@ class Viewing:
         return next(iter(self.layered_keys(model)), None)
 
     def layered_keys(self, model: RunModel) -> list[str]:
-        """Metrics that have layers or heads, those with values first."""
-        keys = [key for key, group in model.groups.items() if group.layered]
+        """Metrics that have layers, those with values first; while the heads of a layer are looked
+        at, those of its heads."""
+        group = model.groups.get(self.heatmap or "")
+        layer = _layer_of(group.key) if group is not None and group.of_heads else ""
+        keys = [
+            key
+            for key, group in model.groups.items()
+            if group.layered and (_layer_of(key) == layer if group.of_heads else not layer)
+        ]
         return sorted(keys, key=lambda key: not model.measured(key))
+
+    def heat_keys(self, model: RunModel) -> list[str]:
+        """Everything a heatmap can show: metrics that have layers, then those of heads."""
+        groups = [group for group in model.groups.values() if group.layered]
+        order = sorted(groups, key=lambda g: (g.of_heads, not model.measured(g.key)))
+        return [group.key for group in order]
+
+
+def _layer_of(key: str) -> str:
+    """``decoder.attention@2/entropy`` -> ``decoder@2``."""
+    site = key.rpartition("/")[0]
+    return f"{site.rpartition('.')[0]}@{site.partition('@')[2]}"
 
 
 def pattern_error(pattern: str) -> str:

@@ -27,6 +27,8 @@ class Seen:
     """What the first sampled forward looked like; no tensors. ``calls``: attention by site."""
 
     calls: dict[str, CallFacts] = field(default_factory=dict)
+    heads: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Query heads by stack and layer."""
     masked: frozenset[str] = frozenset()
     """Stacks that were given an attention mask."""
     packed: bool = False
@@ -49,15 +51,16 @@ class CallFacts:
 
 def facts(capture: Capture, parts: ModelParts) -> Seen:
     """Take from a capture what reasons depend on."""
-    calls = {
-        layer.site("attention"): _call(kept.call)
+    called = [
+        (layer, kept.call)
         for layer, kept in zip(parts.layers, capture.layers, strict=True)
         if kept.call is not None
-    }
+    ]
     stacks = {stack.name: capture.of_stack(stack.name)[1] for stack in parts.stacks}
     flows = [kept.block.out for kept in capture.layers if kept.block is not None]
     return Seen(
-        calls=calls,
+        calls={layer.site("attention"): _call(call) for layer, call in called},
+        heads={(layer.stack, layer.index): call.heads for layer, call in called},
         masked=frozenset(name for name, batch in stacks.items() if batch.mask is not None),
         packed=capture.batch.positions is not None,
         labels=capture.of_output[1].labels is not None,
@@ -103,7 +106,10 @@ def reasons(
     optimized: bool,
     decodes: bool,
 ) -> dict[str, str]:
-    """Reasons by key. ``measured``: what the first sample has; ``decodes``: caches are compared."""
+    """Reasons by key, of whole components: what a layer lacks, its heads lack too.
+
+    ``measured``: what the first sample has; ``decodes``: caches are compared.
+    """
     known = {site.name: site for site in sites}
     layers = {layer.site(""): layer for layer in parts.layers}
     stacks = {stack.name: stack for stack in parts.stacks}
@@ -130,7 +136,9 @@ def reasons(
     return found
 
 
-_WITH_GRADIENTS = ("grad_norm", "update_ratio", "unmoved", "q_update", "k_update", "v_update")
+_WITH_GRADIENTS = (
+    "grad_norm", "activity", "update_ratio", "unmoved", "q_update", "k_update", "v_update",
+)  # fmt: skip
 _AT_THE_STEP = (*_WITH_GRADIENTS, "decay_severity", "decay_gap")
 _LIVE = ("training", "validation", "kv_cache")
 """Nodes that are measured without looking inside a forward."""
@@ -167,7 +175,7 @@ def _parameters(ask: Question) -> str:
     return ""
 
 
-_OF_TRAINED = ("grad_norm", "unmoved", "decay_severity", "decay_gap")
+_OF_TRAINED = ("grad_norm", "activity", "unmoved", "decay_severity", "decay_gap")
 
 
 def _frozen(parts: ModelParts, paths: Iterable[str]) -> bool:
@@ -191,6 +199,8 @@ def _attention(ask: Question) -> str:
 def _embedding(ask: Question) -> str:
     if ask.parts.token_embedding is None:
         return "no token embedding was found"
+    if ask.metric == "dropout_gap":
+        return "no config states a dropout of the embeddings, or no module of it follows them"
     if ask.metric in ("type_scale", "type_gap"):
         return "the model has no segment embedding, or did not use it"
     if ask.metric == "lookup_error":
@@ -265,6 +275,8 @@ def _of_attention(ask: Question) -> str:
         return "there is one head"
     if ask.metric in ("reaches_output", "dead_heads", "head_balance"):
         return "the output projection was not found, or its input has another size"
+    if ask.metric == "out_weight":
+        return "the output projection was not found"
     return ""
 
 
@@ -322,6 +334,7 @@ def _output(ask: Question) -> str:
         "size_gap": "no config states the number of classes",
         "weight_gap": "no config states the initial scale",
         "small_rows": "two classes are too few to compare",
+        "dropout_gap": "no config states a dropout of the classifier, or no module of it is there",
         "zero_rows": "the head has no rows",
     }
     if ask.metric in texts:
@@ -371,7 +384,7 @@ def _training(ask: Question) -> str:
 
 
 def _validation(ask: Question) -> str:
-    return "p.validation was not called"
+    return f"p.validation({ask.metric}=...) was not called"
 
 
 _BY_NODE: dict[str, Callable[[Question], str]] = {

@@ -178,7 +178,8 @@ class Probe:
             self._fail(error)
 
     def validation(self, **scalars: float) -> None:
-        """Results of a validation, e.g. ``accuracy=0.9, loss=0.3``; shown with the next sample."""
+        """Results of a validation: ``accuracy``, ``loss``, ``perplexity``, ``calibration_error``
+        (see :func:`probe.calibration_error`) or any other; shown with the next sample."""
         if self._idle():
             return
         try:
@@ -324,15 +325,16 @@ class Probe:
         parts = self._parts
         assert parts is not None and self._listening is not None
         compiled = self._listening.compiled
-        header = make_header(self._entry, parts, self._settings, compiled=compiled)
-        self._sites = header.anatomy.sites
         sample = self._sample
         values = sample.forward_values() if sample is not None else Measured({})
         seen = sample.seen if sample is not None else absence.Seen()
+        given = self._settings, self._optimizers, seen
+        header = make_header(self._entry, parts, *given, compiled=compiled)
+        self._sites = header.anatomy.sites
         options = {"compiled": compiled, "optimized": bool(self._optimizers)}
         # In the publishing thread, which may wait for the values.
         self._outlet.header(
-            header, lambda: with_reasons(header, parts, seen, values.keys(), **options)
+            header, lambda: with_reasons(header, parts, seen, values.numbers(), **options)
         )
         self.event("attached", f"watching {header.anatomy.model}, {header.anatomy.layers} layers")
 

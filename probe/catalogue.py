@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from probe.facts import FACTS, INITIAL
+from probe.heads import head_site
 from probe.measure import (
     attention,
     drift,
@@ -48,6 +52,29 @@ def columns_for(sites: tuple[Site, ...]) -> tuple[Column, ...]:
     )
 
 
+MAX_HEAD_COLUMNS = 16384
+"""Of a model with more, only whole layers are told: a frame must stay small."""
+
+
+def head_columns(
+    sites: tuple[Site, ...], heads: Mapping[tuple[str, int], int]
+) -> tuple[Column, ...]:
+    """The metrics that heads have, of one site and metric together, head after head.
+
+    ``heads``: how many by stack and layer. Empty where they are more than
+    :data:`MAX_HEAD_COLUMNS`.
+    """
+    found = tuple(
+        Column(head_site(site.name, head), metric.name)
+        for site in sites
+        if site.layer is not None
+        for metric in METRICS
+        if metric.per_head and site.node in metric.nodes
+        for head in range(heads.get((site.stack, site.layer), 0))
+    )
+    return found if len(found) <= MAX_HEAD_COLUMNS else ()
+
+
 def as_markdown() -> str:
     """The reference of all metrics, as committed in docs/metrics.md."""
     lines = [
@@ -56,6 +83,7 @@ def as_markdown() -> str:
         "Generated from the definitions in `probe/measure/`: `python -m probe.catalogue`.",
         "A contract is a metric whose healthy value is known exactly, whatever the model.",
         "A residual is a relative error. What cannot be measured is absent (NaN), never 0.",
+        "What heads have too is measured at each, at sites such as `attention@2.h5`.",
     ]
     nodes = dict.fromkeys(", ".join(metric.nodes) for metric in METRICS)
     for node in nodes:
@@ -68,10 +96,22 @@ def as_markdown() -> str:
         ]
         lines += [
             f"| `{m.name}` | {m.unit} | {m.meaning} | {m.healthy} "
-            f"| {'contract' if m.contract else m.form} |"
+            f"| {'contract' if m.contract else m.form}{', per head' if m.per_head else ''} |"
             for m in METRICS
             if ", ".join(m.nodes) == node
         ]
+    lines += [
+        "",
+        "## Facts",
+        "",
+        "Told once, in words, when the first forward of a run was seen: in the header, by",
+        "`defaultpp-monitor doctor --model` and in the monitor's help.",
+        "",
+        "| fact | meaning |",
+        "|---|---|",
+        *(f"| {fact.name} | {fact.meaning} |" for fact in FACTS),
+        f"| {INITIAL[0]} | {INITIAL[1]} |",
+    ]
     return "\n".join(lines) + "\n"
 
 

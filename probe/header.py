@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import msgspec
 import torch
 
-from probe import absence
+from probe import absence, facts
 from probe.anatomy import ModelParts
-from probe.catalogue import METRICS, columns_for
+from probe.catalogue import METRICS, columns_for, head_columns
 from probe.description import describe
+from probe.heads import is_head
 from probe.measure import kv_cache
 from probe.registry import RunEntry
 from probe.schema import SCHEMA_VERSION, Header
 
+_TOO_MANY_HEADS = "there are too many heads to tell each by itself"
+_UNSEEN_HEADS = "no call of attention was seen"
+
 
 def make_header(
-    entry: RunEntry, parts: ModelParts, settings: dict[str, str], *, compiled: bool
+    entry: RunEntry,
+    parts: ModelParts,
+    settings: dict[str, str],
+    optimizers: list[torch.optim.Optimizer],
+    seen: absence.Seen,
+    *,
+    compiled: bool,
 ) -> Header:
     """The header, its ``seq`` still to be set, without the reasons of single metrics."""
     anatomy = describe(parts)
+    heads = head_columns(anatomy.sites, seen.heads)
     first = next(parts.root.parameters())
     own = {"dtype": str(first.dtype).removeprefix("torch."), "device": first.device.type}
     return Header(
@@ -35,8 +47,9 @@ def make_header(
         world_size=entry.world_size,
         anatomy=anatomy,
         metrics=METRICS,
-        columns=columns_for(anatomy.sites),
-        absent=_of_nodes(parts, compiled),
+        columns=columns_for(anatomy.sites) + heads,
+        absent=_of_nodes(parts, compiled) | _of_heads(seen, bool(heads)),
+        facts=facts.read_all(facts.Subject(parts, optimizers, seen)),
         settings=settings | own,
         versions=_versions(),
     )
@@ -46,23 +59,35 @@ def with_reasons(
     header: Header,
     parts: ModelParts,
     seen: absence.Seen,
-    measured: set[absence.Key],
+    measured: Mapping[absence.Key, float],
     *,
     compiled: bool,
     optimized: bool,
 ) -> Header:
-    """The header with a reason for every column that the first sample left without a value."""
+    """The header with what the values of the first sample tell: a reason for every column without
+    one, and how the initial weights compare."""
     found = absence.reasons(
         parts,
         header.anatomy.sites,
-        header.columns,
-        measured,
+        (column for column in header.columns if not is_head(column.site)),
+        set(measured),
         seen,
         compiled=compiled,
         optimized=optimized,
         decodes=kv_cache.possible(parts),
     )
-    return msgspec.structs.replace(header, absent=header.absent | found)
+    weights = facts.initial_weights(measured)
+    return msgspec.structs.replace(
+        header,
+        absent=header.absent | found,
+        facts=header.facts | ({facts.INITIAL[0]: weights} if weights else {}),
+    )
+
+
+def _of_heads(seen: absence.Seen, told: bool) -> dict[str, str]:
+    if told:
+        return {}
+    return {"heads": _TOO_MANY_HEADS if seen.heads else _UNSEEN_HEADS}
 
 
 def _of_nodes(parts: ModelParts, compiled: bool) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probe import absence
+from probe import absence, facts
 from probe.anatomy import LayerParts, ModelParts
 from probe.batch import read_output
 from probe.capture import Capturing, batch_of
@@ -41,6 +41,8 @@ class Inspection:
     roles: dict[str, str | None]
     absent: dict[str, list[str]] = field(default_factory=dict)
     failure: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    """As in the header; those of optimizers are left out."""
 
 
 def inspect_model(
@@ -102,16 +104,16 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
         raise errors[0]
     capture = capturing.close()
     capture.loss, capture.logits = loss, logits
-    values, _ = measure_forward(parts, capture)
-    measured = Measured(values).keys()
+    numbers = Measured(measure_forward(parts, capture).values).numbers()
+    seen = absence.facts(capture, parts)
     anatomy = describe(parts)
     reasons = absence.reasons(
         parts,
         anatomy.sites,
         # The effective rank is finished elsewhere, wherever attention is seen.
         (c for c in columns_for(anatomy.sites) if c.metric != "effective_rank"),
-        measured,
-        absence.facts(capture, parts),
+        set(numbers),
+        seen,
         compiled=False,
         optimized=True,
         decodes=kv_cache.possible(parts),
@@ -120,7 +122,11 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     for name, text in reasons.items():
         if not name.startswith(("training/", "validation/")):
             absent.setdefault(text, []).append(name)
-    return Inspection(anatomy, _roles(parts), absent, failure)
+    told = facts.read_all(facts.Subject(parts, [], seen))
+    told.pop("optimizer", None)
+    weights = facts.initial_weights(numbers)
+    told |= {facts.INITIAL[0]: weights} if weights else {}
+    return Inspection(anatomy, _roles(parts), absent, failure, told)
 
 
 def _told(error: Exception) -> str:

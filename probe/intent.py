@@ -44,6 +44,9 @@ class Intent:
     """The label of a position is the next token (language modelling of decoders)."""
     initial_std: float | None
     pad_token: int | None
+    embedding_dropout: float | None = None
+    classifier_dropout: float | None = None
+    """Only of sequence classification: other heads name theirs in too many ways."""
     positions: int | None = None
     """The longest sequence."""
     windows: tuple[int | None, ...] = ()
@@ -94,9 +97,36 @@ def read_intent(root: nn.Module) -> Intent:
         shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) and not sequence_labels,
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
+        embedding_dropout=_rate(
+            get(
+                "embd_pdrop",
+                "embed_dropout",
+                "embedding_dropout",
+                "hidden_dropout_prob",
+                "hidden_dropout",
+                "dropout",
+                "dropout_rate",
+            )
+        ),
+        classifier_dropout=_classifier_dropout(config, name),
         positions=get("max_position_embeddings", "n_positions"),
         windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
     )
+
+
+def _rate(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _classifier_dropout(config: Any, name: str) -> float | None:
+    """The classifier's own rate, which some configs leave to the hidden layers' (None)."""
+    if "SequenceClassification" not in name:
+        return None
+    for own in ("classifier_dropout", "seq_classif_dropout"):
+        if hasattr(config, own):
+            stated = getattr(config, own)
+            return _rate(stated if stated is not None else _Getter(config)("hidden_dropout_prob"))
+    return None
 
 
 class _Getter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass, field
 
 import torch
 
@@ -31,19 +32,27 @@ from probe.measure.sampled import (
 )
 
 
-def measure_forward(
-    parts: ModelParts, capture: Capture
-) -> tuple[dict[str, Values], dict[str, torch.Tensor]]:
-    """All forward metrics by site, and by attention site the gram matrix that the effective rank
-    comes from."""
+@dataclass
+class Measurement:
+    """What one forward gave, by site. ``values``: of whole components; ``heads``: (h,) of the
+    heads of a site; ``grams``: (h, p, p), which the effective rank comes from."""
+
+    values: dict[str, Values] = field(default_factory=dict)
+    heads: dict[str, Values] = field(default_factory=dict)
+    grams: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def measure_forward(parts: ModelParts, capture: Capture) -> Measurement:
+    """All metrics of a forward."""
     stacks = prepare(parts, capture)
-    found: dict[str, Values] = {"embedding": embedding.measure(stacks[0])}
-    grams: dict[str, torch.Tensor] = {}
+    measured = Measurement()
+    found = measured.values
+    found["embedding"] = embedding.measure(stacks[0])
     own = {id(n): n for layer in parts.layers for n in layer.norms}
     eps = [value for n in own.values() if (value := eps_of(n))]
     peers_eps = statistics.median(eps) if eps else None
     for sampled in stacks:
-        made = _stack(sampled, found, grams, peers_eps)
+        made = _stack(sampled, measured, peers_eps)
         if not sampled.stack.name:
             found["positional"] = positional.measure(sampled, made)
     if "positional" not in found:
@@ -53,17 +62,15 @@ def measure_forward(
         found[site] = norm.measure(last, module, capture.final_norms.get(site), peers_eps)
     norm.against_peers({site: v for site, v in found.items() if "norm_" in site.split("@")[0]})
     found["output"] = output.measure(stacks[-1])
-    return found, grams
+    return measured
 
 
 def _stack(
-    sampled: Sampled,
-    found: dict[str, Values],
-    grams: dict[str, torch.Tensor],
-    peers_eps: float | None,
+    sampled: Sampled, measured: Measurement, peers_eps: float | None
 ) -> dict[int, Projections]:
-    """Add the metrics of one stack's sites to ``found``; returns q, k, v by layer."""
+    """Add the metrics of one stack's sites; returns q, k, v by layer."""
     parts, layers = sampled.parts, sampled.stack.layers
+    found, heads = measured.values, measured.heads
     made: dict[int, Projections] = {}
     feed_forward: dict[int, Values] = {}
     dropouts = attention.intended_dropout(sampled)
@@ -76,13 +83,16 @@ def _stack(
         )
         if projected is not None:
             made[at] = projected
-        found[site("qkv")] = qkv.measure(sampled, kept, projected)
-        found[site("score")] = score.measure(sampled, kept, projected)
-        found[site("mask")] = mask.measure(sampled, kept, at)
-        found[site("attention")] = attention.measure(sampled, layer, kept, projected, dropouts)
+        for node, (whole, by_head) in {
+            "qkv": qkv.measure(sampled, kept, projected),
+            "score": score.measure(sampled, kept, projected),
+            "mask": mask.measure(sampled, kept, at),
+            "attention": attention.measure(sampled, layer, kept, projected, dropouts),
+        }.items():
+            found[site(node)], heads[site(node)] = whole, by_head
         gram = attention.gram(kept)
         if gram is not None:
-            grams[site("attention")] = gram
+            measured.grams[site("attention")] = gram
         for node, junction in residual.junctions(layer, kept, parts.norm_order).items():
             found[site(node)] = residual.measure(sampled, junction, residual_dropout)
         for node in ("norm_attention", "norm_ffn"):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from probe.frames import FrameDraft, History
+from probe.frames import FrameDraft, History, Layout
 from probe.publisher import Publisher
 from probe.scalars import Number, Row, number, pack
-from probe.schema import Column, Event, Header
+from probe.schema import Event, Header
 
 FLUSH_SECONDS = 0.25
 
@@ -29,17 +29,17 @@ class Outlet:
         self._rows: list[Row] = []
         self._frame: FrameDraft | None = None
         self._flushed = time.monotonic()
-        self._columns: tuple[Column, ...] = ()
+        self._layout: Layout | None = None
         self._history = History()
 
     @property
     def opened(self) -> bool:
         """Whether the header was handed on."""
-        return bool(self._columns)
+        return self._layout is not None
 
     def header(self, header: Header, full: Callable[[], Header]) -> None:
         """Begin the stream; ``full`` completes the header, in the publishing thread."""
-        self._columns = header.columns
+        self._layout = Layout(header.columns)
         self._publisher.submit(lambda seq: msgspec.structs.replace(full(), seq=seq), soon=True)
 
     def event(self, kind: str, text: str, details: dict[str, str] | None = None) -> None:
@@ -71,7 +71,7 @@ class Outlet:
         now = time.monotonic()
         due = force or now - self._flushed >= FLUSH_SECONDS
         # The newest row may still be logged to; it waits for the next forward unless forced.
-        if not self._columns or not self._rows or not due:
+        if self._layout is None or not self._rows or not due:
             return
         rows, self._rows, self._flushed = self._rows, [], now
         rank = self._rank
@@ -82,13 +82,14 @@ class Outlet:
 
     def _hand_on_frame(self) -> None:
         draft, self._frame = self._frame, None
-        if draft is None:
+        layout = self._layout
+        if draft is None or layout is None:
             return
         loss = self._rows[-1].loss() if self._rows else None
         if loss is not None:
             draft.add("training", "loss", loss)
-        rank, columns, history = self._rank, self._columns, self._history
-        self._publisher.submit(lambda seq: draft.frame(seq, rank, columns, history))
+        rank, history = self._rank, self._history
+        self._publisher.submit(lambda seq: draft.frame(seq, rank, layout, history))
 
     def _event_at(
         self,

@@ -16,7 +16,7 @@ from probe.frames import FrameDraft, Measured
 from probe.gradients import Gradients
 from probe.measure import kv_cache, parameters, training
 from probe.measure.sampled import Values
-from probe.measurement import measure_forward
+from probe.measurement import Measurement, measure_forward
 from probe.optimizers import loss_scale, parameters_of
 from probe.stopwatch import Stopwatch
 
@@ -42,8 +42,7 @@ class Sample:
         self._optimizers = optimizers
         self._watched: list[parameters.Watched] = []
         self._capturing: Capturing | None = None
-        self._values: dict[str, Values] = {}
-        self._grams: dict[str, torch.Tensor] = {}
+        self._measured = Measurement()
         self._ids: torch.Tensor | None = None
         self._rows: kv_cache.Rows | None = None
         self._moving: parameters.Moving | None = None
@@ -70,7 +69,7 @@ class Sample:
         capture, self._capturing = self._capturing.close(), None
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
-        self._values, self._grams = measure_forward(self._parts, capture)
+        self._measured = measure_forward(self._parts, capture)
         self.seen = absence.facts(capture, self._parts)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
@@ -79,8 +78,8 @@ class Sample:
 
     def forward_values(self) -> Measured:
         """Which values the forward gave; those of the gradients and updates are still to come."""
-        found = {site: dict(values) for site, values in self._values.items()}
-        for site, gram in self._grams.items():
+        found = {site: dict(values) for site, values in self._measured.values.items()}
+        for site, gram in self._measured.grams.items():
             found.setdefault(site, {})["effective_rank"] = gram.sum()
         return Measured(found)
 
@@ -139,12 +138,12 @@ class Sample:
             own["grad_norm"] = total
         layers = self._parts.layers
         ends = [layers[at].site("ffn") for at in (0, -1)] if layers else ["", ""]
-        own |= training.gradients(self._values, *ends)
+        own |= training.gradients(self._measured.values, *ends)
         own |= {"learning_rate": rate, "memory": _peak_memory()}
         self._add({"training": own})
         self._add(training.decay_by_site(self._parts, training.decays(optimizers), peak_rate))
         self._add(extra)
-        return FrameDraft(step, self._values, self._grams)
+        return FrameDraft(step, self._measured)
 
     def drop(self) -> None:
         """Take off what hooks are still there: the forward raised, or the probe goes off."""
@@ -164,7 +163,7 @@ class Sample:
 
     def _add(self, found: dict[str, Values]) -> None:
         for site, values in found.items():
-            self._values.setdefault(site, {}).update(values)
+            self._measured.values.setdefault(site, {}).update(values)
 
 
 def _peak_memory() -> float:

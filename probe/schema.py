@@ -44,10 +44,15 @@ class Metric(msgspec.Struct, frozen=True):
     contract: bool = False
     tolerance: float = 1e-3
     """For contracts: magnitudes up to this are rounding in float32 arithmetic."""
+    per_head: bool = False
+    """Measured for each attention head too, at sites such as ``attention@2.h5``."""
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """One position of a frame's value array: which metric, at which site."""
+    """One position of a frame's value array: which metric, at which site.
+
+    ``site`` is one of the anatomy's, or a head of one (see :mod:`probe.heads`).
+    """
 
     site: str
     metric: str
@@ -109,6 +114,8 @@ class Header(msgspec.Struct, tag="header", kw_only=True):
     columns: tuple[Column, ...]
     absent: dict[str, str] = {}
     """Metric, or ``site/metric``, that is not measured on this model -> the reason."""
+    facts: dict[str, str] = {}
+    """What is true of the run from its start, in words (see :mod:`probe.facts`)."""
     settings: dict[str, str] = {}
     versions: dict[str, str] = {}
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probe import trace
+from probe.heads import split
 from probe.schema import Frame, Header
 
 INCIDENTAL_UNITS = frozenset({"s", "bytes"})
@@ -33,7 +34,7 @@ def _compared(header: Header) -> list[tuple[int, str]]:
     nodes = {site.name: site.node for site in header.anatomy.sites}
     kept = []
     for index, column in enumerate(header.columns):
-        metric = header.metric(column.metric, nodes[column.site])
+        metric = header.metric(column.metric, nodes[split(column.site)[0]])
         if metric is None or metric.unit not in INCIDENTAL_UNITS:
             kept.append((index, column.key))
     return kept

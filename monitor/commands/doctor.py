@@ -1,7 +1,8 @@
 """Check what the monitor needs here: versions, terminal, directories, live runs.
 
 With --model, say instead which parts of a model the probe finds (path per role, layers, heads,
-order of norms, positions), and what it cannot measure on it and why. The factory takes no argument
+order of norms, positions), how it is built (dropout, epsilon, windows, dtypes, initial weights),
+and what the probe cannot measure on it and why. The factory takes no argument
 and returns the model, or (model, batch) with a dict of the forward's arguments.
 
 Exit status 0 where all is well or merely worth knowing, 1 where something would fail."""

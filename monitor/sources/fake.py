@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.sources.source import Batch, Link, Position
-from probe.catalogue import METRICS, columns_for
+from probe.catalogue import METRICS, columns_for, head_columns
+from probe.heads import split
 from probe.schema import (
     Anatomy,
     Column,
@@ -52,6 +53,8 @@ class Script:
     seed: int = 0
     metrics: tuple[Metric, ...] = METRICS
     """Only these are measured; definitions of the catalogue."""
+    heads: int = 0
+    """Heads of every layer that have columns of their own."""
 
 
 def anatomy(layers: int = 4) -> Anatomy:
@@ -79,6 +82,8 @@ def header(script: Script) -> Header:
     """The stream's first record."""
     found = anatomy(script.layers)
     names = {metric.name for metric in script.metrics}
+    heads = {("", layer): script.heads for layer in range(script.layers)}
+    columns = columns_for(found.sites) + head_columns(found.sites, heads)
     return Header(
         seq=0,
         run="20260101-000000-bert",
@@ -88,7 +93,7 @@ def header(script: Script) -> Header:
         pid=1,
         anatomy=found,
         metrics=script.metrics,
-        columns=tuple(c for c in columns_for(found.sites) if c.metric in names),
+        columns=tuple(c for c in columns if c.metric in names),
         absent={"mask/cross_mass": "the batch is not packed", "training/clip_level": "no clipping"},
     )
 
@@ -159,7 +164,7 @@ def _columns(script: Script, columns: tuple[Column, ...]) -> tuple[_Value, ...]:
     forms = {(metric.name, node): metric for metric in script.metrics for node in metric.nodes}
     found = []
     for column in columns:
-        node, _, layer = column.site.partition("@")
+        node, _, layer = split(column.site)[0].partition("@")
         depth = int(layer or 0) / max(script.layers - 1, 1)
         found.append(_Value(column, forms[column.metric, node], int(layer or 0), depth))
     return tuple(found)

@@ -11,14 +11,17 @@ from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap import Heat, layer_of_row, rows_for
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.raster import value_at
-from monitor.metric_groups import MetricGroup
+from monitor.metric_groups import MetricGroup, heads_key, whole_key
 from monitor.views import chart_page
 from monitor.views.view import View
+from monitor.widgets.head_map import HeadMap
 from monitor.widgets.layer_profile import LayerProfile
 from monitor.widgets.text_pane import TextPane
 
 TALL = 8
 """Lines a layer takes at most."""
+ROOM_FOR_HEADS = 100
+"""Columns of the screen below which heads are not drawn beside the layers."""
 
 
 class LayersView(View):
@@ -34,6 +37,7 @@ class LayersView(View):
     def compose(self) -> ComposeResult:
         with Horizontal(id="layers-main"):
             yield HeatmapPane(id="layers-heat").add_class("pane")
+            yield HeadMap(id="layers-heads").add_class("pane")
             yield LayerProfile(id="profile").add_class("pane")
         yield TextPane(id="layers-note")
         yield ChartPane(id="layers-chart").add_class("companion")
@@ -46,6 +50,7 @@ class LayersView(View):
         if key is None:
             heatmap.show("Layers", None, "", "waiting for a metric that has layers")
             profile.show("", None, (), None)
+            self.query_one(HeadMap).show((), None)
             return
         group = app.model.groups[key]
         diagnosis = app.shown.diagnosis.diagnosis
@@ -62,12 +67,24 @@ class LayersView(View):
         curves = app.model.curves(key, app.viewing.frozen)
         values = [value_at(curve, step) for curve in curves]
         profile.show(f"at step {step}", heat, values, self._row)
+        self.query_one(HeadMap).show(self._heads(key, heat, step), heat)
         self.query_one(TextPane).show(self._note(group))
         chart_page.companion(self.query_one(ChartPane), app, key)
 
     @staticmethod
     def _axis_name(group: MetricGroup) -> str:
-        return "head" if "@" in group.key else "layer"
+        return "head" if group.of_heads else "layer"
+
+    def _heads(self, key: str, heat: Heat, step: int) -> list[list[float]]:
+        """Values of every layer's heads at a step; empty where there are none, or no room."""
+        if self.app.size.width < ROOM_FOR_HEADS:
+            return []
+        model = self.monitor.model
+        groups = [model.groups.get(heads_key(key, layer)) for layer in heat.labels]
+        return [
+            [model.column_value(m.column, step) for m in group.members] if group else []
+            for group in groups
+        ]
 
     def _note(self, group: MetricGroup) -> tuple[tuple[str, str], ...]:
         metric = group.metric
@@ -82,6 +99,14 @@ class LayersView(View):
         if self._heat is not None:
             self._row = (self._row + by) % len(self._heat.labels)
             self.monitor.acted()
+
+    def leave(self) -> bool:
+        """From the heads of a layer to all layers."""
+        key = self.monitor.viewing.heatmap
+        if key is None or whole_key(key) == key:
+            return False
+        self.monitor.viewing.heatmap = whole_key(key)
+        return True
 
     def enter(self) -> None:
         key = self.monitor.viewing.heatmap_key(self.monitor.model)

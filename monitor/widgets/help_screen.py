@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -52,6 +52,8 @@ def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
         ("healthy", metric.healthy),
         ("kind", kind),
     ]
+    if metric.per_head:
+        lines.append(("heads", "told of each head too: filter with @, e.g. @2 for layer 2"))
     if metric.source:
         lines.append(("source", metric.source))
     if absent:
@@ -60,9 +62,13 @@ def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
 
 
 def help_text(
-    keys: Sequence[Key], group: MetricGroup | None, absent: str, palette: Palette
+    keys: Sequence[Key],
+    group: MetricGroup | None,
+    absent: str,
+    palette: Palette,
+    facts: Mapping[str, str],
 ) -> Text:
-    """The whole help as one text."""
+    """The whole help as one text; ``facts``: what is told of the run, by name."""
     text = Text()
     if group is not None:
         text.append(f"{group.key}\n", palette.style("accent bold"))
@@ -82,6 +88,12 @@ def help_text(
     for sign, meaning in _SIGNS:
         text.append(f"  {sign:<9}", palette.style("warn"))
         text.append(f"{meaning}\n", palette.style("fg"))
+    if facts:
+        text.append("This run\n", palette.style("fg bold"))
+    width = max((len(name) for name in facts), default=0) + 2
+    for name, told in facts.items():
+        text.append(f"  {name:<{width}}", palette.style("muted"))
+        text.append(f"{told}\n", palette.style("fg"))
     text.rstrip()
     return text
 
@@ -93,9 +105,16 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,question_mark,h,q", "close", show=False)
     ]
 
-    def __init__(self, keys: Sequence[Key], group: MetricGroup | None, absent: str) -> None:
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        group: MetricGroup | None,
+        absent: str,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self._keys, self._group, self._absent = tuple(keys), group, absent
+        self._facts = facts or {}
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
@@ -105,7 +124,7 @@ class HelpScreen(ModalScreen[None]):
         box = self.query_one("#help")
         box.border_title, box.border_subtitle = "Help", "Esc closes"
         palette = palette_for(self.app.current_theme)
-        text = help_text(self._keys, self._group, self._absent, palette)
+        text = help_text(self._keys, self._group, self._absent, palette, self._facts)
         if getattr(self.app, "ascii_only", False):
             text.plain = glyphs.to_ascii(text.plain)
         self.query_one(Static).update(text)

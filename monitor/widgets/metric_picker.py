@@ -15,7 +15,10 @@ from textual.widgets.option_list import Option
 
 
 class MetricPicker(ModalScreen[str | None]):
-    """Type to narrow the list, Enter takes the marked metric, Escape leaves all as it was."""
+    """Type to narrow the list, Enter takes the marked metric, Escape leaves all as it was.
+
+    Metrics of single layers' heads (``attention@2/entropy``) appear when ``@`` is typed.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss_none", show=False),
@@ -30,26 +33,34 @@ class MetricPicker(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="picker"):
-            yield Input(placeholder="type to narrow", compact=True)
-            yield OptionList(*(Option(key, id=key) for key in self._keys), compact=True)
+            yield Input(placeholder=self._hint(), compact=True)
+            yield OptionList(*(Option(key, id=key) for key in self._shown("")), compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#picker").border_title = "Heatmap metric"
         options = self.query_one(OptionList)
         options.can_focus = False
-        if self._current in self._keys:
-            options.highlighted = self._keys.index(self._current)
+        shown = self._shown("")
+        if self._current in shown:
+            options.highlighted = shown.index(self._current)
         self.query_one(Input).focus()
+
+    def _hint(self) -> str:
+        heads = any("@" in key for key in self._keys)
+        return "type to narrow; @2 for the heads of layer 2" if heads else "type to narrow"
+
+    def _shown(self, text: str) -> list[str]:
+        """Metrics that hold every word of ``text``."""
+        words = text.lower().split()
+        keys = [key for key in self._keys if "@" in text or "@" not in key]
+        return [key for key in keys if all(word in key for word in words)]
 
     @on(Input.Changed)
     def narrow(self, event: Input.Changed) -> None:
         """Only metrics that hold every word typed."""
-        words = event.value.lower().split()
         options = self.query_one(OptionList)
         options.clear_options()
-        options.add_options(
-            Option(key, id=key) for key in self._keys if all(word in key for word in words)
-        )
+        options.add_options(Option(key, id=key) for key in self._shown(event.value))
         options.highlighted = 0 if options.option_count else None
 
     @on(Input.Submitted)

@@ -8,9 +8,9 @@ import statistics
 import torch
 from torch import nn
 
-from probe.anatomy import LayerParts
+from probe.anatomy import LayerParts, weight_of
 from probe.capture import Flow, LayerCapture
-from probe.measure.numbers import mean, relative, significand_bits
+from probe.measure.numbers import by_head, relative, rms, significand_bits
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads, linear
 from probe.schema import Metric
 
@@ -23,6 +23,7 @@ METRICS = (
         "mean entropy of attention rows over the log of the visible positions",
         "steady",
         source="DEFault++",
+        per_head=True,
     ),
     Metric(
         "head_similarity",
@@ -43,7 +44,13 @@ METRICS = (
         source="DEFault++",
     ),
     Metric(
-        "max_weight", ("attention",), "share", "", "mean over rows of the largest weight", "steady"
+        "max_weight",
+        ("attention",),
+        "share",
+        "",
+        "mean over rows of the largest weight",
+        "steady",
+        per_head=True,
     ),
     Metric(
         "effective_rank",
@@ -53,6 +60,7 @@ METRICS = (
         "exp of the entropy of the map's normalised singular values, over the sampled rows",
         "steady",
         source="DEFault++",
+        per_head=True,
     ),
     Metric(
         "output_norm",
@@ -61,6 +69,15 @@ METRICS = (
         "",
         "mean norm of a head's output over sqrt(head_dim)",
         "steady",
+        per_head=True,
+    ),
+    Metric(
+        "out_weight",
+        ("attention",),
+        "positive",
+        "",
+        "root mean square of the output projection's weights",
+        "like its peers",
     ),
     Metric(
         "dead_heads",
@@ -171,31 +188,41 @@ def measure(
     kept: LayerCapture,
     made: Projections | None,
     dropout: float | None,
-) -> Values:
-    """Metrics of site ``attention@l``. ``effective_rank`` is finished by the publishing thread.
+) -> tuple[Values, Values]:
+    """Metrics of site ``attention@l``, and (h,) of its heads.
 
-    ``dropout``: the probability intended for the attention weights.
+    ``effective_rank`` is finished by the publishing thread. ``dropout``: the probability intended
+    for the attention weights.
     """
     values: Values = {}
     if kept.kernel_calls:
         values["kernel_calls"] = math.log2(kept.kernel_calls)
+    if layer.attention_out is not None:
+        values["out_weight"] = rms(weight_of(layer.attention_out))
+    if kept.call is None:
+        return values, {}
+    maps, heads = _maps(sampled, kept)
+    values |= maps | _kernel(sampled, kept, made, dropout) | _output(sampled, layer, kept)
+    return values, heads
+
+
+def _output(sampled: Sampled, layer: LayerParts, kept: LayerCapture) -> Values:
     call = kept.call
-    if call is None:
-        return values
-    values |= _maps(sampled, kept) | _kernel(sampled, kept, made, dropout)
+    assert call is not None
     if layer.packed is not None and layer.attention_out is not None:
-        return values | _packed_output(sampled, layer.attention_out, kept)
+        return _packed_output(sampled, layer.attention_out, kept)
     into = kept.attention_out.into if kept.attention_out is not None else None
     if into is None or call.output is None:
-        return values
+        return {}
     flat = flat_heads(call.output)
-    if flat.shape == into.shape:
-        values["reaches_output"] = relative(into, flat, sampled.tokens)
-        values |= _by_head(sampled, into, sampled.intent.heads or call.heads)
-    return values
+    if flat.shape != into.shape:
+        return {}
+    return {"reaches_output": relative(into, flat, sampled.tokens)} | _contributions(
+        sampled, into, sampled.intent.heads or call.heads
+    )
 
 
-def _by_head(sampled: Sampled, into: torch.Tensor, heads: int) -> Values:
+def _contributions(sampled: Sampled, into: torch.Tensor, heads: int) -> Values:
     """Which heads contribute to ``into`` (r, p, heads * head_dim)."""
     if into.shape[-1] % heads:
         return {}
@@ -217,12 +244,12 @@ def _packed_output(sampled: Sampled, projection: nn.Module, kept: LayerCapture) 
     made = linear(Flow(into=flat), projection)
     if made is None or made.shape != flow.out.shape:
         return {}
-    return {"reaches_output": relative(flow.out, made, sampled.tokens)} | _by_head(
+    return {"reaches_output": relative(flow.out, made, sampled.tokens)} | _contributions(
         sampled, flat, call.heads
     )
 
 
-def _maps(sampled: Sampled, kept: LayerCapture) -> Values:
+def _maps(sampled: Sampled, kept: LayerCapture) -> tuple[Values, Values]:
     call = kept.call
     assert call is not None
     weights = call.weights
@@ -230,23 +257,21 @@ def _maps(sampled: Sampled, kept: LayerCapture) -> Values:
     seen = call.visible.expand_as(weights).sum(dim=-1)
     # A row that sees one key has no entropy to speak of.
     counts = sampled.valid[:, None, :] * (seen > 1).float()
-    normalised = entropy / seen.clamp_min(2).float().log()
-    per_head = (normalised * counts).sum(dim=(0, 2)) / counts.sum(dim=(0, 2)).clamp_min(1.0)
+    values: Values = {}
+    heads: Values = {}
+    values["entropy"], entropies = by_head(entropy / seen.clamp_min(2).float().log(), counts)
+    values["head_utilisation"] = (entropies > 0.1).float().mean()
+    values["max_weight"], heads["max_weight"] = by_head(weights.amax(dim=-1), counts)
     maps = (weights * sampled.valid[:, None, :, None]).transpose(0, 1).flatten(1)
     unit = maps / maps.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    heads = len(unit)
-    values: Values = {
-        "entropy": mean(normalised, counts),
-        "head_utilisation": (per_head > 0.1).float().mean(),
-        "max_weight": mean(weights.amax(dim=-1), counts),
-    }
-    if heads > 1:
+    count = len(unit)
+    if count > 1:
         alike = unit @ unit.t()
-        values["head_similarity"] = (alike.sum() - alike.diagonal().sum()) / (heads * (heads - 1))
+        values["head_similarity"] = (alike.sum() - alike.diagonal().sum()) / (count * (count - 1))
     if call.output is not None:
         norms = call.output.float().norm(dim=-1) / call.output.shape[-1] ** 0.5
-        values["output_norm"] = mean(norms, sampled.valid[:, None, :].expand(norms.shape))
-    return values
+        values["output_norm"], heads["output_norm"] = by_head(norms, sampled.valid[:, None, :])
+    return values, heads | {"entropy": entropies}
 
 
 def _kernel(

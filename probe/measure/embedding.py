@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from probe.dropouts import of_embedding
 from probe.measure.numbers import log2_ratio, mean, relative, rms
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
@@ -78,22 +79,33 @@ METRICS = (
         "segment table's root mean square against the token table's",
         "steady",
     ),
+    Metric(
+        "dropout_gap",
+        ("embedding",),
+        "signed",
+        "probability",
+        "dropout on the sum of the embeddings minus the config's",
+        "0",
+        source="attach-time fact",
+        contract=True,
+    ),
 )
 
 
 def measure(sampled: Sampled) -> Values:
     """Metrics of site ``embedding``."""
     capture, table = sampled.capture, sampled.parts.token_embedding
+    dropped: Values = {"dropout_gap": of_embedding(sampled.parts).gap}
     flow = capture.token_embedding
     if flow is None or flow.out is None or table is None:
-        return {}
+        return dropped
     out = flow.out.float()
     width = out.shape[-1]
     centre = (out * sampled.tokens).sum(dim=(0, 1)) / sampled.valid.sum().clamp_min(1.0)
     spread = ((out - centre).square() * sampled.tokens).sum(dim=(0, 1))
     spread = spread / sampled.valid.sum().clamp_min(1.0)
     zero = (out.abs().amax(dim=-1) == 0).float()
-    values: Values = {
+    values = dropped | {
         "norm": mean(out.norm(dim=-1) / width**0.5, sampled.valid),
         "token_variance": spread.mean(),
         "zero_rows": mean(zero, sampled.valid),

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from probe.anatomy import ModelParts, is_linear, weight_of
 from probe.attention_call import Recorder, leave
-from probe.measure.numbers import relative
+from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Values
 from probe.schema import Metric
 from probe.stopwatch import Stopwatch
@@ -28,6 +28,15 @@ METRICS = (
         source="DEFault++",
         contract=True,
         tolerance=1e-3,
+    ),
+    Metric(
+        "key_similarity",
+        ("kv_cache",),
+        "statistic",
+        "cosine",
+        "mean cosine of a cached key and the fresh forward's at its position",
+        "1",
+        source="DEFault++",
     ),
     Metric(
         "value_error",
@@ -259,7 +268,11 @@ def _keys(
     values: Values = {"length_gap": torch.log2(torch.tensor(held / kept)).item()}
     # A shorter cache should at least hold the newest positions.
     shared = min(wanted, held)
-    values["key_error"] = relative(k[:, :, -shared:], k_fresh[:, :, -shared:])
+    newest, wanted_keys = k[:, :, -shared:], k_fresh[:, :, -shared:]
+    values["key_error"] = relative(newest, wanted_keys)
+    alike = torch.cosine_similarity(newest.float(), wanted_keys.float(), dim=-1)
+    shown = torch.ones_like(alike) if mask is None else (mask[:, None, -shared:] != 0).float()
+    values["key_similarity"] = mean(alike, shown.expand(alike.shape))
     values["value_error"] = relative(v[:, :, -shared:], v_fresh[:, :, -shared:])
     values["last_error"] = relative(k[:, :, -1], k_fresh[:, :, -1])
     flat = k.float().transpose(1, 2).flatten(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from probe.capture import LayerCapture
-from probe.measure.numbers import mean
+from probe.measure.numbers import by_head, mean
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
 
@@ -20,6 +20,7 @@ METRICS = (
         source="DEFault++",
         contract=True,
         tolerance=1e-5,
+        per_head=True,
     ),
     Metric(
         "future_mass",
@@ -31,6 +32,7 @@ METRICS = (
         source="DEFault++",
         contract=True,
         tolerance=1e-5,
+        per_head=True,
     ),
     Metric(
         "cross_mass",
@@ -75,11 +77,12 @@ METRICS = (
 )
 
 
-def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> Values:
-    """Metrics of site ``mask@l``: mass where none may be, and pairs shown or hidden wrongly."""
+def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> tuple[Values, Values]:
+    """Metrics of site ``mask@l``: mass where none may be, and pairs shown or hidden wrongly; and
+    (h,) of its heads."""
     call = kept.call
     if call is None:
-        return {}
+        return {}, {}
     weights = call.weights.mean(dim=1)
     shown = call.visible.float().mean(dim=1).expand_as(weights)
     # A query that may see nothing at all (a fully padded row) has no healthy answer.
@@ -91,15 +94,17 @@ def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> Values:
     )
     later = (keys[None, :] > positions[:, None])[None]
     values: Values = {}
+    heads: Values = {}
     if sampled.padding is not None:
-        on_padding = (weights * sampled.padding[:, None, :]).sum(dim=-1)
-        values["padding_mass"] = mean(on_padding, asks)
+        on_padding = (call.weights * sampled.padding[:, None, None, :]).sum(dim=-1)
+        values["padding_mass"], heads["padding_mass"] = by_head(on_padding, asks[:, None, :])
     if sampled.causal is not None:
         # Where the caller's own mask shows later positions, they may be seen.
         ahead = later & ~implied if sampled.batch.full_mask is not None else later
-        future = mean((weights * ahead).sum(dim=-1), asks)
-        unknown = torch.full_like(future, float("nan"))
-        values["future_mass"] = torch.where(sampled.causal, future, unknown)
+        on_future = (call.weights * ahead[:, None]).sum(dim=-1)
+        future, by_heads = by_head(on_future, asks[:, None, :])
+        values["future_mass"] = torch.where(sampled.causal, future, float("nan"))
+        heads["future_mass"] = torch.where(sampled.causal, by_heads, float("nan"))
     if sampled.documents is not None:
         own = sampled.documents[:, positions]
         other = own[:, :, None] != sampled.documents[:, None, :]
@@ -116,4 +121,4 @@ def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> Values:
         causal_shape = ((gone > 0.99) & (behind < 0.01)).float()
         unknown = torch.full_like(causal_shape, float("nan"))
         values["causal_unasked"] = torch.where(sampled.causal, unknown, causal_shape)
-    return values
+    return values, heads

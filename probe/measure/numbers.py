@@ -23,6 +23,16 @@ def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (values.float() * weight).sum() / weight.sum()
 
 
+def by_head(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted mean of ``values`` (r, h, p) over everything, 0-d, and of each head, (h,).
+
+    ``weight`` broadcasts. NaN where all weights are 0.
+    """
+    weight = weight.expand(values.shape)
+    sums, counts = (values.float() * weight).sum(dim=(0, 2)), weight.sum(dim=(0, 2))
+    return sums.sum() / counts.sum(), sums / counts
+
+
 def log2_ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """log2(a / b) of two positive numbers; NaN where either is zero."""
     good = (a > TINY) & (b > TINY)
@@ -55,6 +65,17 @@ def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, .
     skew = (off**3).sum() / total / std**3
     kurtosis = (off**4).sum() / total / std**4 - 3.0
     return centre, variance.sqrt(), skew, kurtosis
+
+
+def std_by_head(values: torch.Tensor, weight: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    """Weighted standard deviation of ``values`` (r, h, p, n) of each head, (h,).
+
+    ``centre``: some number near the means, which keeps the squares small.
+    """
+    counts = weight.sum(dim=(0, 2, 3))
+    off = (values - centre) * weight
+    mean_off = off.sum(dim=(0, 2, 3)) / counts
+    return ((off * off).sum(dim=(0, 2, 3)) / counts - mean_off**2).clamp_min(0.0).sqrt()
 
 
 @lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from probe.anatomy import weight_of
+from probe.dropouts import of_classifier
 from probe.measure.numbers import log2_ratio, relative, rms
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
@@ -129,6 +130,16 @@ METRICS = (
         "0 at a random start, then negative",
     ),
     Metric(
+        "dropout_gap",
+        ("output",),
+        "signed",
+        "probability",
+        "dropout before the classifier minus the config's",
+        "0",
+        source="attach-time fact",
+        contract=True,
+    ),
+    Metric(
         "small_rows",
         ("output",),
         "share",
@@ -148,7 +159,7 @@ _MOST_LOGITS = 2**26
 def measure(sampled: Sampled) -> Values:
     """Metrics of site ``output``."""
     capture, parts = sampled.capture, sampled.parts
-    values: Values = {}
+    values: Values = {"dropout_gap": of_classifier(parts).gap}
     if parts.head is not None:
         values |= _head(sampled)
     logits = capture.logits

@@ -29,6 +29,15 @@ METRICS = (
         source="DEFault++",
     ),
     Metric(
+        "activity",
+        NODES,
+        "share",
+        "share",
+        "parameters whose gradient's norm is over 1e-6",
+        "steady",
+        source="DEFault++",
+    ),
+    Metric(
         "update_ratio",
         NODES,
         "positive",
@@ -69,6 +78,9 @@ METRICS = (
 
 
 _SAMPLE = 1024
+
+ACTIVE = 1e-6
+"""Gradient norm above which a parameter counts as active (DEFault++)."""
 
 
 @dataclass
@@ -139,7 +151,7 @@ def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
 
 
 def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -> None:
-    """Gradient norms by site, and whose gradient is zero or missing."""
+    """Gradient norms and activity by site, and whose gradient is zero or missing."""
     sums: dict[str, list[tuple[torch.Tensor, int]]] = {}
     for watch in found:
         norm = gradients.norm(watch.parameter)
@@ -150,8 +162,10 @@ def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -
             moving.grad_zero.append((norm == 0).float())
     for site, pairs in sums.items():
         count = sum(n for _, n in pairs)
-        total = torch.stack([norm for norm, _ in pairs]).norm()
-        moving.values.setdefault(site, {})["grad_norm"] = total / count**0.5
+        norms = torch.stack([norm for norm, _ in pairs])
+        values = moving.values.setdefault(site, {})
+        values["grad_norm"] = norms.norm() / count**0.5
+        values["activity"] = (norms > ACTIVE).float().mean()
 
 
 def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:

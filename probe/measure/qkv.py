@@ -6,7 +6,7 @@ import torch
 
 from probe.capture import LayerCapture
 from probe.intent import Intent
-from probe.measure.numbers import mean, relative, rms, strided
+from probe.measure.numbers import by_head, mean, relative, rms, strided
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
@@ -19,6 +19,7 @@ METRICS = (
         "mean cosine of a token's q and k",
         "steady",
         source="DEFault++",
+        per_head=True,
     ),
     Metric(
         "cos_qv",
@@ -45,6 +46,7 @@ METRICS = (
         "",
         "mean norm of q per head over sqrt(head_dim)",
         "like its peers",
+        per_head=True,
     ),
     Metric(
         "k_norm",
@@ -53,6 +55,7 @@ METRICS = (
         "",
         "mean norm of k per head over sqrt(head_dim)",
         "like its peers",
+        per_head=True,
     ),
     Metric(
         "v_norm",
@@ -178,22 +181,29 @@ METRICS = (
 _SAME = 0.9999
 
 
-def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
-    """Metrics of site ``qkv@l``. ``made``: q, k, v by the projections' own weights."""
+def measure(
+    sampled: Sampled, kept: LayerCapture, made: Projections | None
+) -> tuple[Values, Values]:
+    """Metrics of site ``qkv@l``, and (h,) of its heads. ``made``: q, k, v by the projections' own
+    weights. A key head that several query heads share is told for each of them."""
     values: Values = {}
     if made is not None:
         values |= _weights(made, sampled.intent.heads or _heads(kept))
     call = kept.call
     if call is None:
-        return values
-    heads = call.q.shape[1]
-    spread = _spread(call.k, heads), _spread(call.v, heads)
+        return values, {}
+    count = call.q.shape[1]
+    spread = _spread(call.k, count), _spread(call.v, count)
     q, k, v = call.q.float(), spread[0].float(), spread[1].float()
     per_head = sampled.valid[:, None, :].expand(q.shape[:3])
+    heads: Values = {}
+    for name, found in (
+        ("cos_qk", torch.cosine_similarity(q, k, dim=-1)),
+        ("q_norm", q.norm(dim=-1) / q.shape[-1] ** 0.5),
+        ("k_norm", k.norm(dim=-1) / k.shape[-1] ** 0.5),
+    ):
+        values[name], heads[name] = by_head(found, per_head)
     values |= {
-        "cos_qk": mean(torch.cosine_similarity(q, k, dim=-1), per_head),
-        "q_norm": mean(q.norm(dim=-1) / q.shape[-1] ** 0.5, per_head),
-        "k_norm": mean(k.norm(dim=-1) / k.shape[-1] ** 0.5, per_head),
         "v_norm": mean(v.norm(dim=-1) / v.shape[-1] ** 0.5, per_head),
         "tied_outputs": _tied((q * per_head[..., None]).transpose(0, 1).flatten(1)),
     }
@@ -201,11 +211,11 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
         values["cos_qv"] = mean(torch.cosine_similarity(q, v, dim=-1), per_head)
         values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), per_head)
     if sampled.intent.heads:
-        ratio = torch.tensor(heads / sampled.intent.heads)
+        ratio = torch.tensor(count / sampled.intent.heads)
         values["head_count"] = torch.log2(ratio).item()
     if made is not None:
         values |= _against_weights(sampled, kept, made)
-    return values
+    return values, heads
 
 
 def _heads(kept: LayerCapture) -> int | None:

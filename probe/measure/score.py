@@ -7,7 +7,7 @@ import math
 import torch
 
 from probe.capture import LayerCapture
-from probe.measure.numbers import log2_ratio, moments, significand_bits
+from probe.measure.numbers import log2_ratio, moments, significand_bits, std_by_head
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
@@ -29,6 +29,7 @@ METRICS = (
         "standard deviation of scores over visible pairs",
         "steady",
         source="DEFault++",
+        per_head=True,
     ),
     Metric(
         "skew",
@@ -48,7 +49,7 @@ METRICS = (
         "steady",
         source="DEFault++",
     ),
-    Metric("max", ("score",), "statistic", "", "largest visible score", "steady"),
+    Metric("max", ("score",), "statistic", "", "largest visible score", "steady", per_head=True),
     Metric(
         "scale_ratio",
         ("score",),
@@ -89,11 +90,13 @@ METRICS = (
 )
 
 
-def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> Values:
-    """Metrics of site ``score@l``."""
+def measure(
+    sampled: Sampled, kept: LayerCapture, made: Projections | None
+) -> tuple[Values, Values]:
+    """Metrics of site ``score@l``, and (h,) of its heads."""
     call = kept.call
     if call is None:
-        return {}
+        return {}, {}
     scores, visible = call.scores, call.visible.expand_as(call.scores)
     scale: torch.Tensor | float = call.scale
     values: Values = {}
@@ -107,12 +110,14 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
         values["precision_gap"] = 0.0
     weight = (visible & sampled.valid[:, None, :, None].bool()).float()
     centre, std, skew, kurtosis = moments(scores, weight)
+    largest = scores.masked_fill(weight == 0, -math.inf).amax(dim=(0, 2, 3))
+    heads: Values = {"std": std_by_head(scores, weight, centre), "max": largest}
     values |= {
         "mean": centre,
         "std": std,
         "skew": skew,
         "kurtosis": kurtosis,
-        "max": scores.masked_fill(weight == 0, -math.inf).amax(),
+        "max": largest.amax(),
     }
     # Without a config the field's convention is what a model is expected to follow.
     intended = sampled.intent.scale
@@ -124,7 +129,7 @@ def measure(sampled: Sampled, kept: LayerCapture, made: Projections | None) -> V
             flat_heads(call.k, kv_heads), made.k
         )
         values["scale_ratio"] = log2_ratio(gain * scale, torch.full_like(gain, intended))
-    return values
+    return values, heads
 
 
 def _norm_ratio(seen: torch.Tensor, made: torch.Tensor) -> torch.Tensor:

@@ -145,6 +145,24 @@ METRICS = (
         source="DEFault++",
     ),
     Metric("loss", ("validation",), "positive", "", "as given by p.validation", "falling"),
+    Metric(
+        "perplexity",
+        ("validation",),
+        "positive",
+        "",
+        "as given by p.validation",
+        "falling",
+        source="DEFault++",
+    ),
+    Metric(
+        "calibration_error",
+        ("validation",),
+        "share",
+        "share",
+        "as given by p.validation, e.g. from probe.calibration_error",
+        "near 0",
+        source="DEFault++",
+    ),
 )
 
 

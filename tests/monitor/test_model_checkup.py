@@ -65,6 +65,8 @@ def test_doctor_prints_the_path_of_every_part(doctor):
     lines = _words(text)
     assert status == 0
     assert any(line.startswith("ok model GPT2LMHeadModel, decoder,") for line in lines)
+    assert "ok fact tied weights: transformer.wte.weight = lm_head.weight" in lines
+    assert not [line for line in lines if line.startswith("ok fact optimizer")]
     assert "ok heads 4, for keys and values 4, of dimension 8" in lines
     assert "ok norms order: pre" in lines and "ok positions learned" in lines
     assert "ok part attention transformer.h.*.attn" in lines

@@ -20,14 +20,17 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from family_faults import MADE_FOR, Inapplicable, target  # noqa: E402
+from family_faults import MADE_FOR as OF_PARTS  # noqa: E402
+from family_faults import Inapplicable, target  # noqa: E402
 from family_models import FAMILIES, PACKED, WITHOUT_MASK, make, train  # noqa: E402
+from setting_faults import MADE_FOR as OF_SETTINGS  # noqa: E402
 from tiny_models import Seen  # noqa: E402
 from torch import nn  # noqa: E402
 
 from diagnoser.columns import Columns  # noqa: E402
 from probe.catalogue import METRICS  # noqa: E402
 
+MADE_FOR = OF_PARTS | OF_SETTINGS
 STEPS = 5
 README = ROOT / "probe" / "README.md"
 BEGIN, END = "<!-- family x contract: begin -->", "<!-- family x contract: end -->"
@@ -123,16 +126,17 @@ def over(seen: Seen, at_start: bool = False) -> dict[str, float]:
     Tolerances are those of a diagnosis: wider for arithmetic in 16 bits.
     """
     columns = Columns(seen.header)
-    tolerance = np.stack([columns.tolerance_at(frame.array) for frame in seen.frames])
+    raw = np.stack([columns.values(frame) for frame in seen.frames])
+    tolerance = np.stack([columns.tolerance_at(values) for values in raw])
     found = {}
     for at, key in enumerate(columns.keys):
-        values, known = np.abs(seen.array[:, at]), ~np.isnan(seen.array[:, at])
+        values, known = np.abs(raw[:, at]), ~np.isnan(raw[:, at])
         beyond = values[known] > tolerance[known, at]
         if not columns.contract[at] or not known.any():
             continue
         # What a run began with shows in its first sample; training fills zeros again.
         if beyond.mean() >= 0.5 or (at_start and beyond[0]):
-            found[key] = float(np.median(seen.array[known, at]))
+            found[key] = float(np.median(raw[known, at]))
     return found
 
 

@@ -23,6 +23,7 @@ from tiny_models import Seen
 from torch import nn
 
 from probe.absence import UNSEEN
+from probe.heads import split
 from probe.schema import Event
 
 NEW = tuple(family for family in FAMILIES if family not in CORE)
@@ -88,8 +89,9 @@ def _told_why(seen: Seen, exactly: bool = True) -> None:
     value depends on how training goes on."""
     absent, nothing = seen.header.absent, np.isnan(seen.array).all(axis=0)
     for column, missing in zip(seen.header.columns, nothing, strict=True):
-        chart = f"{column.site.partition('@')[0]}/{column.metric}"
-        told = chart in absent or column.key in absent
+        site, _ = split(column.site)
+        chart = f"{site.partition('@')[0]}/{column.metric}"
+        told = chart in absent or f"{site}/{column.metric}" in absent
         assert told or not missing, column.key
         assert missing or not told or not exactly, column.key
     assert UNSEEN not in absent.values()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from probe.frames import FrameDraft, History, effective_rank
+from probe.frames import FrameDraft, History, Layout, effective_rank
+from probe.measurement import Measurement
 from probe.scalars import Row, pack
 from probe.schema import Column
 
@@ -18,17 +19,40 @@ def test_effective_rank_of_a_uniform_map_is_one_and_of_the_identity_all():
     assert effective_rank(gram(uniform)) == pytest.approx(1 / 8, rel=1e-3)
     assert effective_rank(gram(identity)) == pytest.approx(1.0, rel=1e-3)
     assert np.isnan(effective_rank(np.full((1, 4, 4), np.nan)))
+    assert effective_rank(gram(uniform, identity)) == pytest.approx([1 / 8, 1.0], rel=1e-3)
 
 
 def test_a_frame_holds_values_in_the_order_of_the_columns_and_nan_elsewhere():
     values = {"a": {"x": torch.tensor(2.0)}, "b": {"x": 3.0, "y": torch.tensor([4.0])}}
     columns = (Column("b", "y"), Column("a", "z"), Column("a", "x"), Column("b", "x"))
-    draft = FrameDraft(7, values, {})
+    draft = FrameDraft(7, Measurement(values))
     draft.add("a", "z", torch.tensor(5.0))
-    frame = draft.frame(11, 0, columns, History())
+    frame = draft.frame(11, 0, Layout(columns), History())
     assert (frame.seq, frame.step) == (11, 7)
     assert frame.array.tolist() == [4.0, 5.0, 2.0, 3.0]
-    assert np.isnan(FrameDraft(0, {}, {}).frame(0, 0, columns, History()).array).all()
+    nothing = FrameDraft(0, Measurement()).frame(0, 0, Layout(columns), History())
+    assert np.isnan(nothing.array).all()
+
+
+def test_heads_stand_behind_each_other_and_another_number_of_them_is_left_out():
+    heads = [Column(f"attention@0.h{head}", "entropy") for head in range(3)]
+    columns = (Column("attention@0", "entropy"), *heads, Column("attention@0.h0", "max_weight"))
+    found = Measurement(
+        {"attention@0": {"entropy": torch.tensor(2.0)}},
+        {"attention@0": {"entropy": torch.arange(3.0), "max_weight": torch.arange(2.0)}},
+    )
+    frame = FrameDraft(0, found).frame(0, 0, Layout(columns), History())
+    assert frame.array[:4].tolist() == [2.0, 0.0, 1.0, 2.0]
+    assert np.isnan(frame.array[4])
+    ranks = Measurement(
+        grams={"attention@0": torch.from_numpy(gram(np.full((8, 8), 1 / 8), np.eye(8)))}
+    )
+    columns = (
+        Column("attention@0", "effective_rank"),
+        *(Column(f"attention@0.h{head}", "effective_rank") for head in range(2)),
+    )
+    frame = FrameDraft(0, ranks).frame(0, 0, Layout(columns), History())
+    assert frame.array == pytest.approx([(1 + 1 / 8) / 2, 1 / 8, 1.0], rel=1e-3)
 
 
 def test_volatility_needs_history_and_a_clipped_norm_is_noticed():

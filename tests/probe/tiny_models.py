@@ -18,6 +18,7 @@ from transformers import (
 )
 
 import probe
+from probe.heads import split
 from probe.schema import Frame, Header
 from probe.trace import load
 
@@ -137,9 +138,10 @@ class Seen:
         ]
         names = set()
         for at, column in enumerate(self.header.columns):
-            metric = self.header.metric(column.metric, nodes[column.site])
+            node = nodes[split(column.site)[0]]
+            metric = self.header.metric(column.metric, node)
             values = self.array[rows, at]
             values = np.abs(values[~np.isnan(values)])
             if metric.contract and len(values) and np.median(values) > metric.tolerance:
-                names.add(f"{nodes[column.site]}/{column.metric}")
+                names.add(f"{node}/{column.metric}")
         return names

@@ -5,6 +5,7 @@ from __future__ import annotations
 from probe.measure import (
     attention,
     drift,
+    effects,
     embedding,
     ffn,
     kv_cache,
@@ -32,6 +33,7 @@ METRICS: tuple[Metric, ...] = (
     *norm.METRICS,
     *ffn.METRICS,
     *output.METRICS,
+    *effects.METRICS,
     *drift.METRICS,
     *parameters.METRICS,
     *training.METRICS,

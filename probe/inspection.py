@@ -20,6 +20,7 @@ from probe.frames import Measured
 from probe.measure import kv_cache
 from probe.measurement import measure_forward
 from probe.overrides import BLOCK_ROLES, Overrides, find_with
+from probe.reruns import foreseen
 from probe.schema import Anatomy
 from probe.stopwatch import Stopwatch
 
@@ -103,6 +104,8 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     capture = capturing.close()
     capture.loss, capture.logits = loss, logits
     values, _ = measure_forward(parts, capture)
+    seen, known = foreseen(parts, capture, absence.facts(capture, parts))
+    values["output"].update(known)
     measured = Measured(values).keys()
     anatomy = describe(parts)
     reasons = absence.reasons(
@@ -111,7 +114,7 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
         # The effective rank is finished elsewhere, wherever attention is seen.
         (c for c in columns_for(anatomy.sites) if c.metric != "effective_rank"),
         measured,
-        absence.facts(capture, parts),
+        seen,
         compiled=False,
         optimized=True,
         decodes=kv_cache.possible(parts),

@@ -44,6 +44,8 @@ class Metric(msgspec.Struct, frozen=True):
     contract: bool = False
     tolerance: float = 1e-3
     """For contracts: magnitudes up to this are rounding in float32 arithmetic."""
+    rare: bool = False
+    """Measured on few samples: the last value stands until the next."""
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):

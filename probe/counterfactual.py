@@ -26,19 +26,16 @@ KINDS = ("padding", "future", "packing", "batch", "trim", "position", "context")
 LENGTH = 32
 """Tokens of a row that are kept."""
 SHORTEST = 6
-EVERY = 2
-"""After the first round one kind in so many samples, in turn."""
 
 _MIXING = "BatchNorm"
 
 
 def due(number: int, kinds: tuple[str, ...]) -> str | None:
-    """The kind whose turn it is on sample ``number``: each once at first, then rarely."""
-    count = len(kinds)
-    if number < count:
+    """The kind whose turn it is on sample ``number``: each once at first, then one in turn on odd
+    samples, which leave the cache alone."""
+    if number < len(kinds):
         return kinds[number]
-    later = number - count
-    return kinds[later // EVERY % count] if count and later % EVERY == EVERY - 1 else None
+    return kinds[number // 2 % len(kinds)] if kinds and number % 2 else None
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a rerun gave. ``states``: logits, or last hidden states, or a module's output; None where
-    there are none. ``found``, ``casts``: see :class:`probe.silenced.Silenced`."""
+    """What a rerun gave. ``states``: logits, else last hidden states, or a module's output; None
+    where there are none. ``found``, ``casts``: see :class:`probe.silenced.Silenced`."""
 
     states: torch.Tensor | None
     found: bool
@@ -80,7 +80,8 @@ def run(
 ) -> list[Ran]:
     """One forward for each of ``calls``, each from another state of the random numbers.
 
-    ``module``: whose output is wanted, of its last call; None: the model's. Raises :class:`NotRepeatable`, and whatever the model raises. Not to be called under
+    ``module``: whose output is wanted, of its last call; None: the model's. Raises
+    :class:`NotRepeatable`, and whatever the model raises. Not to be called under
     :class:`probe.quiet.quiet`, which would hide calls from the mode.
     """
     devices = sorted({p.device.index or 0 for p in root.parameters() if p.is_cuda})
@@ -100,7 +101,7 @@ def run(
                 out = root.forward(*call.args, **call.kwargs)
             if not _same(before, _random_state(devices)):
                 raise NotRepeatable("the model draws random numbers beside dropout")
-            states = _states(out) if module is None else (inner or [None])[-1]
+            states = _states(out) if module is None else inner[-1] if inner else None
             done.append(Ran(states, mode.found, mode.casts))
     return done
 

@@ -31,10 +31,8 @@ _MIXING = "BatchNorm"
 
 
 def due(number: int, kinds: tuple[str, ...]) -> str | None:
-    """The kind whose turn it is on sample ``number``: each once at first, then one in turn on odd
-    samples, which leave the cache alone."""
-    if number < len(kinds):
-        return kinds[number]
+    """The kind whose turn it is on sample ``number``: one on odd samples, which leave the cache
+    alone."""
     return kinds[number // 2 % len(kinds)] if kinds and number % 2 else None
 
 

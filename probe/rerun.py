@@ -71,8 +71,9 @@ def why_never(root: nn.Module) -> str:
 
 def _known_not_to_wait(root: nn.Module) -> bool:
     """transformers' models call no collectives, unless split over ranks by a plan."""
-    plan = getattr(root, "_tp_size", None) not in (None, 1) or hasattr(root, "_device_mesh")
-    return hasattr(getattr(root, "config", None), "model_type") and not plan
+    split = getattr(root, "_tp_size", None) not in (None, 1)
+    meshed = getattr(root, "_device_mesh", None) is not None
+    return hasattr(getattr(root, "config", None), "model_type") and not split and not meshed
 
 
 def run(

@@ -28,7 +28,7 @@ from torch import nn  # noqa: E402
 from diagnoser.columns import Columns  # noqa: E402
 from probe.catalogue import METRICS  # noqa: E402
 
-STEPS = 6
+STEPS = 5
 README = ROOT / "probe" / "README.md"
 BEGIN, END = "<!-- family x contract: begin -->", "<!-- family x contract: end -->"
 COMMAND = "python tests/probe/family_grid.py --write"

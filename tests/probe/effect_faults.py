@@ -146,18 +146,21 @@ _PADDED = (
     "bert", "distilbert", "roberta", "t5", "torch encoder",
     "torch encoder, pre-norm, sequence first",
 )  # fmt: skip
+_DECODERS = ("gpt2", "llama", "mistral", "qwen3")
 _CAUSAL = (
-    "gpt2", "llama", "mistral", "qwen3", "t5", "multihead attention", "hand-written, SDPA",
+    *_DECODERS, "t5", "multihead attention", "hand-written, SDPA",
     "hand-written, softmax",
 )  # fmt: skip
 
 MADE_FOR: dict[str, tuple[tuple[Callable[[ModelParts], None], tuple[str, ...]], ...]] = {
-    "padding_effect": ((mask_dropped, _PADDED), (padding_shown, _PADDED)),
+    # Padding on the right of a causal model is hidden by causality as well.
+    "padding_effect": ((mask_dropped, (*_PADDED, *_DECODERS)), (padding_shown, _PADDED)),
     "future_effect": ((mask_dropped, _CAUSAL),),
-    "packing_effect": ((padding_shown, ("gpt2", "llama", "mistral", "qwen3")),),
+    "packing_effect": ((padding_shown, _DECODERS),),
     "batch_effect": ((cross_row_leak, _WITH_POSITIONS), (first_rows_mask, ("bert", "gpt2"))),
     "trim_effect": (
         (padding_shown, _PADDED),
+        (mask_dropped, _DECODERS),
         (positions_from_the_end, ("bert", "gpt2", "distilbert", "torch encoder")),
     ),
     "position_missing": ((positions_zeroed, _WITH_POSITIONS),),

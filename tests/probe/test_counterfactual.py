@@ -5,19 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from effect_faults import MADE_FOR
-from family_models import FAMILIES, PACKED, WITHOUT_MASK, batch, make
+from effect_grid import broken, captured, fires, given_to, measured
+from family_models import FAMILIES, PACKED, WITHOUT_MASK, make
 from torch import nn
 
-from probe.anatomy import find
-from probe.batch import read_output
-from probe.capture import Capturing, batch_of
-from probe.counterfactual import KINDS, Counterfactuals, due, keep, why_not
+from probe.absence import Seen
+from probe.counterfactual import Counterfactuals, due, why_not
 from probe.measure import effects
 from probe.rerun import why_never
 from probe.reruns import foreseen
-from probe.stopwatch import Stopwatch
-
-TOLERANCE = {metric.name: metric.tolerance for metric in effects.METRICS if metric.contract}
 
 
 @pytest.fixture(autouse=True)
@@ -26,36 +22,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def captured(model, given):
-    """(parts, capture) of one forward, as a sample would see it."""
-    parts, errors = find(model), []
-    capturing = Capturing(parts, batch_of(parts, (), given), errors.append, Stopwatch())
-    loss, logits = read_output(model(**given))
-    capture = capturing.close()
-    assert not errors
-    capture.loss, capture.logits = loss, None if logits is None else logits.detach()
-    return parts, capture
-
-
-def measured(parts, capture, kinds=KINDS):
-    """Every counterfactual's numbers, NaN left out."""
-    found = {}
-    for kind in kinds:
-        if not why_not(kind, parts, capture):
-            found |= effects.measure(parts, keep(kind, parts, capture)).get("output", {})
-    return {name: float(v) for name, v in found.items() if float(v) == float(v)}
-
-
-def broken(values):
-    return {name: v for name, v in values.items() if v > TOLERANCE.get(name, float("inf"))}
-
-
-def given_to(family, padding="right", packed=False):
-    torch.manual_seed(3)
-    given = batch(family, padding, packed)
-    return given | ({"use_cache": False} if packed else {})
 
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen3", "t5", *WITHOUT_MASK)
@@ -108,28 +74,16 @@ CASES = [
     ("family", "metric", "fault"), CASES, ids=[f"{f}-{m}-{x.__name__}" for f, m, x in CASES]
 )
 def test_a_contract_breaks_for_the_fault_made_for_it(family, metric, fault):
-    model = make(family, 0.1)
-    packed = metric == "packing_effect"
-    given = given_to(family, "none" if packed else "right", packed)
-    parts, capture = captured(model, given)
-    fault(parts)
-    values = measured(parts, capture, (metric.rpartition("_")[0],))
-    assert metric in broken(values), values
+    assert fires(family, metric, fault)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_never_measured_has_a_reason(family):
     parts, capture = captured(make(family, 0.1), given_to(family))
-    seen, known = foreseen(parts, capture, _no_facts())
+    seen, known = foreseen(parts, capture, Seen())
     possible = {name for name, v in known.items() if float(v) == 1.0}
     assert possible == set(measured(parts, capture))
     assert all(seen.effects[m.name] for m in effects.METRICS if m.name not in possible)
-
-
-def _no_facts():
-    from probe.absence import Seen
-
-    return Seen()
 
 
 def test_a_model_that_begins_with_zeros_misses_nothing():

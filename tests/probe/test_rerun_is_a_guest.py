@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from effect_grid import captured, given_to
 from family_models import FAMILIES, PACKED, batch, make, train
-from test_counterfactual import captured, given_to
 from tiny_models import Seen
 from torch import nn
 

@@ -8,6 +8,7 @@ and tensors they hold. Hooks on the model itself are not called, those on module
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,13 +92,14 @@ def run(
     with (
         torch.no_grad(),
         torch.autocast(kind, enabled=False),
+        _unwarned(),
         _same_random_numbers(devices),
         _restored(root),
     ):
         for call, other in calls:
             _advance(devices)
             before = _random_state(devices)
-            with Silenced(other) as mode, _output_of(module) as inner:
+            with Silenced(kind, other) as mode, _output_of(module) as inner:
                 # The forward itself: a call would go through the hooks of probe and user.
                 out = root.forward(*call.args, **call.kwargs)
             if not _same(before, _random_state(devices)):
@@ -132,6 +134,21 @@ def _output_of(module: nn.Module | None) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
+def _unwarned() -> Iterator[None]:
+    """Reentrant checkpointing warns, each time, that nothing requires gradients: here by intent."""
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    original = getattr(checkpoint, "check_backward_validity", None)
+    if original is None:
+        yield
+        return
+    checkpoint.check_backward_validity = lambda inputs: None  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        checkpoint.check_backward_validity = original  # type: ignore[union-attr]
+
+
+@contextmanager
 def _same_random_numbers(devices: list[int]) -> Iterator[None]:
     own, numbers = random.getstate(), np.random.get_state()
     try:
@@ -143,7 +160,7 @@ def _same_random_numbers(devices: list[int]) -> Iterator[None]:
 
 
 def _advance(devices: list[int]) -> None:
-    torch.rand(1)
+    torch.rand(1, device="cpu")
     random.random()
     np.random.random()
     for device in devices:

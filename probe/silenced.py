@@ -54,14 +54,15 @@ Other = OtherTokens | OtherPositions
 
 
 class Silenced(TorchFunctionMode):
-    """Dropout does nothing while this is entered; ``other`` is changed.
+    """Dropout does nothing while this is entered; ``other`` is changed. ``device``: its type.
 
     ``found``: whether the lookup to be changed was made. ``casts``: whether the model switched
     autocast on by itself.
     """
 
-    def __init__(self, other: Other | None = None) -> None:
+    def __init__(self, device: str, other: Other | None = None) -> None:
         super().__init__()
+        self._device = device
         self._other = other
         self._readings = 0
         self.found = other is None
@@ -75,10 +76,10 @@ class Silenced(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
+        self.casts = self.casts or torch.is_autocast_enabled(self._device)
         if func in _IDENTITIES:
             return args[0] if args else kwargs["input"]
         if func is _SDPA:
-            self.casts |= torch.is_autocast_enabled((args or (kwargs["query"],))[0].device.type)
             args = _without(args, kwargs, _SDPA_DROPOUT)
         elif func is _MULTIHEAD:
             args = _without(args, kwargs, _MULTIHEAD_DROPOUT)

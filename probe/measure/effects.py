@@ -14,8 +14,11 @@ from probe.schema import Metric
 
 AGREEMENT = 1e-5
 """Two runs alike may differ by so much; else nothing is measured."""
-NOTHING = 1e-6
-"""A change of the outputs below this is none."""
+NOTHING = 1e-8
+"""A change of the outputs below this, or within what two runs alike differ by, is none. Where nothing
+depends on what was changed the arithmetic is the same, and so are its results."""
+VARIED = 1e-6
+"""Outputs at neighbouring tokens that differ by less say nothing of their inputs."""
 
 
 def _must_not_matter(name: str, meaning: str) -> Metric:
@@ -106,14 +109,15 @@ def _compared(kept: Kept, ran: list[Ran], turned: bool) -> dict[str, Values]:
     before, watch = (torch.stack([t[row, :length] for row in rows]) for t in (one, watch))
     # Padding may hold NaN, which no weight of 0 takes away.
     effect = relative(*(torch.where(watch[..., None], t, 0.0) for t in (before, three)))
-    alike = relative(one.nan_to_num(), two.nan_to_num()) <= AGREEMENT
-    effect = torch.where(alike & watch.any(), effect, torch.nan)
+    noise = relative(one.nan_to_num(), two.nan_to_num())
+    effect = torch.where((noise <= AGREEMENT) & watch.any(), effect, torch.nan)
     values: Values = {}
     if kept.kind not in MUST_MATTER:
         values[f"{kept.kind}_effect"] = effect
     elif not any(r.casts for r in ran) and one.dtype == torch.float32:
         effect = torch.where(_varied(one), effect, torch.nan)
-        missing = torch.where(effect.isnan(), effect, (effect < NOTHING).float())
+        none = effect <= torch.clamp_min(2 * noise, NOTHING)
+        missing = torch.where(effect.isnan(), effect, none.float())
         values |= {f"{kept.kind}_effect": effect, f"{kept.kind}_missing": missing}
     return {"output": values}
 
@@ -133,4 +137,4 @@ def _by_row(
 
 def _varied(one: torch.Tensor) -> torch.Tensor:
     """Whether outputs differ from each other at all: a head of zeros says nothing of its input."""
-    return relative(one.nan_to_num(), one.nan_to_num().roll(1, dims=1)) > NOTHING
+    return relative(one.nan_to_num(), one.nan_to_num().roll(1, dims=1)) > VARIED

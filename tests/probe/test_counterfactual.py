@@ -62,6 +62,22 @@ def test_16_bits_tell_what_must_not_matter_only(dtype):
     assert max(values.values()) < 2e-2
 
 
+def test_a_model_that_switches_autocast_on_by_itself_tells_only_what_must_not_matter():
+    """As accelerate's mixed precision does, around the forward."""
+    model = make("bert", 0.1)
+    parts, capture = captured(model, given_to("bert"))
+    original = model.forward
+
+    def forward(*args, **kwargs):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return original(*args, **kwargs)
+
+    model.forward = forward
+    values = measured(parts, capture)
+    assert set(values) == {"padding_effect", "batch_effect", "trim_effect"}
+    assert max(values.values()) < 2e-2
+
+
 CASES = [
     (family, metric, fault)
     for metric, faults in MADE_FOR.items()

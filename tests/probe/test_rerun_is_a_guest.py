@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from effect_grid import captured, given_to
 from family_models import FAMILIES, PACKED, batch, make, train
 from tiny_models import Seen
@@ -106,6 +108,19 @@ def test_gradients_modes_and_hooks_of_the_model_are_left_alone():
     assert torch.is_grad_enabled()
     inner = [m for m in model.modules() if m is not model]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in inner)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_models_are_run_without_a_warning(reentrant):
+    model = make("gpt2", 0.1)
+    own = torch.utils.checkpoint.check_backward_validity
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        parts, capture = captured(model, given_to("gpt2"))
+        warnings.simplefilter("error")
+        run_all(parts, capture)
+    assert torch.utils.checkpoint.check_backward_validity is own
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -57,9 +57,9 @@ def why_never(root: nn.Module) -> str:
     """Why this model is never run again, from what it is made of; empty where it may be."""
     _, world = ranks()
     parameters = list(root.parameters())
-    sharded = any(
-        type(p).__name__ == "DTensor" or hasattr(p, "ds_id") or p.is_meta for p in parameters
-    )
+    if any(p.device.type not in ("cpu", "cuda") for p in parameters):
+        return "random numbers of this kind of device are not put back"
+    sharded = any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in parameters)
     kinds = {type(m).__name__ for m in root.modules()}
     if sharded or any("FSDP" in kind or kind.startswith("FullySharded") for kind in kinds):
         return "the model is sharded: it cannot run on one rank alone"

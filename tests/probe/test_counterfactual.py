@@ -171,6 +171,7 @@ def test_models_that_must_not_run_alone(monkeypatch):
     sharded = make("bert")
     sharded.extra = FSDPLinear(2, 2)
     assert "sharded" in why_never(sharded)
+    assert "device" in why_never(nn.Linear(2, 2, device="meta"))
     renormed = nn.Sequential(nn.Embedding(4, 4, max_norm=1.0))
     assert "max_norm" in why_never(renormed)
     monkeypatch.setenv("WORLD_SIZE", "2")

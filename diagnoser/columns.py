@@ -23,7 +23,8 @@ CHANGE_FLOOR = {"residual": 0.5, "share": 0.02, "signed": 0.03, "positive": 0.05
 """Smallest change, in transformed units, that counts as one standard unit, by form."""
 
 CARRIED_KINDS = frozenset({"kv_cache", "validation"})
-"""Node kinds measured on rare frames only: their last value stands until the next."""
+"""Node kinds measured on rare frames only: their last value stands until the next, as does that of
+metrics that say so themselves."""
 
 DTYPE_FLOOR = {"float16": 2e-3, "bfloat16": 2e-2}
 """Smallest tolerance of a residual under a 16-bit dtype (about five roundings)."""
@@ -91,7 +92,10 @@ class Columns:
         self._rounds = np.array([_rounds(m) for m in definitions], dtype=bool)
         self._products = np.array([m.name in PLAIN_PRODUCTS for m in definitions], dtype=bool)
         self.floor = np.array([CHANGE_FLOOR[m.form] for m in definitions], dtype=np.float32)
-        self.carried = np.array([kind in CARRIED_KINDS for kind in self.kinds], dtype=bool)
+        self.carried = np.array(
+            [k in CARRIED_KINDS or m.rare for k, m in zip(self.kinds, definitions, strict=True)],
+            dtype=bool,
+        )
         self._residual = self.form == FORMS.index("residual")
         self._positive = self.form == FORMS.index("positive")
         self._bent = (self.form == FORMS.index("signed")) | (self.form == FORMS.index("statistic"))

@@ -135,6 +135,18 @@ RULES: tuple[Rule, ...] = (
     Rule(("output",), "loss_error", ("output/output_dimension",)),
     Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
     Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
+    # The same seen from outside, by running the model again: where nothing inside could be read.
+    Rule(("output",), "packing_effect", ("masking/dynamic_mask",)),
+    Rule(("output",), "batch_effect", ("masking/mask_generation",)),
+    Rule(("output",), "future_effect", ("masking/mask_application", "masking/dynamic_mask")),
+    Rule(("output",), "padding_effect", ("masking/mask_application", "masking/mask_generation")),
+    Rule(("output",), "trim_effect", ("masking/mask_application", "positional/relative_position")),
+    Rule(("output",), "position_missing", ("positional/indexing",)),
+    Rule(
+        ("output",),
+        "context_missing",
+        ("variant/variant_configuration", "qkv/parameter_initialization"),
+    ),
     # Consequences, and what only shows over time.
     Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
     Rule(

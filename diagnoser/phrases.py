@@ -96,6 +96,19 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("output", "untied"): "head and embedding should share their weights and do not",
     ("output", "loss_error"): "the loss is not the cross entropy of these logits and labels: "
     "relative error {value}",
+    ("output", "padding_effect"): "the outputs at real tokens change by {value} with what stands "
+    "in the padding",
+    ("output", "future_effect"): "outputs change by {value} with the tokens after them",
+    ("output", "packing_effect"): "outputs change by {value} with the tokens of another packed "
+    "document",
+    (
+        "output",
+        "batch_effect",
+    ): "a row's outputs change by {value} with the other rows of its batch",
+    ("output", "trim_effect"): "a row's outputs change by {value} when it runs alone and without "
+    "its padding",
+    ("output", "position_missing"): "reversing the order of positions changes no output",
+    ("output", "context_missing"): "other tokens before, or around, change no output",
     ("", "unmoved"): "{percent} of the parameters should move and do not",
     ("training", "uncovered"): "{percent} of the parameters are in no optimizer group",
     ("training", "duplicated"): "{percent} of the parameters are in several optimizer groups",

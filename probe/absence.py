@@ -38,6 +38,8 @@ class Seen:
     """The stream is kept in 16 bits."""
     understood: bool = False
     """Token ids were found among the arguments."""
+    effects: dict[str, str] = field(default_factory=dict)
+    """Why a metric of the counterfactual reruns may be missing, by its name."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +329,8 @@ def _ffn(ask: Question) -> str:
 
 def _output(ask: Question) -> str:
     intent = ask.parts.intent
+    if ask.metric in ask.seen.effects:
+        return ask.seen.effects[ask.metric]
     if ask.parts.head is None:
         return "no output head was found"
     texts = {

@@ -42,6 +42,7 @@ from probe.publisher import Publisher
 from probe.quiet import quiet
 from probe.ranks import ranks
 from probe.registry import new_entry
+from probe.reruns import Reruns
 from probe.sample import Sample
 from probe.scalars import Number, kept
 from probe.schema import Site
@@ -117,7 +118,7 @@ class Probe:
         self._peak_rate = 0.0
         self._sample: Sample | None = None
         self._wanted = True
-        self._decodes = True
+        self._reruns = Reruns()
         self._recomputing = False
         self._hooks_tell = False
         self._crash: dict[str, str] | None = None
@@ -279,7 +280,7 @@ class Probe:
                 self._outlet.row.losses.append(kept(loss))
             if self._sample is not None:
                 with quiet():
-                    self._sample.forward_ended(loss, logits, self._decodes)
+                    self._sample.forward_ended(loss, logits, self._reruns)
                     if not self._optimizers:
                         self._sample.before_backward(self._fail)
                 if not self._outlet.opened:
@@ -410,12 +411,9 @@ class Probe:
             self._fail(error)
 
     def _close_sample(self, sample: Sample, rate: float) -> FrameDraft | None:
-        try:
-            sample.decode()
-        except Exception as error:
-            # The model's own cache path failed: that is not the probe's end.
-            self._decodes = False
-            self.event("note", f"the cache is not compared: {type(error).__name__}: {error}")
+        sample.rerun()
+        for text in self._reruns.told():
+            self.event("note", text)
         step, extra = self._outlet.row.step, self._between.take()
         with quiet():
             return sample.finish(step, rate, self._peak_rate, extra)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,9 @@ class Batch:
     """The same, should the caller's ids be (length, batch); None where that is known."""
     decoder: Batch | None = None
     """What the decoder of an encoder-decoder works on: its ids where given, mask, labels."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """The arguments themselves."""
 
 
 _NAMES = {
@@ -103,6 +106,8 @@ def read_batch(
         size=int(shape[0]),
         length=int(shape[1]),
         decoder=_decoder_batch(found, flat.get("num_items_in_batch")),
+        args=args,
+        kwargs=kwargs,
     )
 
 

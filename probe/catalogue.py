@@ -9,6 +9,7 @@ from probe.heads import head_site
 from probe.measure import (
     attention,
     drift,
+    effects,
     embedding,
     ffn,
     kv_cache,
@@ -36,6 +37,7 @@ METRICS: tuple[Metric, ...] = (
     *norm.METRICS,
     *ffn.METRICS,
     *output.METRICS,
+    *effects.METRICS,
     *drift.METRICS,
     *parameters.METRICS,
     *training.METRICS,

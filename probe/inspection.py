@@ -20,6 +20,7 @@ from probe.frames import Measured
 from probe.measure import kv_cache
 from probe.measurement import measure_forward
 from probe.overrides import BLOCK_ROLES, Overrides, find_with
+from probe.reruns import foreseen
 from probe.schema import Anatomy
 from probe.stopwatch import Stopwatch
 
@@ -104,8 +105,10 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
         raise errors[0]
     capture = capturing.close()
     capture.loss, capture.logits = loss, logits
-    numbers = Measured(measure_forward(parts, capture).values).numbers()
-    seen = absence.facts(capture, parts)
+    values = measure_forward(parts, capture).values
+    seen, known = foreseen(parts, capture, absence.facts(capture, parts))
+    values["output"].update(known)
+    numbers = Measured(values).numbers()
     anatomy = describe(parts)
     reasons = absence.reasons(
         parts,

@@ -14,14 +14,12 @@ from probe.batch import Batch
 from probe.capture import Capturing
 from probe.frames import FrameDraft, Measured
 from probe.gradients import Gradients
-from probe.measure import kv_cache, parameters, training
+from probe.measure import parameters, training
 from probe.measure.sampled import Values
 from probe.measurement import Measurement, measure_forward
 from probe.optimizers import loss_scale, parameters_of
+from probe.reruns import Reruns, Waiting, foreseen
 from probe.stopwatch import Stopwatch
-
-CACHE_EVERY = 4
-"""Cached decoding is compared on one sample in so many: it runs the model four more times."""
 
 OnError = Callable[[BaseException], None]
 
@@ -30,7 +28,7 @@ class Sample:
     """What is known of the step in progress. Nothing of it is kept when the step is over.
 
     The calls come in this order: :meth:`open`, :meth:`forward_ended`, :meth:`before_step` for each
-    optimizer, :meth:`decode`, :meth:`finish`; :meth:`drop` instead of any of them. Where the
+    optimizer, :meth:`rerun`, :meth:`finish`; :meth:`drop` instead of any of them. Where the
     forward cannot be seen, the first two are left out.
     """
 
@@ -44,7 +42,8 @@ class Sample:
         self._capturing: Capturing | None = None
         self._measured = Measurement()
         self._ids: torch.Tensor | None = None
-        self._rows: kv_cache.Rows | None = None
+        self._waiting: Waiting | None = None
+        self._foreseen: Values = {}
         self._moving: parameters.Moving | None = None
         self._gradients = Gradients()
         self._read: set[int] = set()
@@ -61,7 +60,7 @@ class Sample:
         return self._capturing is not None
 
     def forward_ended(
-        self, loss: torch.Tensor | None, logits: torch.Tensor | None, decodes: bool
+        self, loss: torch.Tensor | None, logits: torch.Tensor | None, reruns: Reruns
     ) -> None:
         """Remove the hooks and measure what was captured. Later micro-batches change nothing."""
         if self._capturing is None:
@@ -73,14 +72,16 @@ class Sample:
         self.seen = absence.facts(capture, self._parts)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
-        if decodes and self._number % CACHE_EVERY == 0 and kv_cache.possible(self._parts):
-            self._rows = kv_cache.keep_rows(batch.ids, batch.mask)
+        if self._number == 0:
+            self.seen, self._foreseen = foreseen(self._parts, capture, self.seen)
+        self._waiting = reruns.keep(self._parts, capture, self._number)
 
     def forward_values(self) -> Measured:
         """Which values the forward gave; those of the gradients and updates are still to come."""
         found = {site: dict(values) for site, values in self._measured.values.items()}
         for site, gram in self._measured.grams.items():
             found.setdefault(site, {})["effective_rank"] = gram.sum()
+        found.setdefault("output", {}).update(self._foreseen)
         return Measured(found)
 
     def before_backward(self, on_error: OnError) -> None:
@@ -110,14 +111,10 @@ class Sample:
             self._take([p for p in own if id(p) in used], loss_scale(optimizer))
             self._stepping.add(place)
 
-    def decode(self) -> None:
-        """Cached decoding against a fresh forward, where it is this sample's turn.
-
-        Runs the model, so it may raise whatever the model raises. Not under ``quiet``: silencing
-        dropout needs a torch function mode.
-        """
-        if self._rows is not None:
-            self._add(kv_cache.measure(self._parts, self._rows))
+    def rerun(self) -> None:
+        """Run the model again for what is this sample's turn. Not under ``quiet``."""
+        for found in self._waiting.run() if self._waiting is not None else ():
+            self._add(found)
 
     def finish(
         self, step: int, rate: float, peak_rate: float, extra: dict[str, Values]

@@ -46,6 +46,8 @@ class Metric(msgspec.Struct, frozen=True):
     """For contracts: magnitudes up to this are rounding in float32 arithmetic."""
     per_head: bool = False
     """Measured for each attention head too, at sites such as ``attention@2.h5``."""
+    rare: bool = False
+    """Measured on few samples: the last value stands until the next."""
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):

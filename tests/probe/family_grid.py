@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import effect_grid  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from family_faults import MADE_FOR as OF_PARTS  # noqa: E402
@@ -206,7 +207,8 @@ def examine(family: str) -> dict[str, Cell]:
         applied = [names for names in results if names is not None]
         went_off = any(contract in names for names in applied) if applied else None
         cells[contract] = Cell(contract not in beyond, went_off, "")
-    return cells
+    # Their turn comes too rarely for so short a run.
+    return cells | {f"output/{m}": Cell(*cell) for m, cell in effect_grid.examine(family).items()}
 
 
 def _fires(family: str, fault: Callable[[Any], None]) -> set[str] | None:

@@ -7,15 +7,10 @@ with gradients, reads gradients in the optimizers' step pre-hooks, and closes wh
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import math
 import os
 import sys
-import threading
 import time
-import traceback
-import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +27,8 @@ from probe.controls import Controls
 from probe.directories import trace_path
 from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
+from probe.lifecycle import Lifecycle
 from probe.listening import Listening
-from probe.notices import Notices, in_words
 from probe.optimizers import given, held_back, highest_rate, parameters_of
 from probe.outlet import Outlet
 from probe.overrides import Overrides, find_with
@@ -77,7 +72,7 @@ def attach(
     return Probe(model, optimizer, every=every, budget=budget, anatomy=anatomy, **where)
 
 
-class Probe:
+class Probe(Lifecycle):
     """A running probe. Safe to use as a context manager; closing twice does nothing.
 
     It lives as long as the model, whose hooks hold it; after :meth:`close` neither holds the other.
@@ -102,11 +97,7 @@ class Probe:
         if every != "auto" and (not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be 'auto' or a number of steps >= 1, not {every!r}")
         found = find_with(model, anatomy) if anatomy else None
-        self._lock = threading.Lock()
-        self._notices = Notices()
-        self._off = False
-        self._closed = False
-        self._pid = os.getpid()
+        super().__init__()
         self._stopwatch = Stopwatch()
         self._budget = Budget(None if every == "auto" else every, budget)
         self._settings = {"every": str(every), "budget": str(budget)}
@@ -140,13 +131,8 @@ class Probe:
             on_error=self._notices.transport,
         )
         self._outlet = Outlet(self._publisher, rank)
-        self._forgotten = weakref.finalize(self, self._publisher.leave)
-        self._forgotten.atexit = False
-        me = weakref.ref(self)  # what runs at exit must keep no model alive until then
-        self._at_exit = lambda: None if (p := me()) is None else p._exit()
         try:
-            self._publisher.start()
-            atexit.register(self._at_exit)
+            self._begin(self._publisher)
             self._parts = found if found is not None else find(model)
             self._listening = Listening(model, self._optimizers, self)
             outlet = self._outlet
@@ -208,32 +194,6 @@ class Probe:
         if not self._stepping.begun:
             self._before_step(None)
         self._step_over()
-
-    def close(self, reason: str = "closed") -> None:
-        """Take every hook off, write the end of the trace, close the sockets."""
-        if self._closed or self._foreign():
-            return
-        self._closed = True
-        try:
-            # Closed in a "finally": the exception is on its way out.
-            self._see_crash(sys.exc_info()[1], None)
-            if not self._off:
-                self._last_words()
-        except Exception as error:
-            self._fail(error)
-        self._off = self._controls.off = True
-        self._detach()
-        self._publisher.close(reason)
-        self._forgotten.detach()
-        atexit.unregister(self._at_exit)
-
-    def __enter__(self) -> Probe:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, tb: Any) -> None:
-        self._crash = None  # one that was raised and caught inside did not leave the training
-        self._see_crash(error, tb)
-        self.close("closed" if kind is None else f"stopped by {kind.__name__}")
 
     # -- the model's forward ---------------------------------------------------------------------
 
@@ -468,37 +428,6 @@ class Probe:
             self._step_over()
         self._outlet.settle()
         self._outlet.flush(force=True)
-
-    def _exit(self) -> None:
-        """The process ends without a close."""
-        if self._foreign():
-            return
-        self._see_crash(crash.uncaught(), None)
-        self.close("the training process ended")
-
-    # -- the probe's failure ---------------------------------------------------------------------
-
-    def _idle(self) -> bool:
-        return self._off or self._foreign()
-
-    def _foreign(self) -> bool:
-        """In a forked child the run goes on elsewhere."""
-        return os.getpid() != self._pid
-
-    def _fail(self, error: BaseException, told: bool = False) -> None:
-        """The probe turns itself off, says so once, and the training goes on."""
-        with self._lock:
-            if self._off:
-                return
-            text = f"the probe turned itself off: {in_words(error)}"
-            with contextlib.suppress(Exception):
-                self._outlet.event("probe_off", text)
-            self._off = self._controls.off = True
-        if not told:
-            self._notices.tell(f"{text}; training goes on")
-        if os.environ.get("DEFAULTPP_DEBUG"):
-            traceback.print_exception(type(error), error, error.__traceback__)
-        self._detach()
 
     def _detach(self) -> None:
         """Take every hook off and let go of the model."""

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from probe import absence, crash
-from probe.anatomy import ModelParts, find
+from probe.anatomy import ModelParts, find, name_of
 from probe.batch import read_output
 from probe.between import Between
 from probe.budget import Budget
@@ -35,8 +35,9 @@ from probe.overrides import Overrides, find_with
 from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
-from probe.ranks import ranks
+from probe.ranks import ranks, shared_run_id
 from probe.registry import new_entry
+from probe.replacing import take_place
 from probe.sample import Sample
 from probe.scalars import Number
 from probe.schema import Site
@@ -55,6 +56,7 @@ def attach(
     every: int | Literal["auto"] = "auto",
     budget: float | None = 0.02,
     anatomy: Overrides | None = None,
+    first_step: int = 0,
 ) -> Probe:
     """Watch ``model`` train. Returns at once; nothing it does afterwards raises or blocks.
 
@@ -65,11 +67,14 @@ def attach(
     instead of by ``budget``, the share of training time the probe may take (None: no limit).
     ``anatomy``: paths of parts that are found wrongly, by role, e.g. ``{"head": "lm_head",
     "expand": "mlp.fc_in", "type_embedding": None}``; those of blocks from the block
-    (``defaultpp-monitor doctor --model`` prints what is found). Raises ValueError where ``every``
-    is not one of these, or ``anatomy`` names an unknown role or path.
+    (``defaultpp-monitor doctor --model`` prints what is found). ``first_step``: how many steps were
+    taken before, where a training is resumed. An earlier probe of the same model is closed. Raises
+    ValueError where ``every`` or ``first_step`` is not one of these, or ``anatomy`` names an
+    unknown role or path.
     """
     where: dict[str, Any] = {"run": run, "endpoint": endpoint, "trace": trace}
-    return Probe(model, optimizer, every=every, budget=budget, anatomy=anatomy, **where)
+    how: dict[str, Any] = {"every": every, "budget": budget, "first_step": first_step}
+    return Probe(model, optimizer, anatomy=anatomy, **how, **where)
 
 
 class Probe(Lifecycle):
@@ -93,9 +98,12 @@ class Probe(Lifecycle):
         every: int | Literal["auto"],
         budget: float | None,
         anatomy: Overrides | None = None,
+        first_step: int = 0,
     ) -> None:
         if every != "auto" and (not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be 'auto' or a number of steps >= 1, not {every!r}")
+        if first_step < 0:
+            raise ValueError(f"first_step must be a number of steps >= 0, not {first_step!r}")
         found = find_with(model, anatomy) if anatomy else None
         super().__init__()
         self._stopwatch = Stopwatch()
@@ -117,10 +125,11 @@ class Probe(Lifecycle):
         self._optimizers = given(optimizer)
         self._stepping = Stepping(len(self._optimizers))
         rank, world = ranks()
-        entry = new_entry(run or type(model).__name__.lower(), rank=rank, world_size=world)
+        name = run or name_of(model)
+        entry = new_entry(name, run=shared_run_id(world), rank=rank, world_size=world)
         self._pause = Pause(world)
         self.run, self.name, self._entry = entry.run, entry.name, entry
-        self._trace_path = trace_path(trace, entry.run, self._notices)
+        self._trace_path = trace_path(trace, entry.run, self._notices, rank)
         self._controls = Controls(self._pause, self._budget)
         self._publisher = Publisher(
             entry,
@@ -130,8 +139,9 @@ class Probe(Lifecycle):
             status=self._controls.status,
             on_error=self._notices.transport,
         )
-        self._outlet = Outlet(self._publisher, rank)
+        self._outlet = Outlet(self._publisher, rank, first_step)
         try:
+            take_place(self, model, run)
             self._begin(self._publisher)
             self._parts = found if found is not None else find(model)
             self._listening = Listening(model, self._optimizers, self)

@@ -7,7 +7,7 @@ import sys
 import msgspec
 import torch
 
-from probe import absence
+from probe import absence, sharded
 from probe.anatomy import ModelParts
 from probe.catalogue import METRICS, columns_for
 from probe.description import describe
@@ -62,6 +62,7 @@ def with_reasons(
         optimized=optimized,
         decodes=kv_cache.possible(parts),
     )
+    found |= sharded.reasons(header.columns, measured, parts)
     return msgspec.structs.replace(header, absent=header.absent | found)
 
 

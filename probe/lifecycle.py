@@ -65,6 +65,11 @@ class Lifecycle:
         publisher.start()
         atexit.register(self._at_exit)
 
+    @property
+    def running(self) -> bool:
+        """Neither closed nor off."""
+        return not (self._off or self._closed)
+
     def close(self, reason: str = "closed") -> None:
         """Take every hook off, write the end of the trace, close the sockets."""
         if self._closed or self._foreign():
@@ -80,7 +85,8 @@ class Lifecycle:
         self._off = self._controls.off = True
         self._detach()
         self._publisher.close(reason)
-        self._forgotten.detach()
+        if self._forgotten is not None:
+            self._forgotten.detach()
         atexit.unregister(self._at_exit)
 
     def __enter__(self: _Self) -> _Self:

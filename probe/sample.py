@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from probe import absence
+from probe import absence, sharded
 from probe.anatomy import ModelParts
 from probe.batch import Batch
 from probe.capture import Capturing
@@ -70,7 +70,9 @@ class Sample:
         capture, self._capturing = self._capturing.close(), None
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
-        self._values, self._grams = measure_forward(self._parts, capture)
+        with sharded.unread(self._parts.root) as unknown:
+            values, self._grams = measure_forward(self._parts, capture)
+        self._values = sharded.measured(values, self._parts, unknown)
         self.seen = absence.facts(capture, self._parts)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None

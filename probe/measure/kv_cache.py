@@ -15,6 +15,7 @@ from probe.attention_call import Recorder, leave
 from probe.measure.numbers import relative
 from probe.measure.sampled import Values
 from probe.schema import Metric
+from probe.shards import has_shards
 from probe.stopwatch import Stopwatch
 
 METRICS = (
@@ -141,13 +142,17 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def possible(parts: ModelParts) -> bool:
-    """A transformers decoder that may cache while training (checkpointing switches caches off)."""
+    """A transformers decoder that may cache while training (checkpointing switches caches off).
+
+    Not with weights spread over ranks: a forward of one of them would wait for all.
+    """
     return (
         parts.intent.causal is True
         and len(parts.stacks) == 1
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())
+        and not has_shards(parts.root)
     )
 
 

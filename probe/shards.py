@@ -17,7 +17,7 @@ def is_sharded(tensor: Any) -> bool:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part, without any exchange; a whole tensor as it is. Call under no_grad."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def has_shards(root: nn.Module) -> bool:

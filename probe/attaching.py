@@ -349,6 +349,8 @@ class Probe(Lifecycle):
         self._outlet.settle()
         self._sample = Sample(self._parts, self._samples, self._optimizers)
         if not self._outlet.opened:
+            if self._listening is not None:
+                self._listening.follow()  # a trainer may have compiled the model it was given
             self._publish_header()
 
     def _step_over(self) -> None:

@@ -37,6 +37,7 @@ class Watching:
         self._options = options
         self._waiting: FirstCalled | None = None
         self._losses: list[torch.Tensor] = []
+        self._first: list[torch.optim.Optimizer] = []
         self._step = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -49,6 +50,7 @@ class Watching:
 
         def found(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.probe = attach(module, optimizers, **options)
+            self._first = optimizers
             self.probe.forward_begins(module, args, kwargs)
 
         compiled = next((module for module in modules if calls_compiled(module)), None)
@@ -56,6 +58,13 @@ class Watching:
             self.probe = attach(compiled, optimizers, **options)
         else:
             self._waiting = FirstCalled(modules, found)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """The first step had begun before its forward, in which the probe was attached."""
+        first, self._first = self._first, []
+        if self.probe is not None:
+            for place in (at for at, one in enumerate(first) if one in given(optimizer)):
+                self.probe.step_begins(place)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

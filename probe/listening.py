@@ -28,12 +28,11 @@ class Hook:
 
     __slots__ = ("_call",)
 
-    def __init__(self, call: Callable[..., None]) -> None:
+    def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
 
-    def __call__(self, *args: Any) -> None:
-        if not torch.compiler.is_compiling():
-            self._call(*args)
+    def __call__(self, *args: Any) -> Any:
+        return None if torch.compiler.is_compiling() else self._call(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return nullcontext().__exit__
@@ -52,7 +51,7 @@ class Listener(Protocol):
         """The call returned ``out``; None where it raised."""
 
     def step_begins(self, optimizer: int) -> None:
-        """An optimizer, given by its place, is about to step."""
+        """An optimizer, given by its place, is about to step: the gradients are all there."""
 
     def stepped(self, optimizer: int) -> None:
         """It has stepped."""
@@ -73,7 +72,7 @@ class Listening:
         self._searches = 0
         self._on(model)
         for place, optimizer in enumerate(optimizers):
-            begins = Hook(partial(_without_arguments, listener.step_begins, place))
+            begins = Hook(partial(_begins_step, listener.step_begins, place))
             ended = Hook(partial(_without_arguments, listener.stepped, place))
             self._handles += [
                 optimizer.register_step_pre_hook(begins),
@@ -150,3 +149,27 @@ class Listening:
 
 def _without_arguments(call: Callable[[int], None], place: int, *_: Any) -> None:
     call(place)
+
+
+def _begins_step(
+    call: Callable[[int], None], place: int, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Hook of an optimizer that is about to step. ``args``: the optimizer itself, its arguments.
+
+    A closure makes the gradients inside the step, so what it is to be told waits for its end.
+    """
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if not callable(closure):
+        call(place)
+        return None
+    waiting = [place]  # a closure may be called again, when the weights have begun to move
+
+    def watched(*own: Any, **named: Any) -> Any:
+        result = closure(*own, **named)
+        if waiting:
+            call(waiting.pop())
+        return result
+
+    if len(args) > 1:
+        return (args[0], watched, *args[2:]), kwargs
+    return args, {**kwargs, "closure": watched}

@@ -279,6 +279,28 @@ def test_step_beside_an_optimizers_hook_does_not_count_twice(tmp_path):
     check_frames(watch, seen, [0, 1, 2, 3, 4])
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["positional", "named"])
+def test_a_closure_makes_the_gradients_inside_the_step(named, tmp_path):
+    def loop(model, family, watch, steps):
+        optimizer = sgd(model)
+        watch.begin(optimizer)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = forward(model, family)
+            loss.backward()
+            watch.before(loss)
+            return loss
+
+        for _ in range(steps):
+            result = optimizer.step(closure=closure) if named else optimizer.step(closure)
+            assert result is not None
+
+    watch, seen = compared(loop, "gpt2", tmp_path / "t")
+    check_frames(watch, seen, [0, 1, 2, 3, 4])
+    assert (seen["qkv@1/unmoved"] == 0).all() and np.isfinite(seen["attention@1/entropy"]).all()
+
+
 # -- gradient scalers ------------------------------------------------------------------------------
 
 BAD = (0, 3)

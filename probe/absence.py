@@ -130,6 +130,21 @@ def reasons(
     return found
 
 
+def without_training(columns: Iterable[Column]) -> dict[str, str]:
+    """Reasons for what only a training can show, by ``chart/metric``."""
+    keys = (
+        f"{column.site.partition('@')[0]}/{column.metric}"
+        for column in columns
+        if column.metric in (*_AT_THE_STEP, *_OF_TRAINING)
+    )
+    return dict.fromkeys(keys, UNTRAINED)
+
+
+UNTRAINED = "the model runs without being trained"
+_OF_TRAINING = (
+    "learning_rate", "grad_max", "grad_min", "grad_mean", "grad_spread", "grad_decay",
+    "volatility", "clip_level", "uncovered", "duplicated",
+)  # fmt: skip
 _WITH_GRADIENTS = ("grad_norm", "update_ratio", "unmoved", "q_update", "k_update", "v_update")
 _AT_THE_STEP = (*_WITH_GRADIENTS, "decay_severity", "decay_gap")
 _LIVE = ("training", "validation", "kv_cache")

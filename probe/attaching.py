@@ -25,6 +25,7 @@ from probe.budget import Budget
 from probe.capture import batch_of
 from probe.controls import Controls
 from probe.directories import trace_path
+from probe.following import DROPOUT_ON, Following
 from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
 from probe.lifecycle import Lifecycle
@@ -86,6 +87,8 @@ class Probe(Lifecycle):
     _listening: Listening | None = None
     _skips: Skips | None = None
     _parts: ModelParts | None = None
+    _following: Following | None = None
+    """Where nothing is trained, as far as is known."""
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class Probe(Lifecycle):
         self._wanted = True
         self._decodes = True
         self._recomputing = False
+        self._looking = False
         self._hooks_tell = False
         self._crash: dict[str, str] | None = None
         # Exceptions that were there before: an earlier failure after which this one is a new try.
@@ -144,6 +148,8 @@ class Probe(Lifecycle):
             take_place(self, model, run)
             self._begin(self._publisher)
             self._parts = found if found is not None else find(model)
+            if not self._optimizers:
+                self._following = Following(self._parts, self._fail, self._stopwatch)
             self._listening = Listening(model, self._optimizers, self)
             outlet = self._outlet
             self._skips = Skips(
@@ -209,9 +215,13 @@ class Probe(Lifecycle):
 
     def forward_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Called by the model's hook."""
-        if self._idle() or not (module.training and torch.is_grad_enabled()):
+        if self._idle():
+            return
+        if not (module.training and torch.is_grad_enabled()):
+            self._look_on(module, args, kwargs)
             return
         try:
+            self._following = None  # it trains
             # A checkpointed model runs again inside the backward: that is no further micro-batch.
             inside = torch._C._current_graph_task_id() != -1
             self._recomputing = inside and self._outlet.row.began
@@ -231,7 +241,10 @@ class Probe(Lifecycle):
 
     def forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         """Called by the model's hook, also where the forward raised: then without an output."""
-        if self._idle() or not (module.training and torch.is_grad_enabled()):
+        if self._idle():
+            return
+        if not (module.training and torch.is_grad_enabled()):
+            self._looked_on(out)
             return
         try:
             if self._recomputing:
@@ -252,6 +265,51 @@ class Probe(Lifecycle):
                             self._sample.before_backward(self._fail)
                     if not self._outlet.opened:
                         self._publish_header()
+        except Exception as error:
+            self._fail(error)
+
+    def _look_on(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A forward without training begins: a step of its own, where nothing is trained."""
+        follow, listening = self._following, self._listening
+        if follow is None or listening is None:
+            return
+        try:
+            with self._stopwatch:
+                inner = self._wanted and not listening.compiled
+                if follow.begins(module, args, kwargs, self._wanted, inner):
+                    self._outlet.settle()
+                    self._outlet.row.began = self._looking = True
+        except Exception as error:
+            self._fail(error)
+
+    def _looked_on(self, out: Any) -> None:
+        """It ended, also where it raised: then without an output."""
+        follow = self._following
+        if follow is None or not self._looking:
+            return
+        try:
+            frame, seconds = None, 0.0
+            self._looking = False
+            with self._stopwatch:
+                if out is None:
+                    follow.drop()
+                    self._see_crash(sys.exc_info()[1], None)
+                    return
+                seconds = follow.ended(out)
+                loss = read_output(out)[0]
+                if loss is not None:
+                    self._outlet.row.losses.append(loss.detach().clone())
+                if follow.sample is not None and not self._outlet.opened:
+                    self._sample = follow.sample
+                    self._publish_header()
+                    self._sample = None
+                frame = follow.frame(self._outlet.row.step, out, self._between.take)
+                if follow.warns():
+                    self.event("dropout_on", DROPOUT_ON)
+            self._count(seconds, frame)
+            if self._pause.held:
+                self._hold()
+            self._wanted = self._budget.wants(self._outlet.row.step)
         except Exception as error:
             self._fail(error)
 
@@ -298,6 +356,7 @@ class Probe(Lifecycle):
         values = sample.forward_values() if sample is not None else Measured({})
         seen = sample.seen if sample is not None else absence.Seen()
         options = {"compiled": compiled, "optimized": bool(self._optimizers)}
+        options["trained"] = self._following is None
         # In the publishing thread, which may wait for the values.
         self._outlet.header(
             header, lambda: with_reasons(header, parts, seen, values.keys(), **options)
@@ -448,7 +507,9 @@ class Probe(Lifecycle):
         if self._skips is not None:
             self._skips.remove()
         self._drop_sample()
-        self._listening = self._skips = self._parts = None
+        if self._following is not None:
+            self._following.drop()
+        self._listening = self._skips = self._parts = self._following = None
         self._optimizers = []
 
 

@@ -50,8 +50,12 @@ def with_reasons(
     *,
     compiled: bool,
     optimized: bool,
+    trained: bool = True,
 ) -> Header:
-    """The header with a reason for every column that the first sample left without a value."""
+    """The header with a reason for every column that the first sample left without a value.
+
+    ``trained``: whether gradients are to be expected.
+    """
     found = absence.reasons(
         parts,
         header.anatomy.sites,
@@ -62,6 +66,8 @@ def with_reasons(
         optimized=optimized,
         decodes=kv_cache.possible(parts),
     )
+    if not trained:
+        found |= absence.without_training(header.columns)
     found |= sharded.reasons(header.columns, measured, parts)
     return msgspec.structs.replace(header, absent=header.absent | found)
 

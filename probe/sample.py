@@ -148,6 +148,12 @@ class Sample:
         self._add(extra)
         return FrameDraft(step, self._values, self._grams)
 
+    def observed(self, step: int, extra: dict[str, Values]) -> FrameDraft:
+        """The frame of a forward that trains nothing."""
+        self._add({"training": {"memory": _peak_memory()}})
+        self._add(extra)
+        return FrameDraft(step, self._values, self._grams)
+
     def drop(self) -> None:
         """Take off what hooks are still there: the forward raised, or the probe goes off."""
         self._gradients.remove()

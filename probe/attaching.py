@@ -25,11 +25,11 @@ from probe.budget import Budget
 from probe.capture import batch_of
 from probe.controls import Controls
 from probe.directories import trace_path
-from probe.following import DROPOUT_ON, Following
+from probe.following import Following
 from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
-from probe.lifecycle import Lifecycle
 from probe.listening import Listening
+from probe.looking_on import LookingOn
 from probe.optimizers import given, held_back, highest_rate, parameters_of
 from probe.outlet import Outlet
 from probe.overrides import Overrides, find_with
@@ -78,7 +78,7 @@ def attach(
     return Probe(model, optimizer, anatomy=anatomy, **how, **where)
 
 
-class Probe(Lifecycle):
+class Probe(LookingOn):
     """A running probe. Safe to use as a context manager; closing twice does nothing.
 
     It lives as long as the model, whose hooks hold it; after :meth:`close` neither holds the other.
@@ -87,8 +87,6 @@ class Probe(Lifecycle):
     _listening: Listening | None = None
     _skips: Skips | None = None
     _parts: ModelParts | None = None
-    _following: Following | None = None
-    """Where nothing is trained, as far as is known."""
 
     def __init__(
         self,
@@ -121,7 +119,6 @@ class Probe(Lifecycle):
         self._wanted = True
         self._decodes = True
         self._recomputing = False
-        self._looking = False
         self._hooks_tell = False
         self._crash: dict[str, str] | None = None
         # Exceptions that were there before: an earlier failure after which this one is a new try.
@@ -265,51 +262,6 @@ class Probe(Lifecycle):
                             self._sample.before_backward(self._fail)
                     if not self._outlet.opened:
                         self._publish_header()
-        except Exception as error:
-            self._fail(error)
-
-    def _look_on(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """A forward without training begins: a step of its own, where nothing is trained."""
-        follow, listening = self._following, self._listening
-        if follow is None or listening is None:
-            return
-        try:
-            with self._stopwatch:
-                inner = self._wanted and not listening.compiled
-                if follow.begins(module, args, kwargs, self._wanted, inner):
-                    self._outlet.settle()
-                    self._outlet.row.began = self._looking = True
-        except Exception as error:
-            self._fail(error)
-
-    def _looked_on(self, out: Any) -> None:
-        """It ended, also where it raised: then without an output."""
-        follow = self._following
-        if follow is None or not self._looking:
-            return
-        try:
-            frame, seconds = None, 0.0
-            self._looking = False
-            with self._stopwatch:
-                if out is None:
-                    follow.drop()
-                    self._see_crash(sys.exc_info()[1], None)
-                    return
-                seconds = follow.ended(out)
-                loss = read_output(out)[0]
-                if loss is not None:
-                    self._outlet.row.losses.append(loss.detach().clone())
-                if follow.sample is not None and not self._outlet.opened:
-                    self._sample = follow.sample
-                    self._publish_header()
-                    self._sample = None
-                frame = follow.frame(self._outlet.row.step, out, self._between.take)
-                if follow.warns():
-                    self.event("dropout_on", DROPOUT_ON)
-            self._count(seconds, frame)
-            if self._pause.held:
-                self._hold()
-            self._wanted = self._budget.wants(self._outlet.row.step)
         except Exception as error:
             self._fail(error)
 

@@ -33,11 +33,13 @@ DROPOUT_ON = (
 
 class Following:
     """The forwards of one model. ``sample``: the one that is being looked at, where it is a forward
-    of whole sequences; ``failure``: why cached decoding is no longer compared."""
+    of whole sequences; ``whole``: the newest forward was such a one; ``failure``: why cached
+    decoding is no longer compared."""
 
     def __init__(self, parts: ModelParts, on_error: OnError, watch: Stopwatch) -> None:
         self.sample: Sample | None = None
         self.failure = ""
+        self.whole = True
         self._parts, self._on_error, self._watch = parts, on_error, watch
         self._caches = CachedTokens() if kv_cache.possible(parts) else None
         self._decoding: Decoding | None = None
@@ -59,17 +61,18 @@ class Following:
         cache = kwargs.get("past_key_values")
         if self._caches is not None and cache is not None:
             self._tokens = self._caches.begins(cache)
+        self.whole = not is_filled(cache)
         if wanted and inner:
-            self._open(args, kwargs, cache)
+            self._open(args, kwargs)
         self._began = time.perf_counter()
         return True
 
-    def _open(self, args: Any, kwargs: Any, cache: Any) -> None:
+    def _open(self, args: Any, kwargs: Any) -> None:
         parts = self._parts
         # In evaluation torch runs its own layers in one fused call, which any hook switches off.
         if any(layer.packed is not None for layer in parts.layers):
             return
-        if is_filled(cache):
+        if not self.whole:
             given = self._given(args, kwargs) if not self.failure else None
             if given is not None and parts.settled:
                 self._decoding = Decoding(parts, given, self._watch)
@@ -105,6 +108,7 @@ class Following:
         if self._caches is not None:
             with quiet():
                 self._caches.ended(getattr(out, "past_key_values", None), _ids(*self._arguments))
+        self._arguments = (), {}
         if self.sample is not None:
             loss, logits = read_output(out)
             with quiet():

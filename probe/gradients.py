@@ -53,9 +53,8 @@ class Gradients:
             try:
                 if not gradient.is_sparse:
                     with quiet():
-                        own = local(gradient.detach())
-                        self._partial = self._partial or own is not gradient
-                        self._norms[id(parameter)] = own.norm().float()
+                        self._partial = self._partial or is_sharded(gradient)
+                        self._norms[id(parameter)] = local(gradient.detach()).norm().float()
                 self._live.add(id(parameter))
             except Exception as error:
                 on_error(error)

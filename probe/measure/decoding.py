@@ -171,7 +171,10 @@ class Decoding:
 
     def _mask(self, layer: LayerParts, visible: torch.Tensor) -> Values:
         """Pairs shown or hidden wrongly. ``visible`` (r, new, held): the held keys are the last."""
-        given, (rows, new, held) = self._given, visible.shape
+        given = self._given
+        if given.new == 1:  # the heads that share keys may be laid out as queries of one head
+            visible = visible.any(dim=1, keepdim=True)
+        rows, new, held = visible.shape
         total = given.ids.shape[1]
         if new != given.new or held > total:
             return {}

@@ -163,9 +163,7 @@ def trained_by_accelerate(path, accumulation, precision):
     model, optimizer = accelerator.prepare(own, torch.optim.AdamW(own.parameters(), lr=1e-3))
     watching = contextlib.nullcontext()
     if path is not None:
-        watching = probe.attach(
-            model, optimizer, trace=path, endpoint=False, every=1, budget=None
-        )
+        watching = probe.attach(model, optimizer, trace=path, endpoint=False, every=1, budget=None)
     torch.manual_seed(7)
     with watching:
         for _ in range(STEPS * accumulation):

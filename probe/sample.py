@@ -144,7 +144,8 @@ class Sample:
         own |= training.gradients(self._values, *ends)
         own |= {"learning_rate": rate, "memory": _peak_memory()}
         self._add({"training": own})
-        self._add(training.decay_by_site(self._parts, training.decays(optimizers), peak_rate))
+        peaks = training.peak_rates(optimizers, rate, peak_rate)
+        self._add(training.decay_by_site(self._parts, training.decays(optimizers), peaks))
         self._add(extra)
         return FrameDraft(step, self._values, self._grams)
 

@@ -15,7 +15,7 @@ HEAD = """\
 
 Generated from the tests' results by
 
-    pytest -m "{expression}" {paths} --works-with docs/works-with.md
+    pytest -m works_with --works-with docs/works-with.md
 
 with {versions}. Each row is what its tests do: a real run, with and without the probe
 where that can be compared, checked to be the same bit for bit, followed step by step, and without
@@ -49,15 +49,9 @@ class Table:
             self._outcomes.setdefault(row, []).append(_said(report))
 
     def pytest_sessionfinish(self, session) -> None:
-        words = session.config.invocation_params.args
-        paths = " ".join(w for w in words if str(w).startswith("tests"))
-        lines = [
-            HEAD.format(
-                expression=session.config.getoption("-m"), paths=paths, versions=_versions()
-            )
-        ]
-        for group in dict.fromkeys(group for group, _ in self._outcomes):
-            lines += [f"\n## {group}\n", f"| {group.lower()} | | tests |", "|---|---|---|"]
+        lines = [HEAD.format(versions=_versions())]
+        for group in sorted({group for group, _ in self._outcomes}):
+            lines += [f"\n## {group}\n", "| | | tests |", "|---|---|---|"]
             lines += [
                 f"| {name} | {_verdict(said)} | {len(said)} |"
                 for (own, name), said in self._outcomes.items()

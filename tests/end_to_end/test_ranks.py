@@ -17,6 +17,18 @@ from probe.trace import load
 
 WORK = Path(__file__).with_name("ranks_at_work.py")
 MODES = ("ddp", "fsdp", "alone")
+NAMES = {
+    "ddp": "DDP under torchrun, two gloo ranks",
+    "fsdp": "FSDP2 under torchrun, two gloo ranks (weights are not read)",
+    "alone": "DDP, the probe on one rank only",
+}
+by_mode = pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=pytest.mark.works_with("Several ranks", name))
+        for mode, name in NAMES.items()
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +58,14 @@ def trace(folder, mode, rank):
     return load(folder / (f"{mode}.trace" if rank == 0 else f"{mode}.rank1.trace"))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@by_mode
 def test_nothing_changes_by_being_watched(found, mode):
     for rank in found[1][mode]:
         for name in ("losses", "weights", "rng"):
             assert rank["watched"][name] == rank["plain"][name], name
 
 
-@pytest.mark.parametrize("mode", MODES)
+@by_mode
 def test_the_probe_calls_no_collective_and_no_rank_waits_for_another(found, mode):
     """gloo numbers every collective, from wherever it is called. With the probe on one rank only,
     one that it called would never end."""

@@ -51,6 +51,7 @@ def listed():
     return sorted(entry.run for entry in registry.list_runs())
 
 
+@pytest.mark.works_with("Scripts and notebooks", "notebook, a cell run again")
 def test_the_same_model_twice_has_one_probe(places):
     model = make("gpt2")
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
@@ -79,6 +80,7 @@ def test_a_wrapped_model_is_the_same_model(places):
 ATTACH = "p = probe.attach(model, torch.optim.SGD(model.parameters(), lr=1e-2), trace=False)"
 
 
+@pytest.mark.works_with("Scripts and notebooks", "notebook, a cell run again")
 def test_a_cell_run_again_with_a_new_model_of_the_same_name(notebook):
     first = notebook(f"model = make('gpt2'); {ATTACH}; kept = [model]").p
     second = notebook(f"model = make('gpt2'); {ATTACH}").p
@@ -86,6 +88,7 @@ def test_a_cell_run_again_with_a_new_model_of_the_same_name(notebook):
     assert not first.running and second.running and listed() == [second.run]
 
 
+@pytest.mark.works_with("Scripts and notebooks", "notebook, a cell run again")
 def test_a_cell_run_again_under_the_runs_name(notebook):
     cell = "p = probe.attach(make('gpt2'), None, run='mine', trace=False)"
     first = notebook(cell).p

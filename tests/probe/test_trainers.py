@@ -274,3 +274,47 @@ def test_lightnings_exception_is_told(tmp_path):
     seen = Seen(tmp_path / "t")
     assert [event.details["message"] for event in kinds(seen, "crash")] == ["made on purpose"]
     assert seen.records[-1].reason == "stopped by RuntimeError"
+
+
+# -- TRL -------------------------------------------------------------------------------------------
+
+
+def trained_by_trl(folder, callbacks, **options):
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    words = models.WordLevel({f"t{i}": i for i in range(100)}, unk_token="t1")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), pad_token="t0", eos_token="t2", unk_token="t1"
+    )
+    torch.manual_seed(3)
+    data = Dataset.from_dict({"input_ids": torch.randint(5, 100, (32, 20)).tolist()})
+    model = make("llama")
+    arguments = SFTConfig(
+        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=2, max_length=16,
+        learning_rate=1e-3, use_cpu=True, bf16=False, report_to=[], save_strategy="no",
+        disable_tqdm=True, logging_steps=1, run_name="mine", **options,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=data, processing_class=tokenizer,
+        callbacks=callbacks,
+    )  # fmt: skip
+    trainer.train()
+    return state(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        works_with("TRL's SFTTrainer", {}),
+        works_with("TRL's SFTTrainer, packing", {"packing": True}),
+    ],
+)
+def test_supervised_fine_tuning_with_trl(options, tmp_path):
+    pytest.importorskip("trl", reason="trl is not installed")
+    plain = trained_by_trl(tmp_path / "a", [], **options)
+    watched = trained_by_trl(tmp_path / "b", [callback(tmp_path / "t")], **options)
+    assert same(plain, watched)
+    assert check(tmp_path / "t").header.name == "mine"

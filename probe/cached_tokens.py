@@ -2,7 +2,7 @@
 
 A cache is followed from its first forward on. Where something else than a forward changed it in
 between (beam search puts rows in another order, assisted decoding takes tokens back) its tokens
-are no longer known; that is seen by its last key, without waiting for the device.
+are no longer known; that is seen by its keys, which are another tensor then.
 """
 
 from __future__ import annotations
@@ -20,33 +20,22 @@ _LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer")
 
 @dataclass
 class Tokens:
-    """``ids``: what the cache was given, forward by forward, (rows, n) each, copies.
-
-    ``intact``: 0-d bool tensor, the cache was changed by forwards only; None for a new one.
-    """
+    """``ids``: what the cache was given, forward by forward, (rows, n) each, copies. ``known``:
+    they are all it was given."""
 
     ids: list[torch.Tensor] = field(default_factory=list)
-    intact: torch.Tensor | None = None
     known: bool = True
-    _shape: torch.Size | None = None
-    _last: torch.Tensor | None = None
-
-    def all(self) -> torch.Tensor:
-        """Every token so far, (rows, total)."""
-        return torch.cat(self.ids, dim=1)
+    _left: weakref.ref[torch.Tensor] | None = None
 
     def before_forward(self, keys: torch.Tensor) -> None:
-        """``keys`` (batch, h, n, d) of the first layer: whether they are as they were left."""
-        if self._last is None or keys.shape != self._shape:
+        """``keys`` of the first layer: whether they are as they were left."""
+        if self._left is None or self._left() is not keys:
             self.known = False
-            return
-        same = (keys[:ROWS, :, -1] == self._last).all()
-        self.intact = same if self.intact is None else self.intact & same
 
     def after_forward(self, ids: torch.Tensor, keys: torch.Tensor) -> None:
         """A forward put ``ids`` (batch, n) in."""
         self.ids.append(ids[:ROWS].clone())
-        self._shape, self._last = keys.shape, keys[:ROWS, :, -1].clone()
+        self._left = weakref.ref(keys)
 
 
 class CachedTokens:
@@ -87,7 +76,7 @@ def first_keys(cache: Any) -> torch.Tensor | None:
         return None
     keys = layers[0].keys
     filled = isinstance(keys, torch.Tensor) and keys.dim() == 4 and keys.shape[2] > 0
-    return keys.detach() if filled else None
+    return keys if filled else None
 
 
 def is_filled(cache: Any) -> bool:

@@ -57,6 +57,7 @@ class Following:
         if self._inside:
             return False
         self.drop()
+        self._began = time.perf_counter()
         self._arguments = args, kwargs
         cache = kwargs.get("past_key_values")
         if self._caches is not None and cache is not None:
@@ -64,7 +65,6 @@ class Following:
         self.whole = not is_filled(cache)
         if wanted and inner:
             self._open(args, kwargs)
-        self._began = time.perf_counter()
         return True
 
     def _open(self, args: Any, kwargs: Any) -> None:
@@ -102,9 +102,12 @@ class Following:
             positions = positions[:ROWS].detach().expand(ids.shape[0], -1)
         return Given(ids, new.shape[1], mask, positions)
 
-    def ended(self, out: Any) -> float:
-        """It returned ``out``: keep what is needed of it. Seconds it took."""
-        seconds = time.perf_counter() - self._began
+    def seconds(self) -> float:
+        """Since the newest forward began."""
+        return time.perf_counter() - self._began
+
+    def ended(self, out: Any) -> None:
+        """It returned ``out``: keep what is needed of it."""
         if self._caches is not None:
             with quiet():
                 self._caches.ended(getattr(out, "past_key_values", None), _ids(*self._arguments))
@@ -113,23 +116,22 @@ class Following:
             loss, logits = read_output(out)
             with quiet():
                 self.sample.forward_ended(loss, logits, decodes=False)
-        return seconds
 
     def frame(
         self, step: int, out: Any, extra: Callable[[], dict[str, Values]]
     ) -> FrameDraft | None:
         """What was measured in the forward that ended; None where it was not sampled. ``extra``:
         asked for what is told beside it."""
-        sample, decoding, tokens = self.sample, self._decoding, self._tokens
+        sample, decoding = self.sample, self._decoding
         self.sample = self._decoding = None
         if sample is not None:
             with quiet():
                 return sample.observed(step, extra())
-        if decoding is None or tokens is None:
+        if decoding is None:
             return None
         self._inside = True
         try:
-            values = decoding.measure(out, tokens.intact)
+            values = decoding.measure(out)
         except Exception as error:
             # The model's own forward failed in another way of calling it: not the probe's end.
             self.failure = f"{type(error).__name__}: {error}"

@@ -53,6 +53,7 @@ class LookingOn(Lifecycle):
             return
         try:
             with self._stopwatch:
+                self._crash = None  # whatever it was, the process has got over it
                 inner = self._wanted and not listening.compiled
                 if follow.begins(module, args, kwargs, self._wanted, inner):
                     self._outlet.settle()
@@ -66,14 +67,13 @@ class LookingOn(Lifecycle):
         if follow is None or not self._looking:
             return
         try:
-            frame, seconds = None, 0.0
             self._looking = False
             with self._stopwatch:
                 if out is None:
                     follow.drop()
                     self._see_crash(sys.exc_info()[1], None)
                     return
-                seconds = follow.ended(out)
+                follow.ended(out)
                 loss = read_output(out)[0]
                 if loss is not None:
                     self._outlet.row.losses.append(loss.detach().clone())
@@ -86,10 +86,12 @@ class LookingOn(Lifecycle):
                     self._told = True
                     text = f"cached decoding is not compared: {follow.failure}"
                     self._outlet.event("note", text)
-                if follow.warns():
+                if self._wanted and follow.warns():
                     self._outlet.event("dropout_on", DROPOUT_ON)
-            self._count(seconds, frame)
-            if self._pause.held:
+            self._count(follow.seconds(), frame)
+            if self._publisher.failed is not None:  # which was told when it happened
+                self._fail(self._publisher.failed, told=True)
+            elif self._pause.held:
                 self._hold()
             self._wanted = self._budget.wants(self._outlet.row.step)
         except Exception as error:

@@ -1,4 +1,6 @@
-"""``pytest --works-with FILE``: write what the tests marked ``works_with`` show, as a table."""
+"""``pytest --works-with=FILE``: write what the tests marked ``works_with`` show, as a table.
+
+With ``=``: a path by itself would be taken for that of a test."""
 
 from __future__ import annotations
 

@@ -15,12 +15,14 @@ HEAD = """\
 
 Generated from the tests' results by
 
-    pytest -m works_with --works-with docs/works-with.md
+    pytest -m works_with --works-with=docs/works-with.md
 
-with {versions}. Each row is what its tests do: a real run, with and without the probe
-where that can be compared, checked to be the same bit for bit, followed step by step, and without
-a contract that fires. What is not measured stands in the header of each run with its reason;
-`defaultpp-monitor doctor --model` tells it beforehand.
+Each row is what its tests do: a real run, the same bit for bit with and without the probe where
+the two are compared, followed step by step, and without a contract that fires. What is not
+measured stands in the header of each run with its reason; `defaultpp-monitor doctor --model` tells
+it beforehand.
+
+{versions}.
 """
 PACKAGES = ("torch", "transformers", "accelerate", "lightning", "peft", "trl")
 

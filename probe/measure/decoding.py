@@ -93,8 +93,8 @@ class Decoding:
         self._handles.clear()
         leave(recorder for _, recorder in self._recorders)
 
-    def measure(self, out: Any, intact: torch.Tensor | None) -> dict[str, Values]:
-        """By site. ``intact``: 0-d bool, nothing else changed the cache; else all is NaN.
+    def measure(self, out: Any) -> dict[str, Values]:
+        """By site; ``out``: what the forward returned.
 
         Runs the base model once on the rows kept, without gradients, with forked RNG. Raises what
         the model raises.
@@ -113,7 +113,7 @@ class Decoding:
                 found[layer.site("kv_cache")] = values
             if recorder.visible is not None:
                 found[layer.site("mask")] = self._mask(layer, recorder.visible)
-        return found if intact is None else _only_if(intact, found)
+        return found
 
     def _fresh(self) -> tuple[dict[int, list[Any]], torch.Tensor]:
         given = self._given
@@ -208,11 +208,3 @@ def _hidden_of(out: Any) -> torch.Tensor:
     if not isinstance(found, torch.Tensor):
         raise TypeError(f"the base model returned {type(out).__name__} without a hidden state")
     return found.detach()
-
-
-def _only_if(intact: torch.Tensor, found: dict[str, Values]) -> dict[str, Values]:
-    def kept(value: torch.Tensor | float) -> torch.Tensor:
-        known = torch.as_tensor(value, device=intact.device, dtype=torch.float32)
-        return torch.where(intact, known, torch.full_like(known, float("nan")))
-
-    return {site: {name: kept(v) for name, v in values.items()} for site, values in found.items()}

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from hand_written import Config, TinyGPT
 
 import probe
+from monitor.targets import describe, first_ranks
 from probe import registry
 
 STEPS = 5
@@ -61,6 +62,8 @@ def train(mode: str, folder: Path, watched: bool) -> dict:
     found["collectives"] = dist.group.WORLD._get_sequence_number_for_group() - before
     dist.barrier()  # the script's own, to see both ranks registered
     if p is not None:
+        lines = [describe(e) for e in first_ranks() if e.name == mode]
+        found["listed"] = [line.replace(p.run, "RUN") for line in lines]
         found["ranks"] = sorted(e.rank for e in registry.list_runs() if e.run == p.run)
     dist.barrier()
     if p is not None:

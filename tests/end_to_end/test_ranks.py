@@ -80,6 +80,9 @@ def test_the_ranks_are_one_run(found, mode):
     zero, one = (rank["watched"] for rank in results[mode])
     assert zero["run"] == one["run"]
     assert zero["ranks"] == one["ranks"] == [0, 1]
+    for rank in (zero, one):  # what a monitor offers
+        assert len(rank["listed"]) == 1
+        assert rank["listed"][0].startswith(f"{mode}  RUN  2 ranks  pid ")
     for rank in (0, 1):
         records = trace(folder, mode, rank)
         header = next(r for r in records if isinstance(r, Header))

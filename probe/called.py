@@ -20,7 +20,7 @@ Found = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 class FirstCalled:
     """Hooks on ``modules`` until one is called; then ``found(module, args, kwargs)``, once.
 
-    It is told before the module's own forward begins. ``found`` must not raise.
+    It is told before the module's own forward begins.
     """
 
     def __init__(self, modules: Iterable[nn.Module], found: Found) -> None:

@@ -24,7 +24,7 @@ class ProbeCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Attach to the model and optimizer the Trainer made."""
         model, optimizer = kwargs.get("model"), kwargs.get("optimizer")
-        if model is None or self.probe is not None:
+        if model is None:
             return
         options = dict(self._options)
         name = getattr(args, "run_name", None)

@@ -26,9 +26,9 @@ class Watching:
     """What the callback does. Keyword arguments are those of :func:`probe.attach`.
 
     The probe attaches to the module that the training step calls first of those that hold what is
-    trained: the LightningModule itself or the model in it. The run is named after the logger's
-    name where it has one of its own, else after the model. ``probe`` holds the
-    :class:`~probe.Probe` once the first batch was seen.
+    trained: the LightningModule itself or the model in it. The run is named after that module;
+    resumed from a checkpoint, its steps go on. ``probe`` holds the :class:`~probe.Probe` once the
+    first batch was seen.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -75,7 +75,7 @@ class Decoding:
         self._parts, self._given, self._watch = parts, given, watch
         self._recorders = [(la, _Shown(watch)) for la in parts.layers if la.attention is not None]
         self._handles: list[Any] = []
-        self._hidden: torch.Tensor | None = None
+        self._returned: Any = None
         for layer, recorder in self._recorders:
             assert layer.attention is not None
             self._handles += around(layer.attention, recorder)
@@ -84,7 +84,7 @@ class Decoding:
             self._handles.append(base.register_forward_hook(self._keep_hidden))
 
     def _keep_hidden(self, module: Any, args: Any, out: Any) -> None:
-        self._hidden = _hidden_of(out)
+        self._returned = out  # looked at later: nothing may raise in here
 
     def drop(self) -> None:
         """Take every hook off."""
@@ -100,7 +100,7 @@ class Decoding:
         the model raises.
         """
         self.drop()
-        hidden = self._hidden if self._hidden is not None else _hidden_of(out)
+        hidden = _hidden_of(out if self._returned is None else self._returned)
         for _, recorder in self._recorders:
             if recorder.failure is not None:
                 raise recorder.failure
@@ -150,9 +150,9 @@ class Decoding:
         off = (used - self._implied()[:, -new:]).float()
         return {"index_error": (off.abs() > 0.5).float().mean(), "offset": off.mean()}
 
-    def _whole(self, cached: torch.Tensor | None, fresh: torch.Tensor) -> Values:
+    def _whole(self, cached: torch.Tensor, fresh: torch.Tensor) -> Values:
         new = self._given.new
-        if cached is None or cached.shape[1] < new:
+        if cached.shape[1] < new:
             return {}
         one, two = cached[:ROWS, -new:].float(), fresh[:, -new:].float()
         values: Values = {"logits_error": relative(one, two)}

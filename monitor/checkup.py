@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -22,6 +23,8 @@ PACKAGES = (
     "msgspec",
     "numpy",
 )
+TRAINERS = ("accelerate", "lightning", "pytorch-lightning", "peft", "trl")
+"""Trainers that the probe is tested with; none is needed."""
 LOW_DISK_BYTES = 1024**3
 
 
@@ -52,6 +55,9 @@ def versions() -> Iterator[Finding]:
             yield Finding("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding("fail", name, "not installed: run pip install defaultpp-monitor again")
+    for name in TRAINERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            yield Finding("ok", name, metadata.version(name))
 
 
 def terminal() -> Iterator[Finding]:

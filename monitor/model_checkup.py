@@ -65,6 +65,7 @@ def model_findings(spec: str) -> Iterator[Finding]:
             f"did not run to its end on random token ids: {inspection.failure}; let the factory "
             "return (model, batch) with the arguments of forward",
         )
+    yield from _offers(inspection)
     for text, names in inspection.absent.items():
         yield Finding("note", "unmeasured", f"{', '.join(names)}: {text}")
 
@@ -87,6 +88,33 @@ def _anatomy(inspection: Inspection) -> Iterator[Finding]:
     yield Finding("note" if order == "unknown" else "ok", "norms", f"order: {order}")
     places = anatomy.positions
     yield Finding("note" if places == "unknown" else "ok", "positions", places)
+
+
+def _offers(inspection: Inspection) -> Iterator[Finding]:
+    """What can be measured, in training and without."""
+    if inspection.measured:
+        yield Finding(
+            "ok",
+            "measured",
+            f"{len(inspection.measured)} metrics of a forward, {len(inspection.contracts)} of them "
+            "contracts; in training also gradients, updates and the optimizer's groups",
+        )
+    if inspection.compiled:
+        yield Finding(
+            "note",
+            "compiled",
+            "the model runs as a graph: loss, gradients and updates are measured, activations not",
+        )
+    if inspection.decodes:
+        yield Finding("ok", "generation", "cached decoding is compared with fresh forwards")
+    elif inspection.anatomy.kind != "encoder":
+        yield Finding("note", "generation", "cached decoding is not compared on this model")
+    if inspection.fused:
+        yield Finding(
+            "note",
+            "evaluation",
+            "torch runs these layers in one fused call, which is not looked into; training is",
+        )
 
 
 def _parts(inspection: Inspection) -> Iterator[Finding]:

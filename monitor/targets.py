@@ -87,9 +87,11 @@ def pick(
 
 
 def describe(entry: RunEntry, now: float | None = None) -> str:
-    """One line: name, id, where, since when."""
+    """One line: name, id, ranks where there are several, where, since when."""
     now = time.time() if now is None else now
     place = f"pid {entry.pid}" if entry.here else f"pid {entry.pid} on {entry.host}"
+    if entry.world_size > 1:
+        place = f"{entry.world_size} ranks  {place}"
     return f"{entry.name}  {entry.run}  {place}  started {ago(now - entry.created)} ago"
 
 

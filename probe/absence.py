@@ -15,6 +15,7 @@ import torch
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall
 from probe.capture import Capture
+from probe.measure import effects
 from probe.schema import Column, Site
 
 Key = tuple[str, str]
@@ -138,6 +139,22 @@ def reasons(
     return found
 
 
+def without_training(columns: Iterable[Column]) -> dict[str, str]:
+    """Reasons for what only a training can show, by ``chart/metric``."""
+    keys = (
+        f"{column.site.partition('@')[0]}/{column.metric}"
+        for column in columns
+        if column.metric in (*_AT_THE_STEP, *_OF_TRAINING, *_RERUN)
+    )
+    return dict.fromkeys(keys, UNTRAINED)
+
+
+UNTRAINED = "the model runs without being trained"
+_OF_TRAINING = (
+    "learning_rate", "grad_max", "grad_min", "grad_mean", "grad_spread", "grad_decay",
+    "volatility", "clip_level", "uncovered", "duplicated",
+)  # fmt: skip
+_RERUN = tuple(metric.name for metric in effects.METRICS)
 _WITH_GRADIENTS = (
     "grad_norm", "activity", "update_ratio", "unmoved", "q_update", "k_update", "v_update",
 )  # fmt: skip

@@ -194,6 +194,18 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def written_class(module: nn.Module) -> type[nn.Module]:
+    """The class a person wrote: ``fully_shard`` gives a module a subclass of its own class."""
+    kinds = type(module).__mro__
+    sharding = next((kind for kind in kinds if kind.__name__ == "FSDPModule"), None)
+    return next(k for k in kinds if sharding is None or not issubclass(k, sharding))
+
+
+def name_of(model: nn.Module) -> str:
+    """The name of a run that was given none."""
+    return written_class(unwrap(model)).__name__.lower()
+
+
 def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     """Look through ``model``. Parts that are not recognised stay None; nothing is guessed twice.
 

@@ -7,14 +7,9 @@ with gradients, reads gradients in the optimizers' step pre-hooks, and closes wh
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import sys
-import threading
 import time
-import traceback
-import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,26 +17,27 @@ import torch
 from torch import nn
 
 from probe import absence, crash
-from probe.anatomy import ModelParts, find
+from probe.anatomy import ModelParts, find, name_of
 from probe.batch import read_output
 from probe.between import Between
 from probe.budget import Budget
 from probe.capture import batch_of
 from probe.controls import Controls
 from probe.directories import trace_path
-from probe.forks import Birthplace
+from probe.following import Following
 from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
 from probe.listening import Listening
-from probe.notices import Notices, in_words
+from probe.looking_on import LookingOn
 from probe.optimizers import given, held_back, highest_rate, parameters_of
 from probe.outlet import Outlet
 from probe.overrides import Overrides, find_with
 from probe.pausing import Pause
 from probe.publisher import Publisher
 from probe.quiet import quiet
-from probe.ranks import ranks
+from probe.ranks import ranks, shared_run_id
 from probe.registry import new_entry
+from probe.replacing import take_place
 from probe.reruns import Reruns
 from probe.sample import Sample
 from probe.scalars import Number, kept
@@ -61,6 +57,7 @@ def attach(
     every: int | Literal["auto"] = "auto",
     budget: float | None = 0.02,
     anatomy: Overrides | None = None,
+    first_step: int = 0,
 ) -> Probe:
     """Watch ``model`` train. Returns at once; nothing it does afterwards raises or blocks.
 
@@ -71,14 +68,17 @@ def attach(
     instead of by ``budget``, the share of training time the probe may take (None: no limit).
     ``anatomy``: paths of parts that are found wrongly, by role, e.g. ``{"head": "lm_head",
     "expand": "mlp.fc_in", "type_embedding": None}``; those of blocks from the block
-    (``defaultpp-monitor doctor --model`` prints what is found). Raises ValueError where ``every``
-    is not one of these, or ``anatomy`` names an unknown role or path.
+    (``defaultpp-monitor doctor --model`` prints what is found). ``first_step``: how many steps were
+    taken before, where a training is resumed. An earlier probe of the same model is closed. Raises
+    ValueError where ``every`` or ``first_step`` is not one of these, or ``anatomy`` names an
+    unknown role or path.
     """
     where: dict[str, Any] = {"run": run, "endpoint": endpoint, "trace": trace}
-    return Probe(model, optimizer, every=every, budget=budget, anatomy=anatomy, **where)
+    how: dict[str, Any] = {"every": every, "budget": budget, "first_step": first_step}
+    return Probe(model, optimizer, anatomy=anatomy, **how, **where)
 
 
-class Probe:
+class Probe(LookingOn):
     """A running probe. Safe to use as a context manager; closing twice does nothing.
 
     It lives as long as the model, whose hooks hold it; after :meth:`close` neither holds the other.
@@ -99,15 +99,14 @@ class Probe:
         every: int | Literal["auto"],
         budget: float | None,
         anatomy: Overrides | None = None,
+        first_step: int = 0,
     ) -> None:
         if every != "auto" and (not isinstance(every, int) or every < 1):
             raise ValueError(f"every must be 'auto' or a number of steps >= 1, not {every!r}")
+        if first_step < 0:
+            raise ValueError(f"first_step must be a number of steps >= 0, not {first_step!r}")
         found = find_with(model, anatomy) if anatomy else None
-        self._lock = threading.Lock()
-        self._notices = Notices()
-        self._off = False
-        self._closed = False
-        self._birthplace = Birthplace()
+        super().__init__()
         self._stopwatch = Stopwatch()
         self._budget = Budget(None if every == "auto" else every, budget)
         self._settings = {"every": str(every), "budget": str(budget)}
@@ -127,10 +126,11 @@ class Probe:
         self._optimizers = given(optimizer)
         self._stepping = Stepping(len(self._optimizers))
         rank, world = ranks()
-        entry = new_entry(run or type(model).__name__.lower(), rank=rank, world_size=world)
+        name = run or name_of(model)
+        entry = new_entry(name, run=shared_run_id(world), rank=rank, world_size=world)
         self._pause = Pause(world)
         self.run, self.name, self._entry = entry.run, entry.name, entry
-        self._trace_path = trace_path(trace, entry.run, self._notices)
+        self._trace_path = trace_path(trace, entry.run, self._notices, rank)
         self._controls = Controls(self._pause, self._budget)
         self._publisher = Publisher(
             entry,
@@ -140,15 +140,13 @@ class Probe:
             status=self._controls.status,
             on_error=self._notices.transport,
         )
-        self._outlet = Outlet(self._publisher, rank)
-        self._forgotten = weakref.finalize(self, self._publisher.leave)
-        self._forgotten.atexit = False
-        me = weakref.ref(self)  # what runs at exit must keep no model alive until then
-        self._at_exit = lambda: None if (p := me()) is None else p._exit()
+        self._outlet = Outlet(self._publisher, rank, first_step)
         try:
-            self._publisher.start()
-            atexit.register(self._at_exit)
+            take_place(self, model, run)
+            self._begin(self._publisher)
             self._parts = found if found is not None else find(model)
+            if not self._optimizers:
+                self._following = Following(self._parts, self._fail, self._stopwatch)
             self._listening = Listening(model, self._optimizers, self)
             outlet = self._outlet
             self._skips = Skips(
@@ -211,39 +209,17 @@ class Probe:
             self._before_step(None)
         self._step_over()
 
-    def close(self, reason: str = "closed") -> None:
-        """Take every hook off, write the end of the trace, close the sockets."""
-        if self._closed or self._birthplace.left:
-            return
-        self._closed = True
-        try:
-            # Closed in a "finally": the exception is on its way out.
-            self._see_crash(sys.exc_info()[1], None)
-            if not self._off:
-                self._last_words()
-        except Exception as error:
-            self._fail(error)
-        self._off = self._controls.off = True
-        self._detach()
-        self._publisher.close(reason)
-        self._forgotten.detach()
-        atexit.unregister(self._at_exit)
-
-    def __enter__(self) -> Probe:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, tb: Any) -> None:
-        self._crash = None  # one that was raised and caught inside did not leave the training
-        self._see_crash(error, tb)
-        self.close("closed" if kind is None else f"stopped by {kind.__name__}")
-
     # -- the model's forward ---------------------------------------------------------------------
 
     def forward_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Called by the model's hook."""
-        if self._idle() or not (module.training and torch.is_grad_enabled()):
+        if self._idle():
+            return
+        if not (module.training and torch.is_grad_enabled()):
+            self._look_on(module, args, kwargs)
             return
         try:
+            self._following = None  # it trains
             # A checkpointed model runs again inside the backward: that is no further micro-batch.
             inside = torch._C._current_graph_task_id() != -1
             self._recomputing = inside and self._outlet.row.began
@@ -264,7 +240,10 @@ class Probe:
 
     def forward_ended(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         """Called by the model's hook, also where the forward raised: then without an output."""
-        if self._idle() or not (module.training and torch.is_grad_enabled()):
+        if self._idle():
+            return
+        if not (module.training and torch.is_grad_enabled()):
+            self._looked_on(out)
             return
         try:
             if self._recomputing:
@@ -333,6 +312,7 @@ class Probe:
         header = make_header(self._entry, parts, *given, compiled=compiled)
         self._sites = header.anatomy.sites
         options = {"compiled": compiled, "optimized": bool(self._optimizers)}
+        options["trained"] = self._following is None
         # In the publishing thread, which may wait for the values.
         self._outlet.header(
             header, lambda: with_reasons(header, parts, seen, values.numbers(), **options)
@@ -385,6 +365,8 @@ class Probe:
         self._outlet.settle()
         self._sample = Sample(self._parts, self._samples, self._optimizers)
         if not self._outlet.opened:
+            if self._listening is not None:
+                self._listening.follow()  # a trainer may have compiled the model it was given
             self._publish_header()
 
     def _step_over(self) -> None:
@@ -471,34 +453,6 @@ class Probe:
         self._outlet.settle()
         self._outlet.flush(force=True)
 
-    def _exit(self) -> None:
-        """The process ends without a close."""
-        if self._birthplace.left:
-            return
-        self._see_crash(crash.uncaught(), None)
-        self.close("the training process ended")
-
-    # -- the probe's failure ---------------------------------------------------------------------
-
-    def _idle(self) -> bool:
-        """Also in a forked child: the run goes on elsewhere."""
-        return self._off or self._birthplace.left
-
-    def _fail(self, error: BaseException, told: bool = False) -> None:
-        """The probe turns itself off, says so once, and the training goes on."""
-        with self._lock:
-            if self._off:
-                return
-            text = f"the probe turned itself off: {in_words(error)}"
-            with contextlib.suppress(Exception):
-                self._outlet.event("probe_off", text)
-            self._off = self._controls.off = True
-        if not told:
-            self._notices.tell(f"{text}; training goes on")
-        if os.environ.get("DEFAULTPP_DEBUG"):
-            traceback.print_exception(type(error), error, error.__traceback__)
-        self._detach()
-
     def _detach(self) -> None:
         """Take every hook off and let go of the model."""
         if self._listening is not None:
@@ -506,7 +460,9 @@ class Probe:
         if self._skips is not None:
             self._skips.remove()
         self._drop_sample()
-        self._listening = self._skips = self._parts = None
+        if self._following is not None:
+            self._following.drop()
+        self._listening = self._skips = self._parts = self._following = None
         self._optimizers = []
 
 

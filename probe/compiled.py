@@ -26,6 +26,11 @@ def _part_is_compiled(module: nn.Module) -> bool:
     )
 
 
+def calls_compiled(module: nn.Module) -> bool:
+    """Whether ``module.compile()`` was called: calling it runs a graph, which no hook sees."""
+    return getattr(module, "_compiled_call_impl", None) is not None and not is_wrapper(module)
+
+
 def is_wrapper(module: Any) -> bool:
     """What ``torch.compile(module)`` returns."""
     kind = _wrapper_class()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from probe.anatomy import ModelParts, Stack, stacked
+from probe.anatomy import ModelParts, Stack, stacked, written_class
 from probe.schema import Anatomy, Site
 
 
@@ -24,7 +24,7 @@ def _source(kind: type[nn.Module]) -> str:
 def _where(module: nn.Module | None) -> str:
     if module is None:
         return ""
-    kind: Any = type(module)  # mypy takes a class of modules for unhashable
+    kind: Any = written_class(module)  # mypy takes a class of modules for unhashable
     return _source(kind)
 
 
@@ -32,7 +32,7 @@ def describe(parts: ModelParts) -> Anatomy:
     """The anatomy that travels in the header."""
     intent = parts.intent
     return Anatomy(
-        model=type(parts.root).__name__,
+        model=written_class(parts.root).__name__,
         kind=_kind(parts),
         layers=len(parts.layers),
         width=intent.width or (parts.token_embedding.embedding_dim if parts.token_embedding else 0),

@@ -98,20 +98,26 @@ def _owned_dir(path: Path) -> Path:
 
 
 def trace_path(
-    trace: str | os.PathLike[str] | Literal[False] | None, run: str, notices: Notices
+    trace: str | os.PathLike[str] | Literal[False] | None, run: str, notices: Notices, rank: int = 0
 ) -> Path | None:
-    """Where to record: the given path, one in the state directory (told once), or nowhere."""
+    """Where to record: the given path, one in the state directory (told once), or nowhere. Each
+    rank of a run has a file of its own."""
     if trace is False:
         return None
     if trace is not None:
-        return Path(trace)
+        return rank_path(Path(trace), rank)
     try:
-        path = traces_dir() / f"{run}.trace"
+        path = rank_path(traces_dir() / f"{run}.trace", rank)
     except Exception as error:
         notices.transport(error)
         return None
     notices.tell(f"recording to {path}; watch with: defaultpp-monitor")
     return path
+
+
+def rank_path(path: Path, rank: int) -> Path:
+    """The file of one rank, where all were given the same: ``a.trace``, ``a.rank1.trace``."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
 
 def _made(path: Path, variable: str) -> os.stat_result:

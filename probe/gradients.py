@@ -15,6 +15,7 @@ from torch import nn
 
 from probe.listening import Hook
 from probe.quiet import quiet
+from probe.shards import is_sharded, local
 
 
 class Gradients:
@@ -23,6 +24,7 @@ class Gradients:
     def __init__(self) -> None:
         self._norms: dict[int, torch.Tensor] = {}
         self._live: set[int] = set()
+        self._partial = False
         self._handles: list[Any] = []
 
     def read(self, parameters: Iterable[nn.Parameter], scale: torch.Tensor | None) -> None:
@@ -32,7 +34,9 @@ class Gradients:
         dense = [p for p in present if p.grad is not None and not p.grad.is_sparse]
         if not dense:
             return
-        norms = torch._foreach_norm([p.grad.detach() for p in dense if p.grad is not None])
+        gradients = [p.grad.detach() for p in dense if p.grad is not None]
+        self._partial = self._partial or any(map(is_sharded, gradients))
+        norms = torch._foreach_norm([local(gradient) for gradient in gradients])
         for parameter, norm in zip(dense, norms, strict=True):
             self._norms[id(parameter)] = norm.float() if scale is None else norm.float() / scale
 
@@ -49,7 +53,8 @@ class Gradients:
             try:
                 if not gradient.is_sparse:
                     with quiet():
-                        self._norms[id(parameter)] = gradient.detach().norm().float()
+                        self._partial = self._partial or is_sharded(gradient)
+                        self._norms[id(parameter)] = local(gradient.detach()).norm().float()
                 self._live.add(id(parameter))
             except Exception as error:
                 on_error(error)
@@ -75,7 +80,10 @@ class Gradients:
         self._handles.clear()
 
     def norm(self, parameter: nn.Parameter) -> torch.Tensor | None:
-        """Norm of a parameter's gradient, float32, 0-d; None where it has none or a sparse one."""
+        """Norm of a parameter's gradient, float32, 0-d; None where it has none or a sparse one.
+
+        Of a gradient that is spread over ranks, the norm of this rank's part.
+        """
         return self._norms.get(id(parameter))
 
     def reached(self, parameter: nn.Parameter) -> bool:
@@ -83,9 +91,9 @@ class Gradients:
         return id(parameter) in self._live
 
     def total(self) -> torch.Tensor | None:
-        """Norm over all of them; None where there is none."""
+        """Norm over all of them; None where there is none, or only this rank's part of some."""
         norms = list(self._norms.values())
-        if not norms:
+        if not norms or self._partial:
             return None
         device = norms[0].device
         return torch.stack([norm.to(device) for norm in norms]).norm()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import torch
 
-from probe import absence, facts
+from probe import absence, facts, sharded
 from probe.anatomy import ModelParts
 from probe.catalogue import METRICS, columns_for, head_columns
 from probe.description import describe
@@ -63,9 +63,13 @@ def with_reasons(
     *,
     compiled: bool,
     optimized: bool,
+    trained: bool = True,
 ) -> Header:
     """The header with what the values of the first sample tell: a reason for every column without
-    one, and how the initial weights compare."""
+    one, and how the initial weights compare.
+
+    ``trained``: whether gradients are to be expected.
+    """
     found = absence.reasons(
         parts,
         header.anatomy.sites,
@@ -76,6 +80,9 @@ def with_reasons(
         optimized=optimized,
         decodes=kv_cache.possible(parts),
     )
+    if not trained:
+        found |= absence.without_training(header.columns)
+    found |= sharded.reasons(header.columns, set(measured), parts)
     weights = facts.initial_weights(measured)
     return msgspec.structs.replace(
         header,

@@ -14,7 +14,8 @@ from probe import absence, facts
 from probe.anatomy import LayerParts, ModelParts
 from probe.batch import read_output
 from probe.capture import Capturing, batch_of
-from probe.catalogue import columns_for
+from probe.catalogue import METRICS, columns_for
+from probe.compiled import is_compiled
 from probe.description import describe
 from probe.frames import Measured
 from probe.measure import kv_cache
@@ -36,6 +37,10 @@ _EXTRA_ROLES = ("packed", "query_norm", "key_norm", "cross", "relative_bias")
 class Inspection:
     """``roles``: role -> path, ``*`` for the layer, None where there is no such part.
     ``absent``: reason -> metrics that have it. ``failure``: why no forward was observed, or empty.
+    ``measured``: the metrics of a forward that have a value, ``node/metric``; ``contracts``: those
+    of them whose healthy value is known exactly. ``compiled``: the model runs as a graph;
+    ``decodes``: its cached decoding can be compared; ``fused``: torch runs its layers in one call
+    in evaluation.
     """
 
     anatomy: Anatomy
@@ -44,6 +49,11 @@ class Inspection:
     failure: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     """As in the header; those of optimizers are left out."""
+    measured: tuple[str, ...] = ()
+    contracts: tuple[str, ...] = ()
+    compiled: bool = False
+    decodes: bool = False
+    fused: bool = False
 
 
 def inspect_model(
@@ -59,9 +69,12 @@ def inspect_model(
     try:
         with torch.random.fork_rng(), torch.no_grad():
             model.train()
-            return _observe(parts, dict(batch) if batch is not None else _made_up(parts))
+            given = dict(batch) if batch is not None else _made_up(parts)
+            return _with_abilities(parts, model, _observe(parts, given))
     except Exception as error:
-        return Inspection(describe(parts), _roles(parts), failure=_told(error))
+        return _with_abilities(
+            parts, model, Inspection(describe(parts), _roles(parts), failure=_told(error))
+        )
     finally:
         model.train(training)
 
@@ -129,7 +142,18 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     told.pop("optimizer", None)
     weights = facts.initial_weights(numbers)
     told |= {facts.INITIAL[0]: weights} if weights else {}
-    return Inspection(anatomy, _roles(parts), absent, failure, told)
+    nodes = {site.name: site.node for site in anatomy.sites}
+    found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in sorted(numbers))
+    defined = {f"{node}/{m.name}" for m in METRICS if m.contract for node in m.nodes}
+    contracts = tuple(name for name in found if name in defined)
+    return Inspection(anatomy, _roles(parts), absent, failure, told, tuple(found), contracts)
+
+
+def _with_abilities(parts: ModelParts, model: nn.Module, found: Inspection) -> Inspection:
+    found.compiled = is_compiled(model)
+    found.decodes = kv_cache.possible(parts)
+    found.fused = any(layer.packed is not None for layer in parts.layers)
+    return found
 
 
 def _told(error: Exception) -> str:

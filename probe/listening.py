@@ -28,12 +28,11 @@ class Hook:
 
     __slots__ = ("_call",)
 
-    def __init__(self, call: Callable[..., None]) -> None:
+    def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
 
-    def __call__(self, *args: Any) -> None:
-        if not is_compiling():
-            self._call(*args)
+    def __call__(self, *args: Any) -> Any:
+        return None if is_compiling() else self._call(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return nullcontext().__exit__
@@ -51,9 +50,35 @@ class StepHook(Hook):
         super().__init__(call)
         self._place = place
 
-    def __call__(self, *_: Any) -> None:
+    def __call__(self, *_: Any) -> Any:
         if not is_compiling():
             self._call(self._place)
+
+
+class BeginHook(StepHook):
+    """Before an optimizer's step. A closure makes the gradients inside the step, so with one the
+    call waits for its end."""
+
+    __slots__ = ()
+
+    def __call__(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if is_compiling():
+            return None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if not callable(closure):
+            self._call(self._place)
+            return None
+        waiting = [self._place]  # it may be called again, when the weights have begun to move
+
+        def watched(*own: Any, **named: Any) -> Any:
+            result = closure(*own, **named)
+            if waiting:
+                self._call(waiting.pop())
+            return result
+
+        if len(args) > 1:
+            return (args[0], watched, *args[2:]), kwargs
+        return args, {**kwargs, "closure": watched}
 
 
 class Listener(Protocol):
@@ -66,7 +91,7 @@ class Listener(Protocol):
         """The call returned ``out``; None where it raised."""
 
     def step_begins(self, optimizer: int) -> None:
-        """An optimizer, given by its place, is about to step."""
+        """An optimizer, given by its place, is about to step: the gradients are all there."""
 
     def stepped(self, optimizer: int) -> None:
         """It has stepped."""
@@ -87,7 +112,8 @@ class Listening:
         self._searches = 0
         self._on(model)
         for place, optimizer in enumerate(optimizers):
-            begins, ended = StepHook(listener.step_begins, place), StepHook(listener.stepped, place)
+            begins = BeginHook(listener.step_begins, place)
+            ended = StepHook(listener.stepped, place)
             self._handles += [
                 optimizer.register_step_pre_hook(begins),
                 optimizer.register_step_post_hook(ended),

@@ -22,8 +22,8 @@ FLUSH_SECONDS = 0.25
 class Outlet:
     """Used by the training thread only. ``row`` is that of the step in progress."""
 
-    def __init__(self, publisher: Publisher, rank: int) -> None:
-        self.row = Row(0, time.time())
+    def __init__(self, publisher: Publisher, rank: int, first_step: int = 0) -> None:
+        self.row = Row(first_step, time.time())
         self._publisher = publisher
         self._rank = rank
         self._rows: list[Row] = []

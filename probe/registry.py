@@ -150,7 +150,10 @@ def list_runs() -> list[RunEntry]:
                     entries.append(entry)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
-    return sorted(entries, key=lambda entry: (entry.run, -entry.rank), reverse=True)
+    began: dict[str, float] = {}
+    for entry in entries:
+        began[entry.run] = min(entry.created, began.get(entry.run, entry.created))
+    return sorted(entries, key=lambda e: (began[e.run], e.run, -e.rank), reverse=True)
 
 
 def find(text: str, entries: Sequence[RunEntry] | None = None) -> RunEntry:

@@ -20,6 +20,7 @@ from torch import nn
 
 from probe.batch import read_output
 from probe.ranks import ranks
+from probe.shards import has_shards
 from probe.silenced import Other, Silenced
 
 MOST_STATE = 64 * 2**20
@@ -59,7 +60,7 @@ def why_never(root: nn.Module) -> str:
     parameters = list(root.parameters())
     if any(p.device.type not in ("cpu", "cuda") for p in parameters):
         return "random numbers of this kind of device are not put back"
-    sharded = any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in parameters)
+    sharded = has_shards(root) or any(hasattr(p, "ds_id") for p in parameters)
     kinds = {type(m).__name__ for m in root.modules()}
     if sharded or any("FSDP" in kind or kind.startswith("FullySharded") for kind in kinds):
         return "the model is sharded: it cannot run on one rank alone"

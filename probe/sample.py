@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from probe import absence
+from probe import absence, sharded
 from probe.anatomy import ModelParts
 from probe.batch import Batch
 from probe.capture import Capturing
@@ -60,18 +60,25 @@ class Sample:
         return self._capturing is not None
 
     def forward_ended(
-        self, loss: torch.Tensor | None, logits: torch.Tensor | None, reruns: Reruns
+        self, loss: torch.Tensor | None, logits: torch.Tensor | None, reruns: Reruns | None
     ) -> None:
-        """Remove the hooks and measure what was captured. Later micro-batches change nothing."""
+        """Remove the hooks and measure what was captured. Later micro-batches change nothing.
+
+        ``reruns``: None where the model is not to run again.
+        """
         if self._capturing is None:
             return
         capture, self._capturing = self._capturing.close(), None
         capture.loss = loss.detach() if loss is not None else None
         capture.logits = logits.detach() if logits is not None else None
-        self._measured = measure_forward(self._parts, capture)
+        with sharded.unread(self._parts.root) as unknown:
+            self._measured = measure_forward(self._parts, capture)
+        self._measured.values = sharded.measured(self._measured.values, self._parts, unknown)
         self.seen = absence.facts(capture, self._parts)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
+        if reruns is None:
+            return
         if self._number == 0:
             self.seen, self._foreseen = foreseen(self._parts, capture, self.seen)
         self._waiting = reruns.keep(self._parts, capture, self._number)
@@ -138,7 +145,14 @@ class Sample:
         own |= training.gradients(self._measured.values, *ends)
         own |= {"learning_rate": rate, "memory": _peak_memory()}
         self._add({"training": own})
-        self._add(training.decay_by_site(self._parts, training.decays(optimizers), peak_rate))
+        peaks = training.peak_rates(optimizers, rate, peak_rate)
+        self._add(training.decay_by_site(self._parts, training.decays(optimizers), peaks))
+        self._add(extra)
+        return FrameDraft(step, self._measured)
+
+    def observed(self, step: int, extra: dict[str, Values]) -> FrameDraft:
+        """The frame of a forward that trains nothing."""
+        self._add({"training": {"memory": _peak_memory()}})
         self._add(extra)
         return FrameDraft(step, self._measured)
 

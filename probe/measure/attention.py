@@ -174,7 +174,10 @@ METRICS = (
 
 
 def intended_dropout(sampled: Sampled) -> float | None:
-    """The config's, else what the kernel got in most layers; None where neither can be told."""
+    """The config's, else what the kernel got in most layers; None where neither can be told. None is
+    intended in evaluation."""
+    if not sampled.parts.root.training:
+        return 0.0
     if sampled.intent.attention_dropout is not None:
         return float(sampled.intent.attention_dropout)
     seen = [kept.call.dropout for kept in sampled.kept if kept.call is not None]

@@ -15,6 +15,7 @@ from probe.attention_call import Recorder, leave
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Values
 from probe.schema import Metric
+from probe.shards import has_shards
 from probe.stopwatch import Stopwatch
 
 METRICS = (
@@ -128,7 +129,7 @@ def keep_rows(ids: torch.Tensor | None, mask: torch.Tensor | None) -> Rows | Non
     )
 
 
-class _WithoutDropout(TorchFunctionMode):
+class WithoutDropout(TorchFunctionMode):
     """Dropout does nothing while this is entered; the modules stay in training mode."""
 
     def __torch_function__(
@@ -150,13 +151,17 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def possible(parts: ModelParts) -> bool:
-    """A transformers decoder that may cache while training (checkpointing switches caches off)."""
+    """A transformers decoder that may cache while training (checkpointing switches caches off).
+
+    Not with weights spread over ranks: a forward of one of them would wait for all.
+    """
     return (
         parts.intent.causal is True
         and len(parts.stacks) == 1
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())
+        and not has_shards(parts.root)
     )
 
 
@@ -172,13 +177,13 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
         if layer.attention is None:
             continue
         recorder = recorders[layer.index] = Recorder(None, Stopwatch())
-        handles += _around(layer.attention, recorder)
+        handles += around(layer.attention, recorder)
     try:
         with (
             torch.no_grad(),
             torch.autocast(rows.ids.device.type, enabled=False),
             torch.random.fork_rng(devices=devices),
-            _WithoutDropout(),
+            WithoutDropout(),
         ):
             try:
                 fresh, cached = _run(parts, rows)
@@ -193,7 +198,7 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
     return _compare(parts, recorders, rows, fresh, cached)
 
 
-def _around(module: nn.Module, recorder: Recorder) -> list[Any]:
+def around(module: nn.Module, recorder: Recorder) -> list[Any]:
     """Enter ``recorder`` around each forward of ``module``; returns the handles."""
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -250,17 +255,21 @@ def _compare(
         if len(recorder.key_values) == 2 + _NEW:
             windows = parts.intent.windows
             window = windows[at] if at < len(windows) else None
-            values |= _keys(recorder.key_values[0], recorder.key_values[-1], rows.mask, window)
+            values |= compare_keys(
+                recorder.key_values[0], recorder.key_values[-1], rows.mask, window
+            )
         found[f"kv_cache@{at}"] = values
     return found
 
 
-def _keys(
+def compare_keys(
     fresh: tuple[torch.Tensor, torch.Tensor],
     cached: tuple[torch.Tensor, torch.Tensor],
     mask: torch.Tensor | None,
     window: int | None,
 ) -> Values:
+    """Metrics of one layer. ``fresh``, ``cached``: keys and values, (r, h, n, d) each; ``mask``
+    (r, n), ``window``: how many positions the layer may keep, None for all."""
     (k_fresh, k), (v_fresh, v) = (_same_heads(f, c) for f, c in zip(fresh, cached, strict=True))
     wanted, held = k_fresh.shape[2], k.shape[2]
     # A cache may hold everything, or no more than the layer's window.

@@ -12,6 +12,7 @@ from probe.gradients import Gradients
 from probe.measure.numbers import TINY, strided
 from probe.measure.sampled import Values
 from probe.schema import Metric
+from probe.shards import is_sharded, local
 
 NODES = (
     "embedding", "positional", "qkv", "attention", "norm_attention", "norm_ffn", "norm_final", "ffn",
@@ -85,7 +86,8 @@ ACTIVE = 1e-6
 
 @dataclass
 class Watched:
-    """A parameter at a site. ``part``: q, k, v or empty; ``silent``: softmax cancels its gradient."""
+    """A parameter at a site. ``part``: q, k, v or empty; ``silent``: its gradient may rightly be
+    zero, since softmax cancels it, or would in this rank's part."""
 
     site: str
     parameter: nn.Parameter
@@ -110,20 +112,27 @@ def watched(parts: ModelParts) -> list[Watched]:
     """The parameters of every site that has some."""
     found: list[Watched] = []
 
-    def add(site: str, module: nn.Module | None, part: str = "", key: bool = False) -> None:
+    def add(
+        site: str, module: nn.Module | None, part: str = "", key: bool = False, mixed: bool = False
+    ) -> None:
         if module is None:
             return
         for name, parameter in module.named_parameters(recurse=False):
             table = isinstance(module, nn.Embedding)
-            found.append(Watched(site, parameter, part, key and name == "bias", table))
+            silent = key and name == "bias"
+            if is_sharded(parameter):
+                if table or mixed or not local(parameter.detach()).numel():
+                    continue  # its part on this rank does not stand for the whole
+                silent = silent or name == "bias"
+            found.append(Watched(site, parameter, part, silent, table))
 
     add("embedding", parts.token_embedding)
     add("positional", parts.position_embedding)
     for layer in parts.layers:
         site = layer.site
         add("positional", layer.relative_bias)
-        add(site("qkv"), layer.fused)
-        add(site("qkv"), layer.packed)
+        add(site("qkv"), layer.fused, mixed=True)
+        add(site("qkv"), layer.packed, mixed=True)
         add(site("qkv"), layer.query, "q")
         add(site("qkv"), layer.key, "k", key=True)
         add(site("qkv"), layer.value, "v")
@@ -158,7 +167,7 @@ def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -
         if norm is None:
             moving.grad_zero.append(None)
         else:
-            sums.setdefault(watch.site, []).append((norm, watch.parameter.numel()))
+            sums.setdefault(watch.site, []).append((norm, local(watch.parameter.detach()).numel()))
             moving.grad_zero.append((norm == 0).float())
     for site, pairs in sums.items():
         count = sum(n for _, n in pairs)
@@ -169,7 +178,7 @@ def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -
 
 
 def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
-    data = watch.parameter.detach()
+    data = local(watch.parameter.detach())
     if watch.table and rows is not None and watch.site == "embedding":
         return data[rows.clamp(0, data.shape[0] - 1)][:, :: max(1, data.shape[1] // 64)]
     return strided(data, _SAMPLE)

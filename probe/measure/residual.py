@@ -130,7 +130,10 @@ def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
 
 
 def intended_dropout(sampled: Sampled) -> float | None:
-    """Dropout on the branches: the config's, else what most layers' modules hold, else none."""
+    """Dropout on the branches: the config's, else what most layers' modules hold, else none. None
+    in evaluation."""
+    if not sampled.parts.root.training:
+        return 0.0
     if sampled.intent.residual_dropout is not None:
         return float(sampled.intent.residual_dropout)
     if sampled.intent.family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import torch
@@ -208,14 +209,26 @@ def decays(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
     }
 
 
-def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -> float:
-    """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1; NaN
-    where no optimizer holds it, as when it is frozen."""
+def peak_rates(
+    optimizers: list[torch.optim.Optimizer], rate: float, peak_rate: float
+) -> dict[int, float]:
+    """The highest rate each parameter has had, by id, if all follow one schedule: ``rate`` is the
+    largest now, ``peak_rate`` the largest so far."""
+    share = peak_rate / rate if rate > 0 else math.nan
+    return {
+        parameter: peak_rate if math.isnan(share) else own * share
+        for parameter, own in rates(optimizers).items()
+    }
+
+
+def decay_severity(norm: nn.Module, decay: dict[int, float], peaks: dict[int, float]) -> float:
+    """Share of gamma that decay removes in 1000 steps at its peak learning rate, at most 1; NaN
+    where no optimizer holds it, as when it is frozen, or its rate is not known."""
     weight = decay.get(id(norm.weight))
     frozen = isinstance(norm.weight, torch.Tensor) and not norm.weight.requires_grad
     if weight is None or frozen:
         return float("nan")
-    return min(1.0, weight * peak_rate * DECAY_HORIZON)
+    return min(1.0, weight * peaks.get(id(norm.weight), math.nan) * DECAY_HORIZON)
 
 
 def decay_gaps(parts: ModelParts, decay: dict[int, float]) -> dict[str, float]:
@@ -239,7 +252,7 @@ def decay_gaps(parts: ModelParts, decay: dict[int, float]) -> dict[str, float]:
 
 
 def decay_by_site(
-    parts: ModelParts, decay: dict[int, float], peak_rate: float
+    parts: ModelParts, decay: dict[int, float], peaks: dict[int, float]
 ) -> dict[str, Values]:
     """What weight decay does to norms and feed-forward weights, by site."""
     found: dict[str, Values] = {}
@@ -247,12 +260,12 @@ def decay_by_site(
         for node in ("norm_attention", "norm_ffn"):
             norm = getattr(layer, node)
             if norm is not None:
-                severity = decay_severity(norm, decay, peak_rate)
+                severity = decay_severity(norm, decay, peaks)
                 found[layer.site(node)] = {"decay_severity": severity}
     for site, gap in decay_gaps(parts, decay).items():
         found[site] = {"decay_gap": gap}
     for site, norm in parts.final_norms:
-        found[site] = {"decay_severity": decay_severity(norm, decay, peak_rate)}
+        found[site] = {"decay_severity": decay_severity(norm, decay, peaks)}
     return found
 
 

@@ -21,6 +21,11 @@ def sequence_first():
     return family_models.make(name), family_models.batch(name)
 
 
+def compiled():
+    import torch
+    return torch.compile(family_models.make("bert"), backend="eager")
+
+
 def without_loss():
     return family_models.make("hand-written, SDPA")
 
@@ -81,6 +86,20 @@ def test_a_factory_may_give_the_batch_as_well(doctor):
     assert status == 0 and "note forward" not in text
     assert "ok part norm_final encoder.norm" in lines
     assert "ok part packed encoder.layers.*.self_attn" in lines
+
+
+def test_what_a_model_offers_is_told(doctor):
+    decoder, encoder, fused = (
+        _words(doctor(name)[1]) for name in ("gpt2", "compiled", "sequence_first")
+    )
+    counts = next(line for line in decoder if line.startswith("ok measured"))
+    metrics, contracts = (int(word) for word in counts.split() if word.isdigit())
+    assert metrics > contracts > 30
+    assert "ok generation cached decoding is compared with fresh forwards" in decoder
+    assert not any(line.startswith("note compiled") for line in decoder)
+    assert any(line.startswith("note compiled the model runs as a graph") for line in encoder)
+    assert not any("generation" in line for line in encoder)
+    assert any(line.startswith("note evaluation torch runs these layers") for line in fused)
 
 
 def test_a_loss_that_needs_labels_does_not_keep_it_from_looking(doctor):

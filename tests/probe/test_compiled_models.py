@@ -130,6 +130,9 @@ LONG = pytest.mark.matrix
 WHEN = ["before", "after", pytest.param("inner", marks=LONG), pytest.param("late", marks=LONG)]
 
 
+@pytest.mark.works_with(
+    "Forms of a model", "`torch.compile`, in every form of it (activations are not read)"
+)
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=LONG)])
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("form", FORMS)

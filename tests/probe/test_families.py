@@ -72,6 +72,7 @@ def test_the_parts_are_found(family, run):
     assert len(run(family).frames) == STEPS
 
 
+@pytest.mark.works_with("Model families")
 @pytest.mark.parametrize("family", NEW)
 @pytest.mark.parametrize("name", ["float32", "dropout"])
 def test_no_contract_fires_on_a_healthy_run(family, name, run, tmp_path):
@@ -79,6 +80,7 @@ def test_no_contract_fires_on_a_healthy_run(family, name, run, tmp_path):
     assert over(seen) == {}
 
 
+@pytest.mark.works_with("Model families")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_not_measured_has_its_reason_and_what_is_has_none(family, run):
     _told_why(run(family))
@@ -99,6 +101,7 @@ def _told_why(seen: Seen, exactly: bool = True) -> None:
     assert UNSEEN not in absent.values()
 
 
+@pytest.mark.works_with("Model families")
 @pytest.mark.parametrize("family", NEW)
 def test_results_are_the_same_bit_for_bit(family, tmp_path):
     plain, watched = make(family, 0.1), make(family, 0.1)

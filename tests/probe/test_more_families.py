@@ -70,6 +70,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.works_with("Model families")
 @pytest.mark.parametrize("family", MAKERS)
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_nothing_fires(family, padding, tmp_path):

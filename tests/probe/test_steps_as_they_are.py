@@ -174,6 +174,27 @@ def test_several_optimizers_make_one_step(family, tmp_path):
     assert (seen["training/uncovered"] == 0).all() and (seen["training/duplicated"] == 0).all()
 
 
+def test_decay_counts_at_each_optimizers_own_rate(tmp_path):
+    """As with Muon, whose rate is a hundred times that of the AdamW beside it."""
+
+    def loop(model, family, watch, steps):
+        matrices = [p for p in model.parameters() if p.dim() > 1]
+        vectors = [p for p in model.parameters() if p.dim() <= 1]
+        fast = torch.optim.SGD(matrices, lr=0.02)
+        slow = torch.optim.AdamW(vectors, lr=2e-4, weight_decay=0.1)
+        watch.begin([fast, slow])
+        for _ in range(steps):
+            loss = forward(model, family)
+            loss.backward()
+            watch.before(loss)
+            fast.step()
+            slow.step()
+            model.zero_grad()
+
+    _, seen = compared(loop, "gpt2", tmp_path / "t")
+    np.testing.assert_allclose(seen["norm_ffn@1/decay_severity"], 0.02, rtol=1e-4)
+
+
 def test_an_optimizer_that_sits_steps_out_is_not_waited_for(tmp_path):
     def loop(model, family, watch, steps):
         vectors = [p for p in model.parameters() if p.dim() <= 1]
@@ -277,6 +298,28 @@ def test_step_beside_an_optimizers_hook_does_not_count_twice(tmp_path):
 
     watch, seen = compared(loop, "bert", tmp_path / "t")
     check_frames(watch, seen, [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["positional", "named"])
+def test_a_closure_makes_the_gradients_inside_the_step(named, tmp_path):
+    def loop(model, family, watch, steps):
+        optimizer = sgd(model)
+        watch.begin(optimizer)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = forward(model, family)
+            loss.backward()
+            watch.before(loss)
+            return loss
+
+        for _ in range(steps):
+            result = optimizer.step(closure=closure) if named else optimizer.step(closure)
+            assert result is not None
+
+    watch, seen = compared(loop, "gpt2", tmp_path / "t")
+    check_frames(watch, seen, [0, 1, 2, 3, 4])
+    assert (seen["qkv@1/unmoved"] == 0).all() and np.isfinite(seen["attention@1/entropy"]).all()
 
 
 # -- gradient scalers ------------------------------------------------------------------------------

@@ -1,0 +1,16 @@
+"""``pytest --works-with=FILE``: write what the tests marked ``works_with`` show, as a table.
+
+With ``=``: a path by itself would be taken for that of a test."""
+
+from __future__ import annotations
+
+import works_with
+
+
+def pytest_addoption(parser):
+    parser.addoption("--works-with", metavar="FILE", help="write the table of what works with what")
+
+
+def pytest_configure(config):
+    if config.getoption("--works-with"):
+        config.pluginmanager.register(works_with.Table(config.getoption("--works-with")))

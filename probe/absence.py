@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
+from probe.adapters import adapters_of, own_parameters
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall
 from probe.capture import Capture
@@ -173,11 +175,17 @@ _OF_TRAINED = ("grad_norm", "unmoved", "decay_severity", "decay_gap")
 def _frozen(parts: ModelParts, paths: Iterable[str]) -> bool:
     """No parameter of these modules trains."""
     modules = [parts.root.get_submodule(path) for path in paths if path]
-    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    parameters = [p for module in modules for _, p in own_parameters(module)]
     return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
 _PER_HEAD = "every head is a module of its own; those are not read"
+
+
+def _unread_adapters(*linears: nn.Module | None) -> str:
+    if any(m is not None and adapters_of(m) is None for m in linears):
+        return "a projection adds a term of its own, of a kind that is not recomputed"
+    return ""
 
 
 def _attention(ask: Question) -> str:
@@ -220,7 +228,12 @@ def _qkv(ask: Question) -> str:
         return "query heads outnumber key heads: they cannot be mistaken for each other"
     if ask.metric == "weight_gap":
         return "too few projections to compare"
-    return _attention(ask) or "the projections were not called, or have another layout"
+    layer = ask.layer
+    if layer is not None and ask.metric in ("q_error", "k_error", "v_error", "swapped"):
+        unread = _unread_adapters(layer.query, layer.key, layer.value, layer.fused)
+        if unread:
+            return unread
+    return _attention(ask) or "the projections were not called, or have a layout of their own"
 
 
 def _score(ask: Question) -> str:
@@ -318,7 +331,7 @@ def _output(ask: Question) -> str:
     if ask.parts.head is None:
         return "no output head was found"
     texts = {
-        "untied": "the config does not tie head and embedding",
+        "untied": "head and embedding are not to be tied",
         "size_gap": "no config states the number of classes",
         "weight_gap": "no config states the initial scale",
         "small_rows": "two classes are too few to compare",

@@ -16,6 +16,13 @@ from typing import Literal
 import torch
 from torch import nn
 
+from probe.adapters import (
+    base_of,
+    below_adapters,
+    is_adapted_linear,
+    is_plain_linear,
+    parts_within,
+)
 from probe.intent import Intent, read_intent
 
 _QUERY = re.compile(r"^(q|query|q_proj|q_lin|wq|to_q|query_proj|c_q|q_linear)$")
@@ -69,6 +76,8 @@ class LayerParts:
     """Dropout between the activation and the contracting linear."""
     ffn_dropout: nn.Module | None = None
     ffn_outlet: nn.Module | None = None
+    strays: list[nn.Module] = field(default_factory=list)
+    """Linears with adapters that have no role: what trains them should be used all the same."""
     norms: list[nn.Module] = field(default_factory=list)
     norm_attention: nn.Module | None = None
     norm_ffn: nn.Module | None = None
@@ -161,16 +170,16 @@ class ModelParts:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """``nn.Linear`` or GPT-2's transposed ``Conv1D`` (recognised by name: no transformers here)."""
-    return isinstance(module, nn.Linear) or (
-        type(module).__name__ == "Conv1D" and getattr(module, "weight", torch.empty(0)).dim() == 2
-    )
+    """A linear layer, with or without adapters."""
+    return is_plain_linear(module) or is_adapted_linear(module)
 
 
 def weight_of(linear: nn.Module) -> torch.Tensor:
-    """Weight as (out features, in features), whatever the layout; a view, never a copy."""
-    weight: torch.Tensor = linear.weight  # type: ignore[assignment]
-    return weight.t() if type(linear).__name__ == "Conv1D" else weight
+    """Weight as (out features, in features), whatever the layout; a view, never a copy. Of an
+    adapted linear that of its base layer."""
+    base = base_of(linear)
+    weight: torch.Tensor = base.weight  # type: ignore[assignment]
+    return weight.t() if type(base).__name__ == "Conv1D" else weight
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -184,11 +193,13 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module a person wrote, below DDP and torch.compile wrappers."""
+    """The module a person wrote, below the wrappers of DDP, torch.compile and PEFT."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
             inner = model.module
+        if inner is None and (below := below_adapters(model)) is not model:
+            inner = below
         if not isinstance(inner, nn.Module):
             return model
         model = inner
@@ -206,7 +217,7 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     stacks = _stacks(lists, intent.causal)
     parts = ModelParts(root, intent, stacks, paths)
     inside = {module for layer in parts.layers for module in layer.block.modules()}
-    outside = [module for module in root.modules() if module not in inside]
+    outside = [module for _, module in parts_within(root) if module not in inside]
     parts.outer_norms = [module for module in outside if is_norm(module)]
     parts.sequence_first = any(
         getattr(layer.packed, "batch_first", True) is False for layer in parts.layers
@@ -229,7 +240,7 @@ def _lists_of_blocks(root: nn.Module) -> list[list[nn.Module]]:
             continue
         kind, count = kinds.most_common(1)[0]
         chosen = [child for child in children if type(child) is kind]
-        linears = sum(is_linear(part) for part in chosen[0].modules())
+        linears = sum(is_linear(part) for _, part in parts_within(chosen[0]))
         size = sum(p.numel() for child in chosen for p in child.parameters())
         if linears >= 2 and not is_linear(chosen[0]) and (count > 1 or not found):
             found.append((size, chosen))
@@ -284,7 +295,7 @@ def projections_of(module: nn.Module) -> dict[str, nn.Module]:
 def _attentions(block: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
     """(modules of the block's first attention, the second attention). Several modules where every
     head is one of its own."""
-    found = [m for m in block.modules() if is_packed(m) or projections_of(m)]
+    found = [m for _, m in parts_within(block) if is_packed(m) or projections_of(m)]
     if len(found) < 2:
         return found, None
     lists = [list(m) for m in block.modules() if isinstance(m, nn.ModuleList)]
@@ -326,6 +337,13 @@ def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
     if layer.attention is block:
         inside_attention = {m for m in (layer.query_norm, layer.key_norm) if m is not None}
     layer.norms = [m for m in block.modules() if is_norm(m) and m not in inside_attention]
+    roles = {layer.query, layer.key, layer.value, layer.fused, layer.attention_out, layer.gate}
+    roles |= {layer.expand, layer.contract}
+    adapted = [m for _, m in parts_within(block) if is_adapted_linear(m) and m not in roles]
+    if layer.cross is not None:
+        crossed = set(layer.cross.modules())
+        adapted = [m for m in adapted if m not in crossed]
+    layer.strays = adapted
     layer.attention_dropout = branch_dropout(block, layer.attention_out)
     layer.ffn_dropout = branch_dropout(block, layer.contract)
     return layer
@@ -336,7 +354,7 @@ def _find_ffn(layer: LayerParts) -> None:
     attentions = [m for m in (layer.attention, layer.cross) if m is not None]
     if layer.attention is not layer.block:
         own |= {m for attention in attentions for m in attention.modules()}
-    rest = [(name, m) for name, m in layer.block.named_modules() if is_linear(m) and m not in own]
+    rest = [(n, m) for n, m in parts_within(layer.block) if is_linear(m) and m not in own]
     if layer.attention is not None and layer.attention_out is None and rest:
         # BERT keeps the output projection beside the attention module, not in it.
         name, module = rest[0]

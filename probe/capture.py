@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from probe.adapters import Term, adapters_of
 from probe.anatomy import LayerParts, ModelParts
 from probe.attention_call import AttentionCall, Recorder, leave
 from probe.batch import Batch, read_batch
@@ -30,6 +31,8 @@ class Flow:
 
     into: torch.Tensor | None = None
     out: torch.Tensor | None = None
+    terms: list[Term] | None = field(default_factory=list)
+    """Of a linear with adapters: what each was given. None where they are of an unknown kind."""
 
 
 @dataclass
@@ -222,6 +225,7 @@ class Capturing:
         if module is None or module in self._watched:
             return
         self._watched.add(module)
+        given = self._watch_adapters(module, stack)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
@@ -242,6 +246,7 @@ class Capturing:
                     self._flows[module] = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
+                        given() if given is not None else None,
                     )
 
                 self._keep(keep)
@@ -252,6 +257,28 @@ class Capturing:
         if not settled:
             self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+
+    def _watch_adapters(self, linear: nn.Module, stack: str) -> Callable[[], list[Term]] | None:
+        """See what a linear's adapters are given. Returns how to ask for it; None where they are
+        of an unknown kind."""
+        adapters = adapters_of(linear)
+        if adapters is None:
+            return None
+        seen: dict[nn.Module, torch.Tensor] = {}
+
+        def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+            try:
+                if linear not in self._flows and args and isinstance(args[0], torch.Tensor):
+                    with self._stopwatch, quiet():
+                        taken = self.capture.of_stack(stack)[0].take(args[0])
+                    if taken is not None:
+                        seen[module] = taken
+            except Exception as error:
+                self._on_error(error)
+
+        for adapter in adapters:
+            self._handles.append(adapter.down.register_forward_pre_hook(see))
+        return lambda: [(a, seen[a.down]) for a in adapters if a.down in seen]
 
     def _watch_attention(self, layer: LayerParts) -> None:
         module = layer.attention

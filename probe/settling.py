@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from probe.adapters import parts_within
 from probe.anatomy import LayerParts, ModelParts, Stack, is_norm
 
 Call = tuple[nn.Module, bool]
@@ -149,7 +150,7 @@ def _closing(
 
 
 def _dropouts(block: nn.Module) -> Iterator[nn.Module]:
-    return (m for m in block.modules() if isinstance(m, nn.Dropout))
+    return (m for _, m in parts_within(block) if isinstance(m, nn.Dropout))
 
 
 def _final_norm(parts: ModelParts, stack: Stack, calls: Calls) -> None:

@@ -186,7 +186,8 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         return values
     width = contract.out.shape[-1]
     values["token_norm"] = mean(contract.out.float().norm(dim=-1) / width**0.5, sampled.valid)
-    values["linear_error"] = _linears(sampled, parts, kept)
+    if made := _linears(sampled, parts, kept):
+        values["linear_error"] = torch.stack(made).amax()
     activation = sampled.intent.activation
     silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
     if activation != "relu":
@@ -242,13 +243,13 @@ def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -
         of_layers[at]["dead_neurons"] = torch.where(smooth, silent, torch.nan)
 
 
-def _linears(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> torch.Tensor:
+def _linears(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> list[torch.Tensor]:
     errors = []
     for name in ("gate", "expand", "contract"):
         flow, made = getattr(kept, name), linear(getattr(kept, name), getattr(parts, name))
         if flow is not None and flow.out is not None and made is not None:
             errors.append(relative(flow.out, made, sampled.tokens))
-    return torch.stack(errors).amax()
+    return errors
 
 
 def against_peers(of_layers: dict[int, Values]) -> None:

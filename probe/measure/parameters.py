@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from probe.adapters import held_at_zero, own_parameters
 from probe.anatomy import ModelParts
 from probe.gradients import Gradients
 from probe.measure.numbers import TINY, strided
@@ -80,6 +81,8 @@ class Watched:
     part: str = ""
     silent: bool = False
     table: bool = False
+    after: nn.Parameter | None = None
+    """While this one is zero, the parameter has no gradient."""
 
 
 @dataclass
@@ -88,6 +91,8 @@ class Moving:
 
     values: dict[str, Values] = field(default_factory=dict)
     before: list[torch.Tensor] = field(default_factory=list)
+    excused: list[torch.Tensor | None] = field(default_factory=list)
+    """1 where the parameter can have no gradient yet, 0-d."""
     grad_zero: list[torch.Tensor | None] = field(default_factory=list)
     rows: torch.Tensor | None = None
     resting: set[int] = field(default_factory=set)
@@ -101,9 +106,10 @@ def watched(parts: ModelParts) -> list[Watched]:
     def add(site: str, module: nn.Module | None, part: str = "", key: bool = False) -> None:
         if module is None:
             return
-        for name, parameter in module.named_parameters(recurse=False):
-            table = isinstance(module, nn.Embedding)
-            found.append(Watched(site, parameter, part, key and name == "bias", table))
+        table, after = isinstance(module, nn.Embedding), held_at_zero(module)
+        for name, parameter in own_parameters(module):
+            silent = key and name.endswith("bias")
+            found.append(Watched(site, parameter, part, silent, table, after.get(parameter)))
 
     add("embedding", parts.token_embedding)
     add("positional", parts.position_embedding)
@@ -122,6 +128,9 @@ def watched(parts: ModelParts) -> list[Watched]:
         for module in (layer.gate, layer.expand, layer.contract):
             add(site("ffn"), module)
         add(site("norm_ffn"), layer.norm_ffn)
+        for module in layer.strays:
+            inside = layer.attention is not None and module in set(layer.attention.modules())
+            add(site("qkv" if inside else "ffn"), module)
     for final, norm in parts.final_norms:
         add(final, norm)
     add("output", parts.head)
@@ -135,6 +144,10 @@ def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
     """
     moving = Moving(rows=ids.flatten() if ids is not None else None)
     moving.before = [_sample(watch, moving.rows).clone() for watch in found]
+    moving.excused = [
+        None if watch.after is None else (watch.after.detach().abs().amax() == 0).float()
+        for watch in found
+    ]
     return moving
 
 
@@ -166,7 +179,8 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
     change: dict[tuple[str, str], list[torch.Tensor]] = {}
     size: dict[tuple[str, str], list[torch.Tensor]] = {}
     still: dict[str, list[torch.Tensor]] = {}
-    for watch, before, zero in zip(found, moving.before, moving.grad_zero, strict=True):
+    told = (moving.before, moving.grad_zero, moving.excused)
+    for watch, before, zero, excused in zip(found, *told, strict=True):
         after = _sample(watch, moving.rows)
         delta = (after.float() - before.float()).norm()
         for part in {"", watch.part}:
@@ -183,6 +197,8 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
             stuck = torch.maximum(zero, (delta == 0).float())
         else:
             stuck = zero
+        if excused is not None and zero is not None:
+            stuck = stuck * (1.0 - excused)
         still.setdefault(watch.site, []).append(stuck)
     values = moving.values
     for (site, part), deltas in change.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from probe.adapters import added, base_of
 from probe.anatomy import LayerParts, ModelParts, Stack, weight_of
 from probe.batch import Batch
 from probe.capture import Capture, Flow, LayerCapture
@@ -165,14 +166,15 @@ def _documents(picked: Picked, batch: Batch) -> torch.Tensor | None:
 
 def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | None:
     """What ``module``'s weights make of its input, float32; None where it was not seen."""
-    if flow is None or flow.into is None or module is None:
+    if flow is None or flow.into is None or module is None or flow.terms is None:
         return None
-    weight = weight_of(module)
+    weight = weight_of(module).detach()
     if flow.into.shape[-1] != weight.shape[1]:
         return None
-    out = flow.into.float() @ weight.detach().float().t()
-    bias = getattr(module, "bias", None)
-    return out if bias is None else out + bias.detach().float()
+    out = flow.into.float() @ weight.float().t()
+    bias = getattr(base_of(module), "bias", None)
+    out = out if bias is None else out + bias.detach().float()
+    return added(out, weight, flow.terms)
 
 
 def projections(

@@ -7,6 +7,7 @@ import statistics
 import torch
 from torch import nn
 
+from probe.adapters import own_parameters
 from probe.anatomy import LayerParts, ModelParts
 from probe.gradients import Gradients
 from probe.measure.sampled import Values
@@ -202,13 +203,8 @@ def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -
 
 def decay_gap(layer: LayerParts, parts: ModelParts, decay: dict[int, float]) -> float:
     """Decay of a layer's feed-forward weights minus the median of the model's other matrices."""
-    own = {id(m.weight) for m in (layer.gate, layer.expand, layer.contract) if m is not None}
-    ffn = {
-        id(m.weight)
-        for other in parts.layers
-        for m in (other.gate, other.expand, other.contract)
-        if m is not None
-    }
+    own = _feed_forward_matrices(layer)
+    ffn = {matrix for other in parts.layers for matrix in _feed_forward_matrices(other)}
     mine = [decay[i] for i in own if i in decay]
     rest = [
         decay[id(p)]
@@ -218,6 +214,12 @@ def decay_gap(layer: LayerParts, parts: ModelParts, decay: dict[int, float]) -> 
     if not mine or not rest:
         return float("nan")
     return max(mine) - statistics.median(rest)
+
+
+def _feed_forward_matrices(layer: LayerParts) -> set[int]:
+    """By id, adapters' included."""
+    linears = [m for m in (layer.gate, layer.expand, layer.contract) if m is not None]
+    return {id(p) for m in linears for _, p in own_parameters(m) if p.dim() >= 2}
 
 
 def decay_by_site(

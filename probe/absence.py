@@ -229,11 +229,8 @@ def _qkv(ask: Question) -> str:
     if ask.metric == "weight_gap":
         return "too few projections to compare"
     layer = ask.layer
-    if layer is not None and ask.metric in ("q_error", "k_error", "v_error", "swapped"):
-        unread = _unread_adapters(layer.query, layer.key, layer.value, layer.fused)
-        if unread:
-            return unread
-    return _attention(ask) or "the projections were not called, or have a layout of their own"
+    linears = (layer.query, layer.key, layer.value, layer.fused) if layer is not None else ()
+    return _unread_adapters(*linears) or _attention(ask) or "the projections were not called, or have a layout of their own"
 
 
 def _score(ask: Question) -> str:

@@ -202,6 +202,8 @@ def test_hand_written_adapters(kind, tmp_path):
     assert over(seen) == {}
     errors = seen["qkv@1/q_error"], seen["ffn@1/linear_error"]
     assert np.isnan(errors[0]).all() if kind is LowRank else np.max(errors) < 1e-4
+    absent = seen.header.absent
+    assert ("not recomputed" in absent.get("qkv/q_error", "")) == (kind is LowRank)
     assert find(model).layers[1].expand is model.transformer.h[1].mlp.c_fc
 
 

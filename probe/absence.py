@@ -65,7 +65,7 @@ def facts(capture: Capture, parts: ModelParts) -> Seen:
         labels=capture.of_output[1].labels is not None,
         loss=capture.loss is not None,
         half=any(out is not None and out.dtype != torch.float32 for out in flows),
-        understood=True,
+        understood=capture.picked.length > 0,
     )
 
 
@@ -155,6 +155,8 @@ def _why(ask: Question) -> str:
 def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
+    if ask.metric == "unmoved" and ask.stack is not None and ask.stack.intent is not None:
+        return "a stack beside the language model may be left unused in part"
     if ask.metric in _OF_TRAINED and _frozen(ask.parts, ask.site.modules):
         return "its parameters are frozen"
     part = ask.metric in ("q_update", "k_update", "v_update")
@@ -230,7 +232,11 @@ def _qkv(ask: Question) -> str:
         return "too few projections to compare"
     layer = ask.layer
     linears = (layer.query, layer.key, layer.value, layer.fused) if layer is not None else ()
-    return _unread_adapters(*linears) or _attention(ask) or "the projections were not called, or have a layout of their own"
+    return (
+        _unread_adapters(*linears)
+        or _attention(ask)
+        or "the projections were not called, or have a layout of their own"
+    )
 
 
 def _score(ask: Question) -> str:
@@ -354,7 +360,7 @@ def _output(ask: Question) -> str:
 def _cache(ask: Question) -> str:
     if ask.decodes:
         return ""
-    if len(ask.parts.stacks) > 1:
+    if ask.parts.coded:
         return "cached decoding of an encoder-decoder is not compared"
     if not ask.parts.intent.family:
         return "how a hand-written model decodes is not known"

@@ -7,14 +7,14 @@ copies of the picked rows and positions, never a tensor of the model itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from probe.adapters import Term, adapters_of
-from probe.anatomy import LayerParts, ModelParts
+from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall, Recorder, leave
 from probe.batch import Batch, read_batch
 from probe.quiet import quiet
@@ -75,9 +75,8 @@ class Capture:
     picked: Picked
     batch: Batch
     layers: list[LayerCapture]
-    decoder_picked: Picked | None = None
-    decoder_batch: Batch | None = None
-    """Of the decoder's tokens, in a model that has an encoder as well."""
+    others: dict[str, tuple[Picked, Batch]] = field(default_factory=dict)
+    """By name, those of stacks that work on something else: a decoder's tokens, an image."""
     token_embedding: Flow | None = None
     position_embedding: Flow | None = None
     position_ids: torch.Tensor | None = None
@@ -94,10 +93,7 @@ class Capture:
 
     def of_stack(self, stack: str) -> tuple[Picked, Batch]:
         """The picked tokens and the arguments that a stack worked on."""
-        if stack == "decoder" and self.decoder_picked is not None:
-            assert self.decoder_batch is not None
-            return self.decoder_picked, self.decoder_batch
-        return self.picked, self.batch
+        return self.others.get(stack, (self.picked, self.batch))
 
     @property
     def of_output(self) -> tuple[Picked, Batch]:
@@ -125,9 +121,10 @@ class Capturing:
         with watch, quiet():
             picked = _picked(parts, batch, device)
             self.capture = Capture(picked, batch, [LayerCapture() for _ in parts.layers])
-            if len(parts.stacks) == 2:
-                other = self.capture.decoder_batch = batch.decoder or Batch()
-                self.capture.decoder_picked = _picked(parts, other, device)
+            for stack in parts.stacks:
+                if stack is not parts.main:
+                    other = (batch.decoder if stack.name == "decoder" else None) or Batch()
+                    self.capture.others[stack.name] = _picked(parts, other, device), other
         self._install()
 
     def close(self) -> Capture:
@@ -184,7 +181,7 @@ class Capturing:
     def _stream(self) -> torch.Tensor | None:
         """The sum of the embeddings is what enters their norm, else their dropout, else block 0."""
         parts = self._parts
-        first = parts.layers[0].block if parts.layers else None
+        first = parts.main.layers[0].block if parts.main and parts.main.layers else None
         for module in (parts.embedding_norm, parts.embedding_dropout, first):
             if module is not None:
                 flow = self._flow(module)
@@ -195,6 +192,9 @@ class Capturing:
         parts = self._parts
         if self._early is not None and parts.layers:
             self._watch_shape(parts.layers[0].block)
+        for stack in parts.stacks:
+            if not self.capture.of_stack(stack.name)[1].length and stack.layers:
+                self._watch_length(stack)
         for layer in parts.layers:
             for name in _LAYER_FLOWS:
                 self._watch(getattr(layer, name), layer.stack)
@@ -207,7 +207,7 @@ class Capturing:
         for norm in parts.outer_norms:
             self._watch(norm, parts.stack_of(norm))
         for module in (parts.token_embedding, parts.embedding_dropout):
-            self._watch(module)
+            self._watch(module, parts.stack_of(module) if module is not None else "")
         for table, name in (
             (parts.position_embedding, "position_ids"),
             (parts.type_embedding, "type_ids"),
@@ -333,6 +333,43 @@ class Capturing:
                 self._on_error(error)
 
         self._handles.append(block.register_forward_pre_hook(before))
+
+    def _watch_length(self, stack: Stack) -> None:
+        """How many states a stack works on shows at its first block, where nothing given says."""
+        parts, capture = self._parts, self.capture
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            known = capture.of_stack(stack.name)[1]
+            given = args[0] if args else next(iter(kwargs.values()), None)
+            if known.length or not isinstance(given, torch.Tensor) or given.dim() != 3:
+                return
+            try:
+                size, length = given.shape[:2]
+                if parts.sequence_first:
+                    size, length = length, size
+                fits = known.mask is not None and known.mask.shape == (size, length)
+                batch = replace(
+                    known,
+                    size=int(size),
+                    length=int(length),
+                    mask=known.mask if fits else None,
+                    other_mask=stack.intent is not None or (known.mask is not None and not fits),
+                )
+                with self._stopwatch, quiet():
+                    picked = _picked(parts, batch, given.device)
+                if stack is parts.main:
+                    capture.picked, capture.batch = picked, batch
+                else:
+                    capture.others[stack.name] = picked, batch
+                for layer in stack.layers:
+                    recorder = self._recorders.get(layer.site("attention"))
+                    if recorder is not None:
+                        recorder.picked = picked
+            except Exception as error:
+                self._on_error(error)
+
+        hook = stack.layers[0].block.register_forward_pre_hook(before, with_kwargs=True)
+        self._handles.append(hook)
 
     def _watch_ids(self, table: nn.Module, name: str) -> None:
         capture = self.capture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -50,13 +50,27 @@ class Intent:
     """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
 
 
-def read_intent(root: nn.Module) -> Intent:
-    """Read a transformers config where there is one; else everything stays unstated."""
+def read_intent(root: nn.Module, near: Any = None) -> Intent:
+    """Read a transformers config where there is one; else everything stays unstated.
+
+    ``near``: the config of the part that holds the blocks, where the model is made of several.
+    """
     config = getattr(root, "config", None)
     if config is None or not hasattr(config, "model_type"):
         return _unstated(config)
-    get = _Getter(config)
+    if near is None:
+        return read_config(config, type(root).__name__)
     name = type(root).__name__
+    found = read_config(near, name)
+    tied = getattr(config, "tie_word_embeddings", None)
+    generates = name.endswith("ForConditionalGeneration") and found.causal is True
+    shifted = found.shifted_labels or generates
+    return replace(found, tied=tied, shifted_labels=shifted)
+
+
+def read_config(config: Any, name: str = "") -> Intent:
+    """What a transformers config states. ``name``: class of the model made of it."""
+    get = _Getter(config)
     width = get("hidden_size", "n_embd", "d_model", "dim")
     heads = get("num_attention_heads", "n_head", "n_heads")
     head_dim = get("head_dim", "d_kv") or (width // heads if width and heads else None)

@@ -37,7 +37,11 @@ def measure_forward(
     """All forward metrics by site, and by attention site the gram matrix that the effective rank
     comes from."""
     stacks = prepare(parts, capture)
-    found: dict[str, Values] = {"embedding": embedding.measure(stacks[0])}
+    table = parts.token_embedding
+    owner = parts.stack_of(table) if table is not None else ""
+    first = parts.main.name if parts.main is not None else ""
+    reading = next((s for s in stacks if s.stack.name == (owner or first)), stacks[0])
+    found: dict[str, Values] = {"embedding": embedding.measure(reading)}
     grams: dict[str, torch.Tensor] = {}
     own = {id(n): n for layer in parts.layers for n in layer.norms}
     eps = [value for n in own.values() if (value := eps_of(n))]
@@ -47,7 +51,7 @@ def measure_forward(
         if not sampled.stack.name:
             found["positional"] = positional.measure(sampled, made)
     if "positional" not in found:
-        found["positional"] = positional.measure(stacks[0], {})
+        found["positional"] = positional.measure(reading, {})
     for site, module in parts.final_norms:
         last = next(s for s in stacks if s.stack.final_site == site)
         found[site] = norm.measure(last, module, capture.final_norms.get(site), peers_eps)

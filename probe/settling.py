@@ -159,12 +159,15 @@ def _final_norm(parts: ModelParts, stack: Stack, calls: Calls) -> None:
     last = calls.entered.get(stack.layers[-1].block)
     if last is None:
         return
-    after = [m for m in parts.outer_norms if calls.entered.get(m, -1) > last]
+    starts = (calls.entered.get(s.layers[0].block, -1) for s in parts.stacks if s.layers)
+    end = min((start for start in starts if start > last), default=float("inf"))
+    after = [m for m in parts.outer_norms if last < calls.entered.get(m, -1) < end]
     stack.norm_final = min(after, key=calls.entered.__getitem__) if after else None
 
 
 def _embeddings(parts: ModelParts, calls: Calls) -> None:
-    first = min((calls.entered.get(s.layers[0].block, -1) for s in parts.stacks), default=-1)
+    main = parts.main
+    first = calls.entered.get(main.layers[0].block, -1) if main and main.layers else -1
     if first >= 0 and "embedding_norm" not in parts.fixed:
         norms = (m for m in parts.outer_norms if calls.entered.get(m, first) < first)
         parts.embedding_norm = next(norms, None)

@@ -144,7 +144,7 @@ def possible(parts: ModelParts) -> bool:
     """A transformers decoder that may cache while training (checkpointing switches caches off)."""
     return (
         parts.intent.causal is True
-        and len(parts.stacks) == 1
+        and not parts.coded
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())

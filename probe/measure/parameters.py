@@ -81,6 +81,8 @@ class Watched:
     part: str = ""
     silent: bool = False
     table: bool = False
+    spare: bool = False
+    """May be left unused: of a stack beside the language model, which reads what it wants of it."""
     after: nn.Parameter | None = None
     """While this one is zero, the parameter has no gradient."""
 
@@ -109,8 +111,11 @@ def watched(parts: ModelParts) -> list[Watched]:
         table, after = isinstance(module, nn.Embedding), held_at_zero(module)
         for name, parameter in own_parameters(module):
             silent = key and name.endswith("bias")
-            found.append(Watched(site, parameter, part, silent, table, after.get(parameter)))
+            spare = site.partition(".")[0] in aside
+            first = after.get(parameter)
+            found.append(Watched(site, parameter, part, silent, table, spare, first))
 
+    aside = {stack.name for stack in parts.stacks if stack.intent is not None}
     add("embedding", parts.token_embedding)
     add("positional", parts.position_embedding)
     for layer in parts.layers:
@@ -190,6 +195,8 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
             size.setdefault((watch.site, part), []).append(before.float().norm())
         parameter = watch.parameter
         if watch.silent or not parameter.requires_grad or id(parameter) in moving.resting:
+            continue
+        if zero is None and watch.spare:
             continue
         if zero is None:
             stuck = torch.ones_like(delta)

@@ -230,7 +230,7 @@ def _weights(made: Projections, heads: int | None) -> Values:
 def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) -> Values:
     call = kept.call
     assert call is not None
-    rotary = sampled.parts.intent.rotary_theta is not None
+    rotary = sampled.intent.rotary_theta is not None
     kv_heads = made.k.shape[-1] // call.k.shape[-1]
     q, k = flat_heads(call.q).float(), flat_heads(call.k, kv_heads).float()
     v = flat_heads(call.v, kv_heads).float()

@@ -51,7 +51,7 @@ class Sampled:
 
     @property
     def intent(self) -> Intent:
-        return self.parts.intent
+        return self.stack.intent or self.parts.intent
 
     @property
     def valid(self) -> torch.Tensor:
@@ -76,8 +76,10 @@ class Sampled:
 
     def window(self, layer: int) -> int | None:
         """How far back the config lets a layer see; None: everywhere."""
+        if self.stack.name in ("encoder", "decoder"):
+            return None
         windows = self.intent.windows
-        return windows[layer] if layer < len(windows) and not self.stack.name else None
+        return windows[layer] if layer < len(windows) else None
 
 
 def prepare(parts: ModelParts, capture: Capture) -> list[Sampled]:
@@ -115,7 +117,7 @@ def _prepare(
     built = _given_mask(picked, batch)
     if built is not None:
         implied = built
-    elif not parts.intent.family and batch.mask is None:
+    elif batch.mask is None and (not parts.intent.family or batch.other_mask):
         implied = _as_most_layers(implied, kept)
     return Sampled(parts, capture, stack, kept, picked, batch, implied, padding, documents, causal)
 

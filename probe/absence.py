@@ -315,6 +315,8 @@ def _residual(ask: Question) -> str:
 
 
 def _ffn(ask: Question) -> str:
+    if ask.layer is not None and ask.layer.experts is not None:
+        return "the feed-forward part is a choice of experts, which are not read one by one"
     activation = ask.parts.intent.activation
     if ask.metric == "dead_neurons":
         return "the activation is ReLU, which silences neurons, or is not known"

@@ -18,16 +18,20 @@ from probe.adapters import is_adapted_linear, parts_within
 from probe.intent import Intent, read_config, read_intent
 from probe.recognition import (
     attentions_of,
+    experts_of,
     is_linear,
     is_norm,
     is_packed,
+    is_state_space,
     projections_of,
     unwrap,
     weight_of,
 )
 from probe.stacks import Blocks, lists_of_blocks
 
-_OUT = re.compile(r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$")
+_OUT = re.compile(
+    r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$", re.I
+)
 _GATE = re.compile(r"^(gate_proj|w1|gate|wi_0)$")
 _UP = re.compile(r"^(up_proj|w3|up|wi_1)$")
 _POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed|(^|[._])(pos|pe)$)")
@@ -66,6 +70,8 @@ class LayerParts:
     relative_bias: nn.Module | None = None
     """Table of biases by distance, one column per head."""
     ffn: nn.Module | None = None
+    experts: nn.Module | None = None
+    """The feed-forward part where it is a choice of several, which is seen as a whole."""
     gate: nn.Module | None = None
     expand: nn.Module | None = None
     contract: nn.Module | None = None
@@ -264,6 +270,11 @@ def _find_ffn(layer: LayerParts) -> None:
     attentions = [m for m in (layer.attention, layer.cross) if m is not None]
     if layer.attention is not layer.block:
         own |= {m for attention in attentions for m in attention.modules()}
+    layer.experts = experts_of(layer.block)
+    if layer.experts is not None:
+        layer.ffn = layer.experts
+        return
+    own |= {m for mixer in layer.block.modules() if is_state_space(mixer) for m in mixer.modules()}
     rest = [(n, m) for n, m in parts_within(layer.block) if is_linear(m) and m not in own]
     if layer.attention is not None and layer.attention_out is None and rest:
         # BERT keeps the output projection beside the attention module, not in it.

@@ -80,7 +80,8 @@ class Recorder(TorchFunctionMode):
         self.entered = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.picked = picked
-        self._matmul: tuple[torch.Tensor, torch.Tensor, float] | None = None
+        self._products: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Factors of the products since the last attention: the scores are the first that fits."""
         self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
         self._raw_weights: torch.Tensor | None = None
         self._rate = 0.0
@@ -199,20 +200,22 @@ class Recorder(TorchFunctionMode):
         if not isinstance(left, torch.Tensor) or left.dim() != 4:
             return
         if self._softmax is None or left.shape != self._softmax[1].shape:
-            self._matmul = (left, right, 1.0)
+            if isinstance(right, torch.Tensor) and right.dim() == 4:
+                self._products.append((left, right))
             return
         self.count += 1
         hand, weights = self._softmax
         self._softmax = self._raw_weights = None
-        if self._matmul is None:
+        products, self._products = self._products, []
+        fitting = [p for p in products if (*p[0].shape[:-1], p[1].shape[-1]) == weights.shape]
+        if not fitting:
             return
+        query, key = fitting[0][0], fitting[0][1].transpose(-1, -2)
         if self.picked is None:
-            key = self._matmul[1].transpose(-1, -2)
             self.key_values.append((key.detach().clone(), right.detach().clone()))
             return
         if self.calls:
             return
-        query, key = self._matmul[0], self._matmul[1].transpose(-1, -2)
         cut = _cut(self.picked, query, key, right)
         if cut is None:
             return
@@ -249,7 +252,6 @@ class Recorder(TorchFunctionMode):
                 strided=0.0,
             )
         )
-        self._matmul = None
 
 
 def leave(recorders: Iterable[Recorder]) -> None:

@@ -57,6 +57,7 @@ class LayerCapture:
     contract: Flow | None = None
     ffn_dropout: Flow | None = None
     ffn_outlet: Flow | None = None
+    experts: Flow | None = None
     call: AttentionCall | None = None
     kernel_calls: float = 0.0
 
@@ -64,7 +65,7 @@ class LayerCapture:
 _LAYER_FLOWS = (
     "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
     "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
-    "expand", "contract", "ffn_dropout", "ffn_outlet",
+    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts",
 )  # fmt: skip
 
 

@@ -41,12 +41,42 @@ def weight_of(linear: nn.Module) -> torch.Tensor:
 
 def is_norm(module: nn.Module) -> bool:
     """LayerNorm and RMSNorm in all their spellings: "norm" in the name, a 1-d weight."""
-    weight = getattr(module, "weight", None)
-    return (
-        "norm" in type(module).__name__.lower()
-        and isinstance(weight, torch.Tensor)
-        and weight.dim() == 1
-    )
+    return "norm" in type(module).__name__.lower() and gamma_of(module) is not None
+
+
+def gamma_of(norm: nn.Module) -> nn.Parameter | None:
+    """The weight of a norm, one number per feature."""
+    for name in ("weight", "scale", "gamma"):
+        weight = getattr(norm, name, None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 1:
+            return weight
+    return None
+
+
+def is_state_space(module: nn.Module) -> bool:
+    """A mixer of tokens that is no attention: it convolves what its projection gives."""
+    children = list(module.children())
+    return any(isinstance(c, nn.Conv1d) for c in children) and any(map(is_linear, children))
+
+
+def experts_of(block: nn.Module) -> nn.Module | None:
+    """The part of a block that chooses among several feed-forward parts: it holds a list of like
+    ones, or a module with their weights stacked in three dimensions."""
+    for _, owner in parts_within(block):
+        for child in owner.children():
+            stacked = [p for p in child.parameters(recurse=False) if p.dim() == 3]
+            several = isinstance(child, nn.ModuleList) and len(child) > 1 and _alike(child)
+            if owner is not block and (len(stacked) > 1 or several):
+                return owner
+    return None
+
+
+def _alike(modules: nn.ModuleList) -> bool:
+    """Like modules that each hold several linears and no attention."""
+    first = modules[0]
+    linears = sum(is_linear(part) for _, part in parts_within(first))
+    same = all(type(module) is type(first) for module in modules)
+    return same and linears > 1 and not attentions_of(first)[0]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -74,6 +104,8 @@ def is_packed(module: nn.Module) -> bool:
 
 def projections_of(module: nn.Module) -> dict[str, nn.Module]:
     """The linears of ``module`` that are named for q, k, v, or all three. Empty where none are."""
+    if is_state_space(module):
+        return {}
     names = {name: child for name, child in module.named_children() if is_linear(child)}
     kinds = (("fused", _FUSED), ("query", _QUERY), ("key", _KEY), ("value", _VALUE))
     found = {

@@ -100,7 +100,10 @@ def _branches(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
         layer.attention_outlet = outlet
     began, ended = (
         order.get(module) if module is not None else None
-        for order, module in ((calls.entered, layer.expand), (calls.left, layer.contract))
+        for order, module in (
+            (calls.entered, layer.expand or layer.experts),
+            (calls.left, layer.contract or layer.experts),
+        )
     )
     if began is None or ended is None:
         return

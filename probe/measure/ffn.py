@@ -212,17 +212,23 @@ def _activation_error(
     contract, expand, gate = kept.contract, kept.expand, kept.gate
     if contract is None or contract.into is None or expand is None or expand.out is None:
         return None
+    wide = expand.out.float()
     if gate is not None and gate.out is not None:
-        made = function(gate.out.float()) * expand.out.float()
+        candidates = [function(gate.out.float()) * wide]
+    elif wide.shape[-1] == 2 * contract.into.shape[-1]:
+        # Gate and other half in one projection, in either order.
+        one, two = wide.chunk(2, dim=-1)
+        candidates = [function(one) * two, one * function(two)]
     else:
-        made = function(expand.out.float())
-    if made.shape != contract.into.shape:
+        candidates = [function(wide)]
+    if candidates[0].shape != contract.into.shape:
         return None
     p = getattr(parts.inner_dropout, "p", 0.0)
     if p and p < 1.0:
         # What dropout left has to be right; what it took is zero.
-        made = torch.where(contract.into == 0, 0.0, made / (1.0 - p))
-    return relative(contract.into, made, sampled.tokens)
+        candidates = [torch.where(contract.into == 0, 0.0, m / (1.0 - p)) for m in candidates]
+    errors = [relative(contract.into, made, sampled.tokens) for made in candidates]
+    return torch.stack(errors).amin()
 
 
 def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -> None:

@@ -145,6 +145,7 @@ def possible(parts: ModelParts) -> bool:
     return (
         parts.intent.causal is True
         and not parts.coded
+        and any(layer.attention is not None for layer in parts.layers)
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())

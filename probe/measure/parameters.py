@@ -133,6 +133,10 @@ def watched(parts: ModelParts) -> list[Watched]:
         for module in (layer.gate, layer.expand, layer.contract):
             add(site("ffn"), module)
         add(site("norm_ffn"), layer.norm_ffn)
+        for module in layer.experts.modules() if layer.experts is not None else ():
+            # Each expert by itself may go without tokens; stacked ones share a parameter.
+            if any(p.dim() == 3 for p in module.parameters(recurse=False)):
+                add(site("ffn"), module)
         for module in layer.strays:
             inside = layer.attention is not None and module in set(layer.attention.modules())
             add(site("qkv" if inside else "ffn"), module)

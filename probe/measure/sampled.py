@@ -12,6 +12,7 @@ from probe.batch import Batch
 from probe.capture import Capture, Flow, LayerCapture
 from probe.intent import Intent
 from probe.measure.numbers import relative
+from probe.recognition import gamma_of
 from probe.rows import Picked
 
 Values = dict[str, "torch.Tensor | float"]
@@ -276,8 +277,8 @@ def _normed(
     adds_one: torch.Tensor | None,
 ) -> torch.Tensor:
     """q or k after a norm of its own, over a head or over all heads."""
-    weight = getattr(norm, "weight", None)
-    if norm is None or not isinstance(weight, torch.Tensor):
+    weight = gamma_of(norm) if norm is not None else None
+    if norm is None or weight is None:
         return flat
     size, eps = weight.numel(), eps_of(norm) or 0.0
     if size not in (head_dim, flat.shape[-1]):

@@ -12,6 +12,7 @@ from probe.anatomy import LayerParts, ModelParts
 from probe.gradients import Gradients
 from probe.measure.sampled import Values
 from probe.optimizers import rate_of
+from probe.recognition import gamma_of
 from probe.schema import Metric
 
 METRICS = (
@@ -194,8 +195,9 @@ def decays(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
 def decay_severity(norm: nn.Module, decay: dict[int, float], peak_rate: float) -> float:
     """Share of gamma that decay removes in 1000 steps at the peak learning rate, at most 1; NaN
     where no optimizer holds it, as when it is frozen."""
-    weight = decay.get(id(norm.weight))
-    frozen = isinstance(norm.weight, torch.Tensor) and not norm.weight.requires_grad
+    gamma = gamma_of(norm)
+    weight = decay.get(id(gamma))
+    frozen = gamma is not None and not gamma.requires_grad
     if weight is None or frozen:
         return float("nan")
     return min(1.0, weight * peak_rate * DECAY_HORIZON)

@@ -242,6 +242,8 @@ def _qkv(ask: Question) -> str:
 def _score(ask: Question) -> str:
     if ask.call is not None and not ask.call.by_hand and ask.metric in ("dropped", "input_error"):
         return "softmax runs inside the kernel"
+    if ask.metric == "input_error" and ask.parts.intent.biased_scores:
+        return "more than a mask is put on the scores: positions by distance, or a soft cap"
     if ask.metric == "scale_ratio" and ask.call is not None:
         return "the intended scale is not known, or softmax's input is not a multiple of q k^T"
     return _attention(ask)

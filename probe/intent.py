@@ -46,6 +46,8 @@ class Intent:
     pad_token: int | None
     positions: int | None = None
     """The longest sequence."""
+    biased_scores: bool = False
+    """More than a mask comes between scaled q k^T and softmax: positions, or a soft cap."""
     windows: tuple[int | None, ...] = ()
     """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
 
@@ -109,6 +111,7 @@ def read_config(config: Any, name: str = "") -> Intent:
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
         positions=get("max_position_embeddings", "n_positions"),
+        biased_scores=_biased(config),
         windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
     )
 
@@ -181,6 +184,13 @@ def _causal(config: Any, name: str) -> bool | None:
     return False if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
 
 
+def _biased(config: Any) -> bool:
+    stated = ("alibi", "attn_logit_softcapping", "relative_attention")
+    return config.model_type in ("bloom", "mpt") or any(
+        bool(getattr(config, name, None)) for name in (*stated, "relative_attention_num_buckets")
+    )
+
+
 def _scale(config: Any, head_dim: int | None) -> float | None:
     if config.model_type in _UNSCALED or getattr(config, "scale_attn_weights", True) is False:
         return 1.0
@@ -189,7 +199,13 @@ def _scale(config: Any, head_dim: int | None) -> float | None:
         return float(scalar) ** -0.5
     if getattr(config, "scale_attn_by_inverse_layer_idx", False):
         return None
-    return 1.0 / math.sqrt(head_dim) if head_dim else None
+    terms = getattr(config, "pos_att_type", None) if _disentangled(config) else None
+    return 1.0 / math.sqrt(head_dim * (1 + len(terms or ()))) if head_dim else None
+
+
+def _disentangled(config: Any) -> bool:
+    """DeBERTa's scores are a sum of several terms, each q k^T of its own kind."""
+    return bool(getattr(config, "relative_attention", False))
 
 
 def _rotary_theta(config: Any) -> float | None:

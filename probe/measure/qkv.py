@@ -272,9 +272,9 @@ def _up_to_scale(
     sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
 ) -> torch.Tensor:
     """Relative error; a factor on q or k that makes up the scale of the scores is no error."""
-    plain, *scaled = (
-        relative(seen, made * factor, sampled.tokens) for factor in (1.0, dim**-0.5, dim**-0.25)
-    )
+    whole = sampled.intent.scale or dim**-0.5
+    factors = (1.0, dim**-0.5, whole, whole**0.5)
+    plain, *scaled = (relative(seen, made * factor, sampled.tokens) for factor in factors)
     best = torch.stack(scaled).amin()
     return torch.where(best < 0.02, best, plain)
 

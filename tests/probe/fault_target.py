@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import family_models
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -44,10 +43,9 @@ class Target:
         return self.parts.stacks[0 if self.first_stack else -1].layers[1]
 
 
-def target(model: nn.Module, family: str, optimizer: torch.optim.Optimizer) -> Target:
-    """Settle the roles by one forward; its random numbers do not count."""
+def target(model: nn.Module, given: dict[str, Any], optimizer: torch.optim.Optimizer) -> Target:
+    """Settle the roles by one forward with ``given``; its random numbers do not count."""
     parts = find(model)
-    given = family_models.batch(family)
     with torch.random.fork_rng(), torch.no_grad():
         capturing = Capturing(parts, batch_of(parts, (), given), lambda error: None, Stopwatch())
         model(**given)

@@ -195,6 +195,8 @@ def _attention(ask: Question) -> str:
         return ""
     if ask.layer.per_head:
         return _PER_HEAD
+    if ask.layer.unseen:
+        return "attention runs in a function compiled by itself, which is not looked into"
     return "no call of an attention kernel, nor matmul, softmax, matmul, was seen"
 
 

@@ -65,6 +65,8 @@ class LayerParts:
     """Dropout on the attention branch before it joins the stream."""
     attention_outlet: nn.Module | None = None
     """What the attention branch leaves last, where a hand-written module adds to it in between."""
+    unseen: bool = False
+    """Attention runs in a compiled function, which looking inside would compile anew."""
     cross: nn.Module | None = None
     """A second attention, over another stack's states."""
     relative_bias: nn.Module | None = None

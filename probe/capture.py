@@ -17,6 +17,7 @@ from probe.adapters import Term, adapters_of
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall, Recorder, leave
 from probe.batch import Batch, read_batch
+from probe.compiled import calls_compiled
 from probe.quiet import quiet
 from probe.rows import Picked, pick
 from probe.settling import Call, Handed, settle, watched_to_settle
@@ -285,6 +286,9 @@ class Capturing:
         module = layer.attention
         if module is None or layer.per_head:
             return
+        layer.unseen = attention_is_compiled(self._parts, module)
+        if layer.unseen:
+            return
         picked = self.capture.of_stack(layer.stack)[0]
         recorder = self._recorders[layer.site("attention")] = Recorder(picked, self._stopwatch)
 
@@ -384,6 +388,12 @@ class Capturing:
                 self._on_error(error)
 
         self._handles.append(table.register_forward_pre_hook(before))
+
+
+def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
+    """Whether this attention calls a function compiled by itself: flex attention by its config, or
+    what its code has at hand. A mode entered around it would be traced and compiled with it."""
+    return parts.intent.attention_implementation == "flex_attention" or calls_compiled(attention)
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:

@@ -46,6 +46,8 @@ class LayerParts:
 
     index: int
     block: nn.Module
+    turn: int = 0
+    """Which call of the block this is, where one block stands for several layers."""
     stack: str = ""
     """``encoder`` or ``decoder`` where a model has both, ``vision`` or ``audio`` beside a language
     model, else empty."""
@@ -225,7 +227,7 @@ def _stack(found: Blocks, intent: Intent) -> Stack:
 
 
 def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
-    layer = LayerParts(index, block, stack)
+    layer = LayerParts(index, block, stack=stack)
     modules, layer.cross = attentions_of(block)
     if len(modules) > 1:
         layer.per_head = True
@@ -254,6 +256,10 @@ def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
     inside_attention = {m for attention in own for m in attention.modules()}
     if layer.attention is block:
         inside_attention = {m for m in (layer.query_norm, layer.key_norm) if m is not None}
+    elif layer.attention is not None and layer.attention_out is not None:
+        # An attention module that ends in the sum and its norm.
+        beside = {m for m in layer.attention.children() if is_norm(m)}
+        inside_attention -= beside - {layer.query_norm, layer.key_norm}
     layer.norms = [m for m in block.modules() if is_norm(m) and m not in inside_attention]
     roles = {layer.query, layer.key, layer.value, layer.fused, layer.attention_out, layer.gate}
     roles |= {layer.expand, layer.contract}

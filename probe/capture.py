@@ -22,6 +22,7 @@ from probe.quiet import quiet
 from probe.rows import Picked, pick
 from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
+from probe.turns import MOST, Turns
 
 OnError = Callable[[BaseException], None]
 
@@ -113,12 +114,14 @@ class Capturing:
         self._stopwatch = watch
         self._on_error = on_error
         self._handles: list[Any] = []
-        self._recorders: dict[str, Recorder] = {}
-        self._flows: dict[nn.Module, Flow] = {}
+        self._turns = [Turns([layer.block for layer in stack.layers]) for stack in parts.stacks]
+        self._recorders: dict[tuple[nn.Module, int], Recorder] = {}
+        self._flows: dict[tuple[nn.Module, int], Flow] = {}
         self._order: list[Call] = []
         self._handed = Handed()
         self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
+        self._attentions: dict[nn.Module, str] = {}
         device = next(parts.root.parameters()).device
         with watch, quiet():
             picked = _picked(parts, batch, device)
@@ -138,14 +141,16 @@ class Capturing:
         self.remove()
         parts, capture, flow = self._parts, self.capture, self._flow
         if not parts.settled:
-            settle(parts, self._order, self._handed)
+            settle(parts, self._order, self._handed, self._turns)
+            capture.layers = [LayerCapture() for _ in parts.layers]
         self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
             for name in _LAYER_FLOWS:
-                setattr(kept, name, flow(getattr(layer, name)))
-            recorder = self._recorders.get(layer.site("attention"))
+                setattr(kept, name, flow(getattr(layer, name), layer.turn))
+            recorder = None
+            if layer.attention is not None:
+                recorder = self._recorders.get((layer.attention, layer.turn))
             if recorder is not None:
-                # One module may stand for several layers: calls are counted per forward of it.
                 kept.kernel_calls = recorder.count / max(1, recorder.entered)
                 kept.call = recorder.calls[0] if recorder.calls else None
         capture.token_embedding = flow(parts.token_embedding)
@@ -159,7 +164,7 @@ class Capturing:
 
     def passed(self, module: nn.Module) -> bool:
         """Whether the forward got past this module."""
-        return module in self._flows
+        return (module, 0) in self._flows
 
     def remove(self) -> None:
         """Take every hook off."""
@@ -177,8 +182,12 @@ class Capturing:
                 parts.heads_seen, parts.head_dim_seen = call.heads, call.q.shape[-1]
                 parts.kv_heads_seen = call.k.shape[1]
 
-    def _flow(self, module: nn.Module | None) -> Flow | None:
-        return self._flows.get(module) if module is not None else None
+    def _flow(self, module: nn.Module | None, turn: int = 0) -> Flow | None:
+        return self._flows.get((module, turn)) if module is not None else None
+
+    def _call(self, module: nn.Module) -> tuple[nn.Module, int]:
+        """The module, and which call of its block is under way."""
+        return module, max((turns.of(module) for turns in self._turns), default=0)
 
     def _stream(self) -> torch.Tensor | None:
         """The sum of the embeddings is what enters their norm, else their dropout, else block 0."""
@@ -194,6 +203,8 @@ class Capturing:
         parts = self._parts
         if self._early is not None and parts.layers:
             self._watch_shape(parts.layers[0].block)
+        for turns in self._turns:
+            self._watch_turns(turns)
         for stack in parts.stacks:
             if not self.capture.of_stack(stack.name)[1].length and stack.layers:
                 self._watch_length(stack)
@@ -236,7 +247,8 @@ class Capturing:
             try:
                 if not settled:
                     self._order.append((module, False))
-                if module in self._flows:
+                call = self._call(module)
+                if call in self._flows or call[1] >= MOST:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
@@ -245,7 +257,7 @@ class Capturing:
 
                 def keep() -> None:
                     take = self.capture.of_stack(stack)[0].take
-                    self._flows[module] = Flow(
+                    self._flows[call] = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
                         given() if given is not None else None,
@@ -270,7 +282,11 @@ class Capturing:
 
         def see(module: nn.Module, args: tuple[Any, ...]) -> None:
             try:
-                if linear not in self._flows and args and isinstance(args[0], torch.Tensor):
+                if (
+                    self._call(linear) not in self._flows
+                    and args
+                    and isinstance(args[0], torch.Tensor)
+                ):
                     with self._stopwatch, quiet():
                         taken = self.capture.of_stack(stack)[0].take(args[0])
                     if taken is not None:
@@ -289,16 +305,27 @@ class Capturing:
         layer.unseen = attention_is_compiled(self._parts, module)
         if layer.unseen:
             return
-        picked = self.capture.of_stack(layer.stack)[0]
-        recorder = self._recorders[layer.site("attention")] = Recorder(picked, self._stopwatch)
+        if module in self._attentions:
+            return
+        self._attentions[module] = layer.stack
+        entered: list[Recorder] = []
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
+            call = self._call(module)
+            recorder = self._recorders.get(call)
+            if recorder is None:
+                picked = self.capture.of_stack(layer.stack)[0]
+                recorder = self._recorders[call] = Recorder(picked, self._stopwatch)
+            entered.append(recorder)
             recorder.entered += 1
             recorder.__enter__()
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             self._order.append((module, False))
+            if not entered:
+                return
+            recorder = entered.pop()
             leave([recorder])
             failure, recorder.failure = recorder.failure, None
             if failure is not None:
@@ -306,6 +333,21 @@ class Capturing:
 
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def _watch_turns(self, turns: Turns) -> None:
+        """Before all other hooks of a block: which call of it is under way."""
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            turns.begins(module, args[0] if args else next(iter(kwargs.values()), None))
+
+        def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            turns.ended(out[0] if isinstance(out, tuple) and out else out)
+
+        for block in turns.blocks:
+            self._handles += [
+                block.register_forward_pre_hook(before, with_kwargs=True),
+                block.register_forward_hook(after),
+            ]
 
     def _keep(self, keep: Callable[[], None]) -> None:
         """Copy now, and again should the batch turn out to lie the other way round."""
@@ -366,10 +408,6 @@ class Capturing:
                     capture.picked, capture.batch = picked, batch
                 else:
                     capture.others[stack.name] = picked, batch
-                for layer in stack.layers:
-                    recorder = self._recorders.get(layer.site("attention"))
-                    if recorder is not None:
-                        recorder.picked = picked
             except Exception as error:
                 self._on_error(error)
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from probe.adapters import parts_within
 from probe.anatomy import LayerParts, ModelParts, Stack, is_norm
+from probe.turns import Turns
 
 Call = tuple[nn.Module, bool]
 """A module, and whether its forward began (True) or ended."""
@@ -59,8 +61,13 @@ class Calls:
         return sorted(inside, key=self.left.__getitem__)
 
 
-def settle(parts: ModelParts, order: list[Call], handed: Handed) -> None:
-    """Give norms, dropouts and tables their roles. Called once, after a forward ran to its end."""
+def settle(
+    parts: ModelParts, order: list[Call], handed: Handed, turns: Sequence[Turns] = ()
+) -> None:
+    """Give norms, dropouts and tables their roles. Called once, after a forward ran to its end.
+
+    ``turns``: of each stack; a block that ran several times becomes as many layers.
+    """
     parts.settled = True
     calls = Calls(order)
     for layer in parts.layers:
@@ -71,6 +78,13 @@ def settle(parts: ModelParts, order: list[Call], handed: Handed) -> None:
         _final_norm(parts, stack, calls)
     _embeddings(parts, calls)
     _head(parts, calls)
+    for stack, seen in zip(parts.stacks, turns, strict=False):
+        known = {layer.block: layer for layer in stack.layers}
+        again = [
+            replace(known[block], index=at, turn=turn)
+            for at, (block, turn) in enumerate(seen.order())
+        ]
+        stack.layers = again or stack.layers
 
 
 def _norms(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:

@@ -146,7 +146,7 @@ def possible(parts: ModelParts) -> bool:
         parts.intent.causal is True
         and not parts.coded
         and any(layer.attention is not None for layer in parts.layers)
-        and not any(layer.unseen for layer in parts.layers)
+        and not any(layer.unseen or layer.turn for layer in parts.layers)
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())

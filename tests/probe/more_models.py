@@ -129,6 +129,10 @@ MORE: dict[str, Family] = {
         lambda: hf.ElectraForSequenceClassification(hf.ElectraConfig(**SIZES)), BERT_LIKE,
         order="post",
     ),
+    "albert": Family(
+        lambda: hf.AlbertForSequenceClassification(hf.AlbertConfig(**SIZES, embedding_size=16)),
+        BERT_LIKE, order="post",
+    ),
     "deberta": Family(_deberta, BERT_LIKE, order="post"),
     "modernbert": Family(
         lambda: hf.ModernBertForSequenceClassification(hf.ModernBertConfig(**MODERN)), BERT_LIKE

@@ -131,21 +131,20 @@ def held_at_zero(module: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
 def parts_within(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """``module.named_modules()`` without what is inside adapted linears, and without the original
     of a module of which a copy trains in its place."""
-    seen: set[nn.Module] = set()
+    return _walk(module, path, set())
 
-    def walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-        if module in seen:
-            return
-        seen.add(module)
-        yield path, module
-        if is_adapted_linear(module):
-            return
-        replaced = isinstance(getattr(module, "modules_to_save", None), nn.ModuleDict)
-        for name, child in module.named_children():
-            if not (replaced and name == "original_module"):
-                yield from walk(child, f"{path}.{name}" if path else name)
 
-    return walk(module, path)
+def _walk(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    if module in seen:
+        return
+    seen.add(module)
+    yield path, module
+    if is_adapted_linear(module):
+        return
+    replaced = isinstance(getattr(module, "modules_to_save", None), nn.ModuleDict)
+    for name, child in module.named_children():
+        if not (replaced and name == "original_module"):
+            yield from _walk(child, f"{path}.{name}" if path else name, seen)
 
 
 def below_adapters(model: nn.Module) -> nn.Module:

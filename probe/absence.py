@@ -368,6 +368,8 @@ def _cache(ask: Question) -> str:
         return ""
     if ask.parts.coded:
         return "cached decoding of an encoder-decoder is not compared"
+    if len(ask.parts.stacks) > 1:
+        return "cached decoding of a model that reads images or sound is not compared"
     if not ask.parts.intent.family:
         return "how a hand-written model decodes is not known"
     return "not a decoder that may cache while training"

@@ -147,6 +147,13 @@ def _walk(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[tuple[
             yield from _walk(child, f"{path}.{name}" if path else name, seen)
 
 
+def adds_to_loss(model: nn.Module) -> bool:
+    """AdaLoRA adds a term of its own to the loss that the model returns."""
+    configs = getattr(model, "peft_config", None)
+    configs = configs.values() if isinstance(configs, dict) else ()
+    return any(getattr(config, "orth_reg_weight", None) for config in configs)
+
+
 def below_adapters(model: nn.Module) -> nn.Module:
     """The model that PEFT was given; the model itself where it is not PEFT's."""
     below = getattr(model, "get_base_model", None)

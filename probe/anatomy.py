@@ -9,12 +9,12 @@ what, and where a branch ends, is settled by the first observed forward (:mod:`p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import nn
 
-from probe.adapters import is_adapted_linear, parts_within
+from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
 from probe.intent import Intent, read_config, read_intent
 from probe.recognition import (
     attentions_of,
@@ -205,6 +205,8 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     lists = [Blocks("", list(blocks.children()))] if blocks is not None else lists_of_blocks(root)
     main = next((found for found in lists if not found.name), None)
     intent = read_intent(root, main.config if main is not None else None)
+    if adds_to_loss(model):
+        intent = replace(intent, shifted_labels=None)
     parts = ModelParts(root, intent, [_stack(found, intent) for found in lists], paths)
     inside = {module for layer in parts.layers for module in layer.block.modules()}
     outside = [module for _, module in parts_within(root) if module not in inside]

@@ -115,8 +115,9 @@ def _without_tokens(found: dict[str, torch.Tensor], flat: dict[str, Any]) -> Bat
     states = next((v for v in tensors if v.is_floating_point() and v.dim() >= 2), None)
     if states is None:
         return None
+    mask = found.get("mask")
     return Batch(
-        mask=found.get("mask"),
+        mask=mask if mask is not None and mask.dim() == 2 else None,
         labels=found.get("labels"),
         size=int(states.shape[0]),
         decoder=_decoder_batch(found, flat.get("num_items_in_batch")),

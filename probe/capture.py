@@ -121,7 +121,7 @@ class Capturing:
         self._handed = Handed()
         self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
-        self._attentions: dict[nn.Module, str] = {}
+        self._attentions: set[nn.Module] = set()
         device = next(parts.root.parameters()).device
         with watch, quiet():
             picked = _picked(parts, batch, device)
@@ -307,7 +307,7 @@ class Capturing:
             return
         if module in self._attentions:
             return
-        self._attentions[module] = layer.stack
+        self._attentions.add(module)
         entered: list[Recorder] = []
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -65,9 +65,11 @@ def read_intent(root: nn.Module, near: Any = None) -> Intent:
     name = type(root).__name__
     found = read_config(near, name)
     tied = getattr(config, "tie_word_embeddings", None)
-    generates = name.endswith("ForConditionalGeneration") and found.causal is True
+    coded = getattr(config, "is_encoder_decoder", False)
+    generates = name.endswith("ForConditionalGeneration") and not coded
     shifted = found.shifted_labels or generates
-    return replace(found, tied=tied, shifted_labels=shifted)
+    causal = True if generates else found.causal
+    return replace(found, tied=tied, shifted_labels=shifted, causal=causal)
 
 
 def read_config(config: Any, name: str = "") -> Intent:
@@ -213,7 +215,8 @@ def _rotary_theta(config: Any) -> float | None:
     parameters = getattr(config, "rope_parameters", None) or {}
     if not isinstance(parameters, dict):
         return None
-    if parameters.get("rope_type", "default") != "default":
+    # Sections of several axes: which position a token has is not one number.
+    if parameters.get("rope_type", "default") != "default" or parameters.get("mrope_section"):
         return None
     theta = parameters.get("rope_theta", getattr(config, "rope_theta", None))
     partial = parameters.get("partial_rotary_factor", 1.0)

@@ -6,7 +6,7 @@ import statistics
 
 import torch
 
-from probe.anatomy import ModelParts
+from probe.anatomy import ModelParts, Stack
 from probe.capture import Capture
 from probe.measure import (
     attention,
@@ -43,21 +43,31 @@ def measure_forward(
     reading = next((s for s in stacks if s.stack.name == (owner or first)), stacks[0])
     found: dict[str, Values] = {"embedding": embedding.measure(reading)}
     grams: dict[str, torch.Tensor] = {}
-    own = {id(n): n for layer in parts.layers for n in layer.norms}
-    eps = [value for n in own.values() if (value := eps_of(n))]
-    peers_eps = statistics.median(eps) if eps else None
     for sampled in stacks:
-        made = _stack(sampled, found, grams, peers_eps)
+        made = _stack(sampled, found, grams, _peers_eps(parts, sampled.stack))
         if not sampled.stack.name:
             found["positional"] = positional.measure(sampled, made)
     if "positional" not in found:
         found["positional"] = positional.measure(reading, {})
     for site, module in parts.final_norms:
         last = next(s for s in stacks if s.stack.final_site == site)
+        peers_eps = _peers_eps(parts, last.stack)
         found[site] = norm.measure(last, module, capture.final_norms.get(site), peers_eps)
-    norm.against_peers({site: v for site, v in found.items() if "norm_" in site.split("@")[0]})
+    norms = {site: v for site, v in found.items() if "norm_" in site.split("@")[0]}
+    aside = {s.name for s in parts.stacks if s.intent is not None}
+    for name in aside:
+        norm.against_peers({s: v for s, v in norms.items() if s.partition(".")[0] == name})
+    norm.against_peers({s: v for s, v in norms.items() if s.partition(".")[0] not in aside})
     found["output"] = output.measure(stacks[-1])
     return found, grams
+
+
+def _peers_eps(parts: ModelParts, stack: Stack) -> float | None:
+    """The median of the norms' eps in a stack that has a config of its own, else in the rest."""
+    layers = [layer for s in parts.stacks if s.intent is stack.intent for layer in s.layers]
+    own = {id(n): n for layer in layers for n in layer.norms}
+    eps = [value for n in own.values() if (value := eps_of(n))]
+    return statistics.median(eps) if eps else None
 
 
 def _stack(

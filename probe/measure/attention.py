@@ -177,7 +177,7 @@ def measure(
     ``dropout``: the probability intended for the attention weights.
     """
     values: Values = {}
-    if kept.kernel_calls:
+    if kept.kernel_calls and sampled.picked.length:
         values["kernel_calls"] = math.log2(kept.kernel_calls)
     call = kept.call
     if call is None:

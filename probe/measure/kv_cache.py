@@ -144,7 +144,7 @@ def possible(parts: ModelParts) -> bool:
     """A transformers decoder that may cache while training (checkpointing switches caches off)."""
     return (
         parts.intent.causal is True
-        and not parts.coded
+        and len(parts.stacks) == 1
         and any(layer.attention is not None for layer in parts.layers)
         and not any(layer.unseen or layer.turn for layer in parts.layers)
         and bool(parts.intent.family)

@@ -59,6 +59,8 @@ class Family:
     make: Callable[[], nn.Module]
     batch: Callable[[], dict[str, Any]]
     stacks: tuple[str, ...] = ("",)
+    packed: str = ""
+    """A stack that works on rows packed into one, which are not taken apart: it is not read."""
     order: str = "pre"
 
 
@@ -91,6 +93,29 @@ def _llava() -> nn.Module:
             vision_config=vision, text_config=text, image_token_index=IMAGE, vision_feature_layer=-1
         )
     )
+
+
+def _qwen_vl() -> nn.Module:
+    vision = {
+        "depth": 3, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "patch_size": 4,
+        "in_channels": 3, "spatial_merge_size": 2, "temporal_patch_size": 2, "mlp_ratio": 2,
+    }  # fmt: skip
+    rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    config = hf.Qwen2VLConfig(
+        text_config=DECODER | {"rope_parameters": rotary}, vision_config=vision,
+        image_token_id=IMAGE, vision_start_token_id=98, vision_end_token_id=97, video_token_id=96,
+    )  # fmt: skip
+    return hf.Qwen2VLForConditionalGeneration(config)
+
+
+def _patches_and_text() -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 90, (2, 20))
+    ids[:, 2], ids[:, 3:7] = 98, IMAGE
+    return {
+        "input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.randn(2 * 16, 96), "image_grid_thw": torch.tensor([[1, 4, 4]] * 2),
+        "mm_token_type_ids": (ids == IMAGE).int(),
+    }  # fmt: skip
 
 
 def _written(named: str = "idx") -> dict[str, torch.Tensor]:
@@ -168,6 +193,7 @@ MORE: dict[str, Family] = {
         lambda: hf.WhisperForConditionalGeneration(hf.WhisperConfig(**WHISPER)), _sound, CODED
     ),
     "llava": Family(_llava, _images_and_text, ("vision", "")),
+    "qwen2_vl": Family(_qwen_vl, _patches_and_text, ("vision", ""), "vision"),
     "minGPT": Family(written_models.MinGPT, _written),
     "torchtune": Family(written_models.Tune, partial(_written, "tokens")),
     "torchtitan": Family(written_models.Titan, partial(_written, "tokens")),

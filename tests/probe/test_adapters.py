@@ -52,6 +52,22 @@ def test_the_product_of_every_kind_is_recomputed(family, options, tmp_path):
     assert np.max(errors) < 1e-4
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+        peft.AdaLoraConfig(target_modules=["q_proj"], total_step=20, init_r=4, target_r=2),
+        peft.LoHaConfig(target_modules=["q_proj", "v_proj"]),
+        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+        peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_nothing_fires_with_other_kinds_of_tuning(config, tmp_path):
+    seen = run(peft.get_peft_model(make("llama"), config), "llama", tmp_path / "t")
+    assert over(seen) == {} and len(seen.frames) == 4
+
+
 def test_several_adapters_merged_ones_and_none(tmp_path):
     model = grown(with_lora("llama"))
     model.add_adapter("second", peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))

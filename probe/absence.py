@@ -36,6 +36,8 @@ class Seen:
     loss: bool = False
     half: bool = False
     """The stream is kept in 16 bits."""
+    unshaped: frozenset[str] = frozenset()
+    """Stacks whose states do not come as (rows, length, width)."""
     understood: bool = False
     """Token ids were found among the arguments."""
 
@@ -65,6 +67,7 @@ def facts(capture: Capture, parts: ModelParts) -> Seen:
         labels=capture.of_output[1].labels is not None,
         loss=capture.loss is not None,
         half=any(out is not None and out.dtype != torch.float32 for out in flows),
+        unshaped=frozenset(name for name, batch in stacks.items() if not batch.length),
         understood=capture.picked.length > 0,
     )
 
@@ -155,7 +158,8 @@ def _why(ask: Question) -> str:
 def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
-    if ask.metric == "unmoved" and ask.stack is not None and ask.stack.intent is not None:
+    aside = ask.stack is not None and ask.stack.intent is not None
+    if aside and ask.metric in ("unmoved", "grad_norm"):
         return "a stack beside the language model may be left unused in part"
     if ask.metric in _OF_TRAINED and _frozen(ask.parts, ask.site.modules):
         return "its parameters are frozen"
@@ -166,11 +170,14 @@ def _parameters(ask: Question) -> str:
         return "" if ask.parts.relative else "rotary positions have no parameters"
     if ask.layer is not None and ask.layer.per_head and ask.site.node == "qkv":
         return _PER_HEAD
+    if ask.metric == "decay_gap" and ask.layer is not None and ask.layer.experts is not None:
+        return _EXPERTS
     if not ask.site.modules:
         return f"no module was found for {ask.site.name}"
     return ""
 
 
+_EXPERTS = "the feed-forward part is a choice of experts, which are not read one by one"
 _OF_TRAINED = ("grad_norm", "unmoved", "decay_severity", "decay_gap")
 
 
@@ -302,6 +309,8 @@ def _residual(ask: Question) -> str:
     layer = ask.layer
     if layer is None:
         return ""
+    if ask.stack is not None and ask.stack.name in ask.seen.unshaped:
+        return "the stack's states are not rows of equal length"
     if layer.norm_attention is None or layer.norm_ffn is None:
         return "the block has no norm on each of its branches"
     if not layer.plain_sums:
@@ -320,7 +329,7 @@ def _residual(ask: Question) -> str:
 
 def _ffn(ask: Question) -> str:
     if ask.layer is not None and ask.layer.experts is not None:
-        return "the feed-forward part is a choice of experts, which are not read one by one"
+        return _EXPERTS
     activation = ask.parts.intent.activation
     if ask.metric == "dead_neurons":
         return "the activation is ReLU, which silences neurons, or is not known"

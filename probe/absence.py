@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
+from probe.adapters import adapters_of, own_parameters
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall
 from probe.capture import Capture
@@ -37,6 +39,8 @@ class Seen:
     loss: bool = False
     half: bool = False
     """The stream is kept in 16 bits."""
+    unshaped: frozenset[str] = frozenset()
+    """Stacks whose states do not come as (rows, length, width)."""
     understood: bool = False
     """Token ids were found among the arguments."""
     effects: dict[str, str] = field(default_factory=dict)
@@ -69,7 +73,8 @@ def facts(capture: Capture, parts: ModelParts) -> Seen:
         labels=capture.of_output[1].labels is not None,
         loss=capture.loss is not None,
         half=any(out is not None and out.dtype != torch.float32 for out in flows),
-        understood=True,
+        unshaped=frozenset(name for name, batch in stacks.items() if not batch.length),
+        understood=capture.picked.length > 0,
     )
 
 
@@ -180,6 +185,9 @@ def _why(ask: Question) -> str:
 def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
+    aside = ask.stack is not None and ask.stack.intent is not None
+    if aside and ask.metric in ("unmoved", "grad_norm"):
+        return "a stack beside the language model may be left unused in part"
     if ask.metric in _OF_TRAINED and _frozen(ask.parts, ask.site.modules):
         return "its parameters are frozen"
     part = ask.metric in ("q_update", "k_update", "v_update")
@@ -189,22 +197,31 @@ def _parameters(ask: Question) -> str:
         return "" if ask.parts.relative else "rotary positions have no parameters"
     if ask.layer is not None and ask.layer.per_head and ask.site.node == "qkv":
         return _PER_HEAD
+    if ask.metric == "decay_gap" and ask.layer is not None and ask.layer.experts is not None:
+        return _EXPERTS
     if not ask.site.modules:
         return f"no module was found for {ask.site.name}"
     return ""
 
 
+_EXPERTS = "the feed-forward part is a choice of experts, which are not read one by one"
 _OF_TRAINED = ("grad_norm", "activity", "unmoved", "decay_severity", "decay_gap")
 
 
 def _frozen(parts: ModelParts, paths: Iterable[str]) -> bool:
     """No parameter of these modules trains."""
     modules = [parts.root.get_submodule(path) for path in paths if path]
-    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    parameters = [p for module in modules for _, p in own_parameters(module)]
     return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
 _PER_HEAD = "every head is a module of its own; those are not read"
+
+
+def _unread_adapters(*linears: nn.Module | None) -> str:
+    if any(m is not None and adapters_of(m) is None for m in linears):
+        return "a projection adds a term of its own, of a kind that is not recomputed"
+    return ""
 
 
 def _attention(ask: Question) -> str:
@@ -212,6 +229,8 @@ def _attention(ask: Question) -> str:
         return ""
     if ask.layer.per_head:
         return _PER_HEAD
+    if ask.layer.unseen:
+        return "attention runs in a function compiled by itself, which is not looked into"
     return "no call of an attention kernel, nor matmul, softmax, matmul, was seen"
 
 
@@ -249,12 +268,20 @@ def _qkv(ask: Question) -> str:
         return "query heads outnumber key heads: they cannot be mistaken for each other"
     if ask.metric == "weight_gap":
         return "too few projections to compare"
-    return _attention(ask) or "the projections were not called, or have another layout"
+    layer = ask.layer
+    linears = (layer.query, layer.key, layer.value, layer.fused) if layer is not None else ()
+    return (
+        _unread_adapters(*linears)
+        or _attention(ask)
+        or "the projections were not called, or have a layout of their own"
+    )
 
 
 def _score(ask: Question) -> str:
     if ask.call is not None and not ask.call.by_hand and ask.metric in ("dropped", "input_error"):
         return "softmax runs inside the kernel"
+    if ask.metric == "input_error" and ask.parts.intent.biased_scores:
+        return "more than a mask is put on the scores: positions by distance, or a soft cap"
     if ask.metric == "scale_ratio" and ask.call is not None:
         return "the intended scale is not known, or softmax's input is not a multiple of q k^T"
     return _attention(ask)
@@ -313,6 +340,8 @@ def _residual(ask: Question) -> str:
     layer = ask.layer
     if layer is None:
         return ""
+    if ask.stack is not None and ask.stack.name in ask.seen.unshaped:
+        return "the stack's states are not rows of equal length"
     if layer.norm_attention is None or layer.norm_ffn is None:
         return "the block has no norm on each of its branches"
     if not layer.plain_sums:
@@ -330,6 +359,8 @@ def _residual(ask: Question) -> str:
 
 
 def _ffn(ask: Question) -> str:
+    if ask.layer is not None and ask.layer.experts is not None:
+        return _EXPERTS
     activation = ask.parts.intent.activation
     if ask.metric == "dead_neurons":
         return "the activation is ReLU, which silences neurons, or is not known"
@@ -351,7 +382,7 @@ def _output(ask: Question) -> str:
     if ask.parts.head is None:
         return "no output head was found"
     texts = {
-        "untied": "the config does not tie head and embedding",
+        "untied": "head and embedding are not to be tied",
         "size_gap": "no config states the number of classes",
         "weight_gap": "no config states the initial scale",
         "small_rows": "two classes are too few to compare",
@@ -378,8 +409,10 @@ def _output(ask: Question) -> str:
 def _cache(ask: Question) -> str:
     if ask.decodes:
         return ""
-    if len(ask.parts.stacks) > 1:
+    if ask.parts.coded:
         return "cached decoding of an encoder-decoder is not compared"
+    if len(ask.parts.stacks) > 1:
+        return "cached decoding of a model that reads images or sound is not compared"
     if not ask.parts.intent.family:
         return "how a hand-written model decodes is not known"
     return "not a decoder that may cache while training"

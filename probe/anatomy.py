@@ -9,22 +9,29 @@ what, and where a branch ends, is settled by the first observed forward (:mod:`p
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
 from torch import nn
 
-from probe.intent import Intent, read_intent
-
-_QUERY = re.compile(r"^(q|query|q_proj|q_lin|wq|to_q|query_proj|c_q|q_linear)$")
-_KEY = re.compile(r"^(k|key|k_proj|k_lin|wk|to_k|key_proj|c_k|k_linear)$")
-_VALUE = re.compile(r"^(v|value|v_proj|v_lin|wv|to_v|value_proj|c_v|v_linear)$")
-_FUSED = re.compile(
-    r"^(c_attn|qkv|qkv_proj|wqkv|in_proj|query_key_value|c_qkv|to_qkv|attn_qkv)$", re.I
+from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
+from probe.intent import Intent, read_config, read_intent
+from probe.recognition import (
+    attentions_of,
+    experts_of,
+    is_linear,
+    is_norm,
+    is_packed,
+    is_state_space,
+    projections_of,
+    unwrap,
+    weight_of,
 )
-_OUT = re.compile(r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$")
+from probe.stacks import Blocks, lists_of_blocks
+
+_OUT = re.compile(
+    r"^(o|o_proj|out_proj|c_proj|out_lin|wo|to_out|proj|dense|out|output_proj)$", re.I
+)
 _GATE = re.compile(r"^(gate_proj|w1|gate|wi_0)$")
 _UP = re.compile(r"^(up_proj|w3|up|wi_1)$")
 _POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed|(^|[._])(pos|pe)$)")
@@ -39,8 +46,11 @@ class LayerParts:
 
     index: int
     block: nn.Module
+    turn: int = 0
+    """Which call of the block this is, where one block stands for several layers."""
     stack: str = ""
-    """``encoder`` or ``decoder`` where a model has both, else empty."""
+    """``encoder`` or ``decoder`` where a model has both, ``vision`` or ``audio`` beside a language
+    model, else empty."""
     attention: nn.Module | None = None
     query: nn.Module | None = None
     key: nn.Module | None = None
@@ -57,11 +67,15 @@ class LayerParts:
     """Dropout on the attention branch before it joins the stream."""
     attention_outlet: nn.Module | None = None
     """What the attention branch leaves last, where a hand-written module adds to it in between."""
+    unseen: bool = False
+    """Attention runs in a compiled function, which looking inside would compile anew."""
     cross: nn.Module | None = None
     """A second attention, over another stack's states."""
     relative_bias: nn.Module | None = None
     """Table of biases by distance, one column per head."""
     ffn: nn.Module | None = None
+    experts: nn.Module | None = None
+    """The feed-forward part where it is a choice of several, which is seen as a whole."""
     gate: nn.Module | None = None
     expand: nn.Module | None = None
     contract: nn.Module | None = None
@@ -69,6 +83,8 @@ class LayerParts:
     """Dropout between the activation and the contracting linear."""
     ffn_dropout: nn.Module | None = None
     ffn_outlet: nn.Module | None = None
+    strays: list[nn.Module] = field(default_factory=list)
+    """Linears with adapters that have no role: what trains them should be used all the same."""
     norms: list[nn.Module] = field(default_factory=list)
     norm_attention: nn.Module | None = None
     norm_ffn: nn.Module | None = None
@@ -97,6 +113,8 @@ class Stack:
     layers: list[LayerParts]
     causal: bool | None
     norm_final: nn.Module | None = None
+    intent: Intent | None = None
+    """Where a stack has a config of its own, as beside a language model; else the model's."""
 
     @property
     def final_site(self) -> str:
@@ -140,6 +158,16 @@ class ModelParts:
         return [layer for stack in self.stacks for layer in stack.layers]
 
     @property
+    def main(self) -> Stack | None:
+        """The stack that reads the token embedding first."""
+        return next((s for s in self.stacks if s.name in ("", "encoder")), None)
+
+    @property
+    def coded(self) -> bool:
+        """An encoder and a decoder."""
+        return any(stack.name == "decoder" for stack in self.stacks)
+
+    @property
     def final_norms(self) -> list[tuple[str, nn.Module]]:
         """The norm after each stack, by site."""
         return [(s.final_site, s.norm_final) for s in self.stacks if s.norm_final is not None]
@@ -147,10 +175,10 @@ class ModelParts:
     def stack_of(self, module: nn.Module) -> str:
         """Name of the stack that ``module`` stands in or beside; empty where that is all one."""
         path = self.paths.get(module, "")
-        for stack in self.stacks:
-            first = self.paths.get(stack.layers[0].block, "") if stack.layers else ""
-            beside = first.rpartition(".")[0].rpartition(".")[0]
-            if stack.name and beside and path.startswith(f"{beside}."):
+        firsts = [self.paths.get(s.layers[0].block, "") if s.layers else "" for s in self.stacks]
+        for stack, first in zip(self.stacks, firsts, strict=True):
+            others = [other for other in firsts if other != first]
+            if stack.name and others and path.startswith(f"{_apart(first, others[0])}."):
                 return stack.name
         return ""
 
@@ -160,38 +188,11 @@ class ModelParts:
         return any(layer.relative_bias is not None for layer in self.layers)
 
 
-def is_linear(module: nn.Module) -> bool:
-    """``nn.Linear`` or GPT-2's transposed ``Conv1D`` (recognised by name: no transformers here)."""
-    return isinstance(module, nn.Linear) or (
-        type(module).__name__ == "Conv1D" and getattr(module, "weight", torch.empty(0)).dim() == 2
-    )
-
-
-def weight_of(linear: nn.Module) -> torch.Tensor:
-    """Weight as (out features, in features), whatever the layout; a view, never a copy."""
-    weight: torch.Tensor = linear.weight  # type: ignore[assignment]
-    return weight.t() if type(linear).__name__ == "Conv1D" else weight
-
-
-def is_norm(module: nn.Module) -> bool:
-    """LayerNorm and RMSNorm in all their spellings: "norm" in the name, a 1-d weight."""
-    weight = getattr(module, "weight", None)
-    return (
-        "norm" in type(module).__name__.lower()
-        and isinstance(weight, torch.Tensor)
-        and weight.dim() == 1
-    )
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module a person wrote, below DDP and torch.compile wrappers."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+def _apart(path: str, other: str) -> str:
+    """The beginning of ``path`` up to where it parts from ``other``."""
+    names, others = path.split("."), other.split(".")
+    same = next((at for at, pair in enumerate(zip(names, others)) if len(set(pair)) > 1), 0)  # noqa: B905
+    return ".".join(names[: same + 1])
 
 
 def written_class(module: nn.Module) -> type[nn.Module]:
@@ -213,12 +214,14 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     """
     root = unwrap(model)
     paths = {module: path for path, module in root.named_modules()}
-    intent = read_intent(root)
-    lists = [list(blocks.children())] if blocks is not None else _lists_of_blocks(root)
-    stacks = _stacks(lists, intent.causal)
-    parts = ModelParts(root, intent, stacks, paths)
+    lists = [Blocks("", list(blocks.children()))] if blocks is not None else lists_of_blocks(root)
+    main = next((found for found in lists if not found.name), None)
+    intent = read_intent(root, main.config if main is not None else None)
+    if adds_to_loss(model):
+        intent = replace(intent, shifted_labels=None)
+    parts = ModelParts(root, intent, [_stack(found, intent) for found in lists], paths)
     inside = {module for layer in parts.layers for module in layer.block.modules()}
-    outside = [module for module in root.modules() if module not in inside]
+    outside = [module for _, module in parts_within(root) if module not in inside]
     parts.outer_norms = [module for module in outside if is_norm(module)]
     parts.sequence_first = any(
         getattr(layer.packed, "batch_first", True) is False for layer in parts.layers
@@ -228,88 +231,18 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     return parts
 
 
-def _lists_of_blocks(root: nn.Module) -> list[list[nn.Module]]:
-    """The largest list of like children that hold at least two linears; of a model with two
-    stacks, both of them, the one without cross-attention first."""
-    found: list[tuple[int, list[nn.Module]]] = []
-    for module in root.modules():
-        if not isinstance(module, (nn.ModuleList, nn.Sequential)):
-            continue
-        children = list(module)
-        kinds = Counter(type(child) for child in children)
-        if not kinds:
-            continue
-        kind, count = kinds.most_common(1)[0]
-        chosen = [child for child in children if type(child) is kind]
-        linears = sum(is_linear(part) for part in chosen[0].modules())
-        size = sum(p.numel() for child in chosen for p in child.parameters())
-        if linears >= 2 and not is_linear(chosen[0]) and (count > 1 or not found):
-            found.append((size, chosen))
-    if not found:
-        return []
-    stacks = [blocks for _, blocks in found if _attentions(blocks[0])[0]]
-    crossed = [blocks for blocks in stacks if _attentions(blocks[0])[1] is not None]
-    plain = [b for b in stacks if b not in crossed and not _nested(b, crossed)]
-    if len(crossed) == 1 and len(plain) == 1:
-        return [plain[0], crossed[0]]
-    return [max(found, key=lambda pair: pair[0])[1]]
-
-
-def _nested(blocks: list[nn.Module], others: list[list[nn.Module]]) -> bool:
-    inside = {m for other in others for block in other for m in block.modules()}
-    return blocks[0] in inside
-
-
-def _stacks(lists: list[list[nn.Module]], causal: bool | None) -> list[Stack]:
-    names = ("encoder", "decoder") if len(lists) == 2 else ("",)
-    found = []
-    for name, blocks in zip(names, lists, strict=False):
-        layers = [_layer(index, unwrap(block), name) for index, block in enumerate(blocks)]
-        found.append(Stack(name, layers, name == "decoder" if name else causal))
-    return found
-
-
-def is_packed(module: nn.Module) -> bool:
-    """q, k and v are rows of one parameter, as in ``nn.MultiheadAttention``."""
-    weight = getattr(module, "in_proj_weight", None)
-    return (
-        isinstance(weight, torch.Tensor)
-        and weight.dim() == 2
-        and weight.shape[0] == 3 * weight.shape[1]
-    )
-
-
-def projections_of(module: nn.Module) -> dict[str, nn.Module]:
-    """The linears of ``module`` that are named for q, k, v, or all three. Empty where none are."""
-    names = {name: child for name, child in module.named_children() if is_linear(child)}
-    kinds = (("fused", _FUSED), ("query", _QUERY), ("key", _KEY), ("value", _VALUE))
-    found = {
-        kind: next(child for name, child in names.items() if pattern.match(name))
-        for kind, pattern in kinds
-        if any(pattern.match(name) for name in names)
-    }
-    if "fused" in found:
-        return {"fused": found["fused"]}
-    return found if len(found) == 3 else {}
-
-
-def _attentions(block: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
-    """(modules of the block's first attention, the second attention). Several modules where every
-    head is one of its own."""
-    found = [m for m in block.modules() if is_packed(m) or projections_of(m)]
-    if len(found) < 2:
-        return found, None
-    lists = [list(m) for m in block.modules() if isinstance(m, nn.ModuleList)]
-    heads = next((members for members in lists if found[0] in members), [])
-    alike = [m for m in heads if type(m) is type(found[0])]
-    if len(alike) > 1:
-        return alike, None
-    return found[:1], found[1]
+def _stack(found: Blocks, intent: Intent) -> Stack:
+    layers = [_layer(at, unwrap(block), found.name) for at, block in enumerate(found.modules)]
+    if found.config is not None and found.name:
+        own = read_config(found.config)
+        return Stack(found.name, layers, own.causal, intent=own)
+    coded = found.name in ("encoder", "decoder")
+    return Stack(found.name, layers, found.name == "decoder" if coded else intent.causal)
 
 
 def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
-    layer = LayerParts(index, block, stack)
-    modules, layer.cross = _attentions(block)
+    layer = LayerParts(index, block, stack=stack)
+    modules, layer.cross = attentions_of(block)
     if len(modules) > 1:
         layer.per_head = True
         holder = _owner(block, modules[0])
@@ -337,7 +270,18 @@ def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
     inside_attention = {m for attention in own for m in attention.modules()}
     if layer.attention is block:
         inside_attention = {m for m in (layer.query_norm, layer.key_norm) if m is not None}
+    elif layer.attention is not None and layer.attention_out is not None:
+        # An attention module that ends in the sum and its norm.
+        beside = {m for m in layer.attention.children() if is_norm(m)}
+        inside_attention -= beside - {layer.query_norm, layer.key_norm}
     layer.norms = [m for m in block.modules() if is_norm(m) and m not in inside_attention]
+    roles = {layer.query, layer.key, layer.value, layer.fused, layer.attention_out, layer.gate}
+    roles |= {layer.expand, layer.contract}
+    adapted = [m for _, m in parts_within(block) if is_adapted_linear(m) and m not in roles]
+    if layer.cross is not None:
+        crossed = set(layer.cross.modules())
+        adapted = [m for m in adapted if m not in crossed]
+    layer.strays = adapted
     layer.attention_dropout = branch_dropout(block, layer.attention_out)
     layer.ffn_dropout = branch_dropout(block, layer.contract)
     return layer
@@ -348,7 +292,12 @@ def _find_ffn(layer: LayerParts) -> None:
     attentions = [m for m in (layer.attention, layer.cross) if m is not None]
     if layer.attention is not layer.block:
         own |= {m for attention in attentions for m in attention.modules()}
-    rest = [(name, m) for name, m in layer.block.named_modules() if is_linear(m) and m not in own]
+    layer.experts = experts_of(layer.block)
+    if layer.experts is not None:
+        layer.ffn = layer.experts
+        return
+    own |= {m for mixer in layer.block.modules() if is_state_space(mixer) for m in mixer.modules()}
+    rest = [(n, m) for n, m in parts_within(layer.block) if is_linear(m) and m not in own]
     if layer.attention is not None and layer.attention_out is None and rest:
         # BERT keeps the output projection beside the attention module, not in it.
         name, module = rest[0]
@@ -387,7 +336,9 @@ def branch_dropout(block: nn.Module, projection: nn.Module | None) -> nn.Module 
 
 
 def _embeddings(parts: ModelParts, outside: list[nn.Module]) -> None:
-    parts.tables = [m for m in outside if isinstance(m, nn.Embedding)]
+    aside = {stack.name for stack in parts.stacks if stack.intent is not None}
+    tables = (m for m in outside if isinstance(m, nn.Embedding))
+    parts.tables = [m for m in tables if parts.stack_of(m) not in aside]
     for table in parts.tables:
         path = parts.paths[table].lower()
         if _POSITION.search(path):

@@ -298,7 +298,7 @@ class Probe(LookingOn):
         if batch is not None:
             self._outlet.row.shares = batch.items is not None
         self._sample = Sample(parts, self._samples, self._optimizers)
-        if batch is not None and batch.length > 0:
+        if batch is not None and batch.size > 0:
             self._sample.open(batch, self._fail, self._stopwatch)
 
     def _publish_header(self) -> None:

@@ -22,10 +22,11 @@ from probe.rows import Picked
 from probe.stopwatch import Stopwatch
 
 _KERNEL = F.scaled_dot_product_attention
-_ADDING = torch.baddbmm
+_ADDING = {torch.baddbmm, torch.Tensor.baddbmm}
 _SOFTMAX = {torch.softmax, torch.Tensor.softmax, F.softmax}
 _DROPOUT = {F.dropout, torch.dropout}
-_MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.baddbmm}
+_MATMUL = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm}
+_MATMUL |= _ADDING
 
 
 @dataclass
@@ -80,7 +81,8 @@ class Recorder(TorchFunctionMode):
         self.entered = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.picked = picked
-        self._matmul: tuple[torch.Tensor, torch.Tensor, float] | None = None
+        self._products: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Factors of the products since the last attention: the scores are the first that fits."""
         self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
         self._raw_weights: torch.Tensor | None = None
         self._rate = 0.0
@@ -116,7 +118,7 @@ class Recorder(TorchFunctionMode):
                 self._see_dropout(result, *args, **kwargs)
             elif func in _MATMUL:
                 with self._stopwatch, quiet():
-                    self._see_matmul(func, result, args)
+                    self._see_matmul(result, *_factors(func, args, kwargs))
         except Exception as error:  # the guest never breaks its host
             # Told once out of here: while a mode handles a call it is off the stack and cannot be
             # taken from it.
@@ -190,8 +192,7 @@ class Recorder(TorchFunctionMode):
         if input is self._raw_weights and training and p > 0.0:
             self._raw_weights, self._rate = out, float(p)
 
-    def _see_matmul(self, func: Any, out: torch.Tensor, args: tuple[Any, ...]) -> None:
-        left, right = (args[1], args[2]) if func is _ADDING else (args[0], args[1])
+    def _see_matmul(self, out: torch.Tensor, left: Any, right: Any) -> None:
         untouched = left is self._raw_weights
         if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
             left, right = self._with_heads(left), self._with_heads(right)
@@ -199,20 +200,22 @@ class Recorder(TorchFunctionMode):
         if not isinstance(left, torch.Tensor) or left.dim() != 4:
             return
         if self._softmax is None or left.shape != self._softmax[1].shape:
-            self._matmul = (left, right, 1.0)
+            if isinstance(right, torch.Tensor) and right.dim() == 4:
+                self._products.append((left, right))
             return
         self.count += 1
         hand, weights = self._softmax
         self._softmax = self._raw_weights = None
-        if self._matmul is None:
+        products, self._products = self._products, []
+        fitting = [p for p in products if (*p[0].shape[:-1], p[1].shape[-1]) == weights.shape]
+        if not fitting:
             return
+        query, key = fitting[0][0], fitting[0][1].transpose(-1, -2)
         if self.picked is None:
-            key = self._matmul[1].transpose(-1, -2)
             self.key_values.append((key.detach().clone(), right.detach().clone()))
             return
         if self.calls:
             return
-        query, key = self._matmul[0], self._matmul[1].transpose(-1, -2)
         cut = _cut(self.picked, query, key, right)
         if cut is None:
             return
@@ -249,7 +252,14 @@ class Recorder(TorchFunctionMode):
                 strided=0.0,
             )
         )
-        self._matmul = None
+
+
+def _factors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """What a product multiplies; None for what was not given under a name known here."""
+    given = list(args[1:] if func in _ADDING else args)
+    names = ("batch1", "batch2") if func in _ADDING else ("input", "other", "mat2")
+    given += [kwargs[name] for name in names if name in kwargs]
+    return (given[0], given[1]) if len(given) > 1 else (None, None)
 
 
 def leave(recorders: Iterable[Recorder]) -> None:

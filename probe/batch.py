@@ -27,6 +27,8 @@ class Batch:
     size: int = 0
     turned: Batch | None = None
     """The same, should the caller's ids be (length, batch); None where that is known."""
+    other_mask: bool = False
+    """There was a mask that does not have one entry per state."""
     decoder: Batch | None = None
     """What the decoder of an encoder-decoder works on: its ids where given, mask, labels."""
     args: tuple[Any, ...] = ()
@@ -77,10 +79,11 @@ def read_batch(
                 break
     ids = found.get("ids")
     if ids is None or ids.dim() != 2 or ids.is_floating_point():
-        ids = next((v for v in flat.values() if _is_ids(v)), None)
+        others = {id(v) for role, v in found.items() if role not in ("ids", "decoder_ids")}
+        ids = next((v for v in flat.values() if _is_ids(v) and id(v) not in others), None)
         embeds = flat.get("inputs_embeds")
         if ids is None and not isinstance(embeds, torch.Tensor):
-            return None
+            return _without_tokens(found, flat)
         shape = ids.shape if ids is not None else embeds.shape  # type: ignore[union-attr]
     else:
         shape = ids.shape
@@ -108,6 +111,21 @@ def read_batch(
         decoder=_decoder_batch(found, flat.get("num_items_in_batch")),
         args=args,
         kwargs=kwargs,
+    )
+
+
+def _without_tokens(found: dict[str, torch.Tensor], flat: dict[str, Any]) -> Batch | None:
+    """Of images, sound or features only the number of rows is known until the blocks see them."""
+    tensors = (v for v in flat.values() if isinstance(v, torch.Tensor))
+    states = next((v for v in tensors if v.is_floating_point() and v.dim() >= 2), None)
+    if states is None:
+        return None
+    mask = found.get("mask")
+    return Batch(
+        mask=mask if mask is not None and mask.dim() == 2 else None,
+        labels=found.get("labels"),
+        size=int(states.shape[0]),
+        decoder=_decoder_batch(found, flat.get("num_items_in_batch")),
     )
 
 

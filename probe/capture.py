@@ -7,19 +7,22 @@ copies of the picked rows and positions, never a tensor of the model itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from probe.anatomy import LayerParts, ModelParts
+from probe.adapters import Term, adapters_of
+from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall, Recorder, leave
 from probe.batch import Batch, read_batch
+from probe.compiled import calls_compiled
 from probe.quiet import quiet
 from probe.rows import Picked, pick
 from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
+from probe.turns import MOST, Turns
 
 OnError = Callable[[BaseException], None]
 
@@ -30,6 +33,8 @@ class Flow:
 
     into: torch.Tensor | None = None
     out: torch.Tensor | None = None
+    terms: list[Term] | None = field(default_factory=list)
+    """Of a linear with adapters: what each was given. None where they are of an unknown kind."""
 
 
 @dataclass
@@ -54,6 +59,7 @@ class LayerCapture:
     contract: Flow | None = None
     ffn_dropout: Flow | None = None
     ffn_outlet: Flow | None = None
+    experts: Flow | None = None
     call: AttentionCall | None = None
     kernel_calls: float = 0.0
 
@@ -61,7 +67,7 @@ class LayerCapture:
 _LAYER_FLOWS = (
     "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
     "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
-    "expand", "contract", "ffn_dropout", "ffn_outlet",
+    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts",
 )  # fmt: skip
 
 
@@ -72,9 +78,8 @@ class Capture:
     picked: Picked
     batch: Batch
     layers: list[LayerCapture]
-    decoder_picked: Picked | None = None
-    decoder_batch: Batch | None = None
-    """Of the decoder's tokens, in a model that has an encoder as well."""
+    others: dict[str, tuple[Picked, Batch]] = field(default_factory=dict)
+    """By name, those of stacks that work on something else: a decoder's tokens, an image."""
     token_embedding: Flow | None = None
     position_embedding: Flow | None = None
     position_ids: torch.Tensor | None = None
@@ -91,10 +96,7 @@ class Capture:
 
     def of_stack(self, stack: str) -> tuple[Picked, Batch]:
         """The picked tokens and the arguments that a stack worked on."""
-        if stack == "decoder" and self.decoder_picked is not None:
-            assert self.decoder_batch is not None
-            return self.decoder_picked, self.decoder_batch
-        return self.picked, self.batch
+        return self.others.get(stack, (self.picked, self.batch))
 
     @property
     def of_output(self) -> tuple[Picked, Batch]:
@@ -112,19 +114,22 @@ class Capturing:
         self._stopwatch = watch
         self._on_error = on_error
         self._handles: list[Any] = []
-        self._recorders: dict[str, Recorder] = {}
-        self._flows: dict[nn.Module, Flow] = {}
+        self._turns = [Turns([layer.block for layer in stack.layers]) for stack in parts.stacks]
+        self._recorders: dict[tuple[nn.Module, int], Recorder] = {}
+        self._flows: dict[tuple[nn.Module, int], Flow] = {}
         self._order: list[Call] = []
         self._handed = Handed()
         self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
+        self._attentions: set[nn.Module] = set()
         device = next(parts.root.parameters()).device
         with watch, quiet():
             picked = _picked(parts, batch, device)
             self.capture = Capture(picked, batch, [LayerCapture() for _ in parts.layers])
-            if len(parts.stacks) == 2:
-                other = self.capture.decoder_batch = batch.decoder or Batch()
-                self.capture.decoder_picked = _picked(parts, other, device)
+            for stack in parts.stacks:
+                if stack is not parts.main:
+                    other = (batch.decoder if stack.name == "decoder" else None) or Batch()
+                    self.capture.others[stack.name] = _picked(parts, other, device), other
         self._install()
 
     def close(self) -> Capture:
@@ -136,14 +141,16 @@ class Capturing:
         self.remove()
         parts, capture, flow = self._parts, self.capture, self._flow
         if not parts.settled:
-            settle(parts, self._order, self._handed)
+            settle(parts, self._order, self._handed, self._turns)
+            capture.layers = [LayerCapture() for _ in parts.layers]
         self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
             for name in _LAYER_FLOWS:
-                setattr(kept, name, flow(getattr(layer, name)))
-            recorder = self._recorders.get(layer.site("attention"))
+                setattr(kept, name, flow(getattr(layer, name), layer.turn))
+            recorder = None
+            if layer.attention is not None:
+                recorder = self._recorders.get((layer.attention, layer.turn))
             if recorder is not None:
-                # One module may stand for several layers: calls are counted per forward of it.
                 kept.kernel_calls = recorder.count / max(1, recorder.entered)
                 kept.call = recorder.calls[0] if recorder.calls else None
         capture.token_embedding = flow(parts.token_embedding)
@@ -157,7 +164,7 @@ class Capturing:
 
     def passed(self, module: nn.Module) -> bool:
         """Whether the forward got past this module."""
-        return module in self._flows
+        return (module, 0) in self._flows
 
     def remove(self) -> None:
         """Take every hook off."""
@@ -175,13 +182,17 @@ class Capturing:
                 parts.heads_seen, parts.head_dim_seen = call.heads, call.q.shape[-1]
                 parts.kv_heads_seen = call.k.shape[1]
 
-    def _flow(self, module: nn.Module | None) -> Flow | None:
-        return self._flows.get(module) if module is not None else None
+    def _flow(self, module: nn.Module | None, turn: int = 0) -> Flow | None:
+        return self._flows.get((module, turn)) if module is not None else None
+
+    def _call(self, module: nn.Module) -> tuple[nn.Module, int]:
+        """The module, and which call of its block is under way."""
+        return module, max((turns.of(module) for turns in self._turns), default=0)
 
     def _stream(self) -> torch.Tensor | None:
         """The sum of the embeddings is what enters their norm, else their dropout, else block 0."""
         parts = self._parts
-        first = parts.layers[0].block if parts.layers else None
+        first = parts.main.layers[0].block if parts.main and parts.main.layers else None
         for module in (parts.embedding_norm, parts.embedding_dropout, first):
             if module is not None:
                 flow = self._flow(module)
@@ -192,6 +203,11 @@ class Capturing:
         parts = self._parts
         if self._early is not None and parts.layers:
             self._watch_shape(parts.layers[0].block)
+        for turns in self._turns:
+            self._watch_turns(turns)
+        for stack in parts.stacks:
+            if not self.capture.of_stack(stack.name)[1].length and stack.layers:
+                self._watch_length(stack)
         for layer in parts.layers:
             for name in _LAYER_FLOWS:
                 self._watch(getattr(layer, name), layer.stack)
@@ -204,7 +220,7 @@ class Capturing:
         for norm in parts.outer_norms:
             self._watch(norm, parts.stack_of(norm))
         for module in (parts.token_embedding, parts.embedding_dropout):
-            self._watch(module)
+            self._watch(module, parts.stack_of(module) if module is not None else "")
         for table, name in (
             (parts.position_embedding, "position_ids"),
             (parts.type_embedding, "type_ids"),
@@ -222,6 +238,7 @@ class Capturing:
         if module is None or module in self._watched:
             return
         self._watched.add(module)
+        given = self._watch_adapters(module, stack)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
@@ -230,7 +247,8 @@ class Capturing:
             try:
                 if not settled:
                     self._order.append((module, False))
-                if module in self._flows:
+                call = self._call(module)
+                if call in self._flows or call[1] >= MOST:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
@@ -239,9 +257,10 @@ class Capturing:
 
                 def keep() -> None:
                     take = self.capture.of_stack(stack)[0].take
-                    self._flows[module] = Flow(
+                    self._flows[call] = Flow(
                         take(first) if isinstance(first, torch.Tensor) else None,
                         take(result) if isinstance(result, torch.Tensor) else None,
+                        given() if given is not None else None,
                     )
 
                 self._keep(keep)
@@ -253,20 +272,60 @@ class Capturing:
             self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True))
 
+    def _watch_adapters(self, linear: nn.Module, stack: str) -> Callable[[], list[Term]] | None:
+        """See what a linear's adapters are given. Returns how to ask for it; None where they are
+        of an unknown kind."""
+        adapters = adapters_of(linear)
+        if adapters is None:
+            return None
+        seen: dict[nn.Module, torch.Tensor] = {}
+
+        def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+            try:
+                if (
+                    self._call(linear) not in self._flows
+                    and args
+                    and isinstance(args[0], torch.Tensor)
+                ):
+                    with self._stopwatch, quiet():
+                        taken = self.capture.of_stack(stack)[0].take(args[0])
+                    if taken is not None:
+                        seen[module] = taken
+            except Exception as error:
+                self._on_error(error)
+
+        for adapter in adapters:
+            self._handles.append(adapter.down.register_forward_pre_hook(see))
+        return lambda: [(a, seen[a.down]) for a in adapters if a.down in seen]
+
     def _watch_attention(self, layer: LayerParts) -> None:
         module = layer.attention
         if module is None or layer.per_head:
             return
-        picked = self.capture.of_stack(layer.stack)[0]
-        recorder = self._recorders[layer.site("attention")] = Recorder(picked, self._stopwatch)
+        layer.unseen = attention_is_compiled(self._parts, module)
+        if layer.unseen:
+            return
+        if module in self._attentions:
+            return
+        self._attentions.add(module)
+        entered: list[Recorder] = []
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
+            call = self._call(module)
+            recorder = self._recorders.get(call)
+            if recorder is None:
+                picked = self.capture.of_stack(layer.stack)[0]
+                recorder = self._recorders[call] = Recorder(picked, self._stopwatch)
+            entered.append(recorder)
             recorder.entered += 1
             recorder.__enter__()
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             self._order.append((module, False))
+            if not entered:
+                return
+            recorder = entered.pop()
             leave([recorder])
             failure, recorder.failure = recorder.failure, None
             if failure is not None:
@@ -274,6 +333,21 @@ class Capturing:
 
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def _watch_turns(self, turns: Turns) -> None:
+        """Before all other hooks of a block: which call of it is under way."""
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            turns.begins(module, args[0] if args else next(iter(kwargs.values()), None))
+
+        def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            turns.ended(out[0] if isinstance(out, tuple) and out else out)
+
+        for block in turns.blocks:
+            self._handles += [
+                block.register_forward_pre_hook(before, with_kwargs=True),
+                block.register_forward_hook(after),
+            ]
 
     def _keep(self, keep: Callable[[], None]) -> None:
         """Copy now, and again should the batch turn out to lie the other way round."""
@@ -307,6 +381,39 @@ class Capturing:
 
         self._handles.append(block.register_forward_pre_hook(before))
 
+    def _watch_length(self, stack: Stack) -> None:
+        """How many states a stack works on shows at its first block, where nothing given says."""
+        parts, capture = self._parts, self.capture
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            known = capture.of_stack(stack.name)[1]
+            given = args[0] if args else next(iter(kwargs.values()), None)
+            if known.length or not isinstance(given, torch.Tensor) or given.dim() != 3:
+                return
+            try:
+                size, length = given.shape[:2]
+                if parts.sequence_first:
+                    size, length = length, size
+                fits = known.mask is not None and known.mask.shape == (size, length)
+                batch = replace(
+                    known,
+                    size=int(size),
+                    length=int(length),
+                    mask=known.mask if fits else None,
+                    other_mask=stack.intent is not None or (known.mask is not None and not fits),
+                )
+                with self._stopwatch, quiet():
+                    picked = _picked(parts, batch, given.device)
+                if stack is parts.main:
+                    capture.picked, capture.batch = picked, batch
+                else:
+                    capture.others[stack.name] = picked, batch
+            except Exception as error:
+                self._on_error(error)
+
+        hook = stack.layers[0].block.register_forward_pre_hook(before, with_kwargs=True)
+        self._handles.append(hook)
+
     def _watch_ids(self, table: nn.Module, name: str) -> None:
         capture = self.capture
 
@@ -319,6 +426,12 @@ class Capturing:
                 self._on_error(error)
 
         self._handles.append(table.register_forward_pre_hook(before))
+
+
+def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
+    """Whether this attention calls a function compiled by itself: flex attention by its config, or
+    what its code has at hand. A mode entered around it would be traced and compiled with it."""
+    return parts.intent.attention_implementation == "flex_attention" or calls_compiled(attention)
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:

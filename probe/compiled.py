@@ -26,7 +26,7 @@ def _part_is_compiled(module: nn.Module) -> bool:
     )
 
 
-def calls_compiled(module: nn.Module) -> bool:
+def compiled_in_place(module: nn.Module) -> bool:
     """Whether ``module.compile()`` was called: calling it runs a graph, which no hook sees."""
     return getattr(module, "_compiled_call_impl", None) is not None and not is_wrapper(module)
 
@@ -35,6 +35,37 @@ def is_wrapper(module: Any) -> bool:
     """What ``torch.compile(module)`` returns."""
     kind = _wrapper_class()
     return kind is not None and isinstance(module, kind)
+
+
+def calls_compiled(module: nn.Module) -> bool:
+    """Whether a function that was compiled by itself is at hand in this module's code: kept by it,
+    by its class, or where its methods look names up. Flex attention is mostly called so."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    return any(_at_hand(type(part)) or _holds(vars(part)) for part in module.modules())
+
+
+def _at_hand(kind: type[nn.Module]) -> bool:
+    """Of classes that are not torch's own."""
+    for own in kind.__mro__:
+        if own.__module__.partition(".")[0] == "torch":
+            continue
+        for member in vars(own).values():
+            code, names = getattr(member, "__code__", None), getattr(member, "__globals__", {})
+            if _is_compiled_function(member):
+                return True
+            if code is not None and _holds({n: names.get(n) for n in code.co_names}):
+                return True
+    return False
+
+
+def _holds(found: dict[str, Any]) -> bool:
+    return any(_is_compiled_function(value) for value in found.values())
+
+
+def _is_compiled_function(value: Any) -> bool:
+    value = getattr(value, "__func__", value)
+    return callable(value) and "_torchdynamo_orig_callable" in getattr(value, "__dict__", {})
 
 
 def wrappers_of(model: nn.Module) -> list[nn.Module]:

@@ -48,7 +48,7 @@ def describe(parts: ModelParts) -> Anatomy:
 
 
 def _kind(parts: ModelParts) -> Literal["encoder", "decoder", "encoder-decoder", "unknown"]:
-    if len(parts.stacks) == 2:
+    if parts.coded:
         return "encoder-decoder"
     causal = parts.intent.causal
     return "unknown" if causal is None else "decoder" if causal else "encoder"

@@ -63,7 +63,7 @@ class _Search:
 
     def _look(self, share: float) -> None:
         from probe.called import FirstCalled, holding_most
-        from probe.compiled import calls_compiled
+        from probe.compiled import compiled_in_place
         from probe.replacing import watched
 
         if self._waiting is not None:
@@ -71,7 +71,7 @@ class _Search:
         optimizers = self._optimizers()
         trained = {id(p) for optimizer in optimizers for p in _parameters(optimizer)}
         modules = holding_most(_all_modules(), trained, share)
-        compiled = next((m for m in modules if calls_compiled(m)), None)
+        compiled = next((m for m in modules if compiled_in_place(m)), None)
         if any(map(watched, modules)):
             self._end()
         elif compiled is not None:

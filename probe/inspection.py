@@ -89,7 +89,7 @@ def _made_up(parts: ModelParts) -> dict[str, Any]:
     given: dict[str, Any] = {"input_ids" if "input_ids" in names else names[0]: ids}
     if "attention_mask" in names:
         given["attention_mask"] = torch.ones_like(ids)
-    if len(parts.stacks) == 2 and "labels" in names:
+    if parts.coded and "labels" in names:
         given["labels"] = ids
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     for parameter in parameters[1:]:

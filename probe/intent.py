@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -49,17 +49,35 @@ class Intent:
     """Only of sequence classification: other heads name theirs in too many ways."""
     positions: int | None = None
     """The longest sequence."""
+    biased_scores: bool = False
+    """More than a mask comes between scaled q k^T and softmax: positions, or a soft cap."""
     windows: tuple[int | None, ...] = ()
     """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
 
 
-def read_intent(root: nn.Module) -> Intent:
-    """Read a transformers config where there is one; else everything stays unstated."""
+def read_intent(root: nn.Module, near: Any = None) -> Intent:
+    """Read a transformers config where there is one; else everything stays unstated.
+
+    ``near``: the config of the part that holds the blocks, where the model is made of several.
+    """
     config = getattr(root, "config", None)
     if config is None or not hasattr(config, "model_type"):
         return _unstated(config)
-    get = _Getter(config)
+    if near is None:
+        return read_config(config, type(root).__name__)
     name = type(root).__name__
+    found = read_config(near, name)
+    tied = getattr(config, "tie_word_embeddings", None)
+    coded = getattr(config, "is_encoder_decoder", False)
+    generates = name.endswith("ForConditionalGeneration") and not coded
+    shifted = found.shifted_labels or generates
+    causal = True if generates else found.causal
+    return replace(found, tied=tied, shifted_labels=shifted, causal=causal)
+
+
+def read_config(config: Any, name: str = "") -> Intent:
+    """What a transformers config states. ``name``: class of the model made of it."""
+    get = _Getter(config)
     width = get("hidden_size", "n_embd", "d_model", "dim")
     heads = get("num_attention_heads", "n_head", "n_heads")
     head_dim = get("head_dim", "d_kv") or (width // heads if width and heads else None)
@@ -110,6 +128,7 @@ def read_intent(root: nn.Module) -> Intent:
         ),
         classifier_dropout=_classifier_dropout(config, name),
         positions=get("max_position_embeddings", "n_positions"),
+        biased_scores=_biased(config),
         windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
     )
 
@@ -197,6 +216,13 @@ def _causal(config: Any, name: str) -> bool | None:
     return False if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
 
 
+def _biased(config: Any) -> bool:
+    stated = ("alibi", "attn_logit_softcapping", "relative_attention")
+    return config.model_type in ("bloom", "mpt") or any(
+        bool(getattr(config, name, None)) for name in (*stated, "relative_attention_num_buckets")
+    )
+
+
 def _scale(config: Any, head_dim: int | None) -> float | None:
     if config.model_type in _UNSCALED or getattr(config, "scale_attn_weights", True) is False:
         return 1.0
@@ -205,7 +231,13 @@ def _scale(config: Any, head_dim: int | None) -> float | None:
         return float(scalar) ** -0.5
     if getattr(config, "scale_attn_by_inverse_layer_idx", False):
         return None
-    return 1.0 / math.sqrt(head_dim) if head_dim else None
+    terms = getattr(config, "pos_att_type", None) if _disentangled(config) else None
+    return 1.0 / math.sqrt(head_dim * (1 + len(terms or ()))) if head_dim else None
+
+
+def _disentangled(config: Any) -> bool:
+    """DeBERTa's scores are a sum of several terms, each q k^T of its own kind."""
+    return bool(getattr(config, "relative_attention", False))
 
 
 def _rotary_theta(config: Any) -> float | None:
@@ -213,7 +245,8 @@ def _rotary_theta(config: Any) -> float | None:
     parameters = getattr(config, "rope_parameters", None) or {}
     if not isinstance(parameters, dict):
         return None
-    if parameters.get("rope_type", "default") != "default":
+    # Sections of several axes: which position a token has is not one number.
+    if parameters.get("rope_type", "default") != "default" or parameters.get("mrope_section"):
         return None
     theta = parameters.get("rope_theta", getattr(config, "rope_theta", None))
     partial = parameters.get("partial_rotary_factor", 1.0)

@@ -16,7 +16,7 @@ from torch import nn
 
 from probe.attaching import Probe, attach
 from probe.called import FirstCalled, holding_most
-from probe.compiled import calls_compiled
+from probe.compiled import compiled_in_place
 from probe.optimizers import given, parameters_of
 
 _PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
@@ -53,7 +53,7 @@ class Watching:
             self._first = optimizers
             self.probe.forward_begins(module, args, kwargs)
 
-        compiled = next((module for module in modules if calls_compiled(module)), None)
+        compiled = next((module for module in modules if compiled_in_place(module)), None)
         if compiled is not None:
             self.probe = attach(compiled, optimizers, **options)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from probe.anatomy import ModelParts
+from probe.anatomy import ModelParts, Stack
 from probe.capture import Capture
 from probe.measure import (
     attention,
@@ -47,22 +47,36 @@ def measure_forward(parts: ModelParts, capture: Capture) -> Measurement:
     stacks = prepare(parts, capture)
     measured = Measurement()
     found = measured.values
-    found["embedding"] = embedding.measure(stacks[0])
-    own = {id(n): n for layer in parts.layers for n in layer.norms}
-    eps = [value for n in own.values() if (value := eps_of(n))]
-    peers_eps = statistics.median(eps) if eps else None
+    table = parts.token_embedding
+    owner = parts.stack_of(table) if table is not None else ""
+    first = parts.main.name if parts.main is not None else ""
+    reading = next((s for s in stacks if s.stack.name == (owner or first)), stacks[0])
+    found["embedding"] = embedding.measure(reading)
     for sampled in stacks:
-        made = _stack(sampled, measured, peers_eps)
+        made = _stack(sampled, measured, _peers_eps(parts, sampled.stack))
         if not sampled.stack.name:
             found["positional"] = positional.measure(sampled, made)
     if "positional" not in found:
-        found["positional"] = positional.measure(stacks[0], {})
+        found["positional"] = positional.measure(reading, {})
     for site, module in parts.final_norms:
         last = next(s for s in stacks if s.stack.final_site == site)
+        peers_eps = _peers_eps(parts, last.stack)
         found[site] = norm.measure(last, module, capture.final_norms.get(site), peers_eps)
-    norm.against_peers({site: v for site, v in found.items() if "norm_" in site.split("@")[0]})
+    norms = {site: v for site, v in found.items() if "norm_" in site.split("@")[0]}
+    aside = {s.name for s in parts.stacks if s.intent is not None}
+    for name in aside:
+        norm.against_peers({s: v for s, v in norms.items() if s.partition(".")[0] == name})
+    norm.against_peers({s: v for s, v in norms.items() if s.partition(".")[0] not in aside})
     found["output"] = output.measure(stacks[-1])
     return measured
+
+
+def _peers_eps(parts: ModelParts, stack: Stack) -> float | None:
+    """The median of the norms' eps in a stack that has a config of its own, else in the rest."""
+    layers = [layer for s in parts.stacks if s.intent is stack.intent for layer in s.layers]
+    own = {id(n): n for layer in layers for n in layer.norms}
+    eps = [value for n in own.values() if (value := eps_of(n))]
+    return statistics.median(eps) if eps else None
 
 
 def _stack(

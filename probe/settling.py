@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from probe.adapters import parts_within
 from probe.anatomy import LayerParts, ModelParts, Stack, is_norm
+from probe.turns import Turns
 
 Call = tuple[nn.Module, bool]
 """A module, and whether its forward began (True) or ended."""
@@ -58,8 +61,13 @@ class Calls:
         return sorted(inside, key=self.left.__getitem__)
 
 
-def settle(parts: ModelParts, order: list[Call], handed: Handed) -> None:
-    """Give norms, dropouts and tables their roles. Called once, after a forward ran to its end."""
+def settle(
+    parts: ModelParts, order: list[Call], handed: Handed, turns: Sequence[Turns] = ()
+) -> None:
+    """Give norms, dropouts and tables their roles. Called once, after a forward ran to its end.
+
+    ``turns``: of each stack; a block that ran several times becomes as many layers.
+    """
     parts.settled = True
     calls = Calls(order)
     for layer in parts.layers:
@@ -70,6 +78,13 @@ def settle(parts: ModelParts, order: list[Call], handed: Handed) -> None:
         _final_norm(parts, stack, calls)
     _embeddings(parts, calls)
     _head(parts, calls)
+    for stack, seen in zip(parts.stacks, turns, strict=False):
+        known = {layer.block: layer for layer in stack.layers}
+        again = [
+            replace(known[block], index=at, turn=turn)
+            for at, (block, turn) in enumerate(seen.order())
+        ]
+        stack.layers = again or stack.layers
 
 
 def _norms(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
@@ -99,7 +114,10 @@ def _branches(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
         layer.attention_outlet = outlet
     began, ended = (
         order.get(module) if module is not None else None
-        for order, module in ((calls.entered, layer.expand), (calls.left, layer.contract))
+        for order, module in (
+            (calls.entered, layer.expand or layer.experts),
+            (calls.left, layer.contract or layer.experts),
+        )
     )
     if began is None or ended is None:
         return
@@ -149,7 +167,7 @@ def _closing(
 
 
 def _dropouts(block: nn.Module) -> Iterator[nn.Module]:
-    return (m for m in block.modules() if isinstance(m, nn.Dropout))
+    return (m for _, m in parts_within(block) if isinstance(m, nn.Dropout))
 
 
 def _final_norm(parts: ModelParts, stack: Stack, calls: Calls) -> None:
@@ -158,12 +176,15 @@ def _final_norm(parts: ModelParts, stack: Stack, calls: Calls) -> None:
     last = calls.entered.get(stack.layers[-1].block)
     if last is None:
         return
-    after = [m for m in parts.outer_norms if calls.entered.get(m, -1) > last]
+    starts = (calls.entered.get(s.layers[0].block, -1) for s in parts.stacks if s.layers)
+    end = min((start for start in starts if start > last), default=float("inf"))
+    after = [m for m in parts.outer_norms if last < calls.entered.get(m, -1) < end]
     stack.norm_final = min(after, key=calls.entered.__getitem__) if after else None
 
 
 def _embeddings(parts: ModelParts, calls: Calls) -> None:
-    first = min((calls.entered.get(s.layers[0].block, -1) for s in parts.stacks), default=-1)
+    main = parts.main
+    first = calls.entered.get(main.layers[0].block, -1) if main and main.layers else -1
     if first >= 0 and "embedding_norm" not in parts.fixed:
         norms = (m for m in parts.outer_norms if calls.entered.get(m, first) < first)
         parts.embedding_norm = next(norms, None)

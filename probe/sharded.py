@@ -41,7 +41,7 @@ OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
         "tied_heads", "zero_weights", "weight_gap",
     ),
     "score": ("scale_ratio",),
-    "attention": ("reaches_output",),
+    "attention": ("reaches_output", "out_weight"),
     "norm_attention": _NORM,
     "norm_ffn": _NORM,
     "norm_final": _NORM,

@@ -198,7 +198,7 @@ def measure(
     for the attention weights.
     """
     values: Values = {}
-    if kept.kernel_calls:
+    if kept.kernel_calls and sampled.picked.length:
         values["kernel_calls"] = math.log2(kept.kernel_calls)
     if layer.attention_out is not None:
         values["out_weight"] = rms(weight_of(layer.attention_out))

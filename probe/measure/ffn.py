@@ -186,7 +186,8 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         return values
     width = contract.out.shape[-1]
     values["token_norm"] = mean(contract.out.float().norm(dim=-1) / width**0.5, sampled.valid)
-    values["linear_error"] = _linears(sampled, parts, kept)
+    if made := _linears(sampled, parts, kept):
+        values["linear_error"] = torch.stack(made).amax()
     activation = sampled.intent.activation
     silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
     if activation != "relu":
@@ -211,17 +212,23 @@ def _activation_error(
     contract, expand, gate = kept.contract, kept.expand, kept.gate
     if contract is None or contract.into is None or expand is None or expand.out is None:
         return None
+    wide = expand.out.float()
     if gate is not None and gate.out is not None:
-        made = function(gate.out.float()) * expand.out.float()
+        candidates = [function(gate.out.float()) * wide]
+    elif wide.shape[-1] == 2 * contract.into.shape[-1]:
+        # Gate and other half in one projection, in either order.
+        one, two = wide.chunk(2, dim=-1)
+        candidates = [function(one) * two, one * function(two)]
     else:
-        made = function(expand.out.float())
-    if made.shape != contract.into.shape:
+        candidates = [function(wide)]
+    if candidates[0].shape != contract.into.shape:
         return None
     p = getattr(parts.inner_dropout, "p", 0.0)
     if p and p < 1.0:
         # What dropout left has to be right; what it took is zero.
-        made = torch.where(contract.into == 0, 0.0, made / (1.0 - p))
-    return relative(contract.into, made, sampled.tokens)
+        candidates = [torch.where(contract.into == 0, 0.0, m / (1.0 - p)) for m in candidates]
+    errors = [relative(contract.into, made, sampled.tokens) for made in candidates]
+    return torch.stack(errors).amin()
 
 
 def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -> None:
@@ -242,13 +249,13 @@ def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -
         of_layers[at]["dead_neurons"] = torch.where(smooth, silent, torch.nan)
 
 
-def _linears(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> torch.Tensor:
+def _linears(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> list[torch.Tensor]:
     errors = []
     for name in ("gate", "expand", "contract"):
         flow, made = getattr(kept, name), linear(getattr(kept, name), getattr(parts, name))
         if flow is not None and flow.out is not None and made is not None:
             errors.append(relative(flow.out, made, sampled.tokens))
-    return torch.stack(errors).amax()
+    return errors
 
 
 def against_peers(of_layers: dict[int, Values]) -> None:

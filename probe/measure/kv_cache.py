@@ -158,6 +158,8 @@ def possible(parts: ModelParts) -> bool:
     return (
         parts.intent.causal is True
         and len(parts.stacks) == 1
+        and any(layer.attention is not None for layer in parts.layers)
+        and not any(layer.unseen or layer.turn for layer in parts.layers)
         and bool(parts.intent.family)
         and hasattr(parts.root, "base_model")
         and not any(getattr(m, "gradient_checkpointing", False) for m in parts.root.modules())

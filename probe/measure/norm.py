@@ -10,6 +10,7 @@ from torch import nn
 from probe.capture import Flow
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values, eps_of, norm_formula
+from probe.recognition import gamma_of
 from probe.schema import Metric
 
 _NODES = ("norm_attention", "norm_ffn", "norm_final")
@@ -101,8 +102,8 @@ def measure(
     sampled: Sampled, norm: nn.Module, flow: Flow | None, peers_eps: float | None
 ) -> Values:
     """Metrics of a norm site. ``peers_eps``: the median eps of the model's norms."""
-    parameter = norm.weight
-    assert isinstance(parameter, torch.Tensor)
+    parameter = gamma_of(norm)
+    assert parameter is not None
     weight = parameter.detach().float()
     bias = getattr(norm, "bias", None)
     own, stated = eps_of(norm), sampled.intent.norm_eps or peers_eps
@@ -149,10 +150,9 @@ def adds_one(sampled: Sampled) -> torch.Tensor | None:
         ):  # fmt: skip
             if type(module) is not kind or module is None or flow is None:
                 continue
-            weight, eps = module.weight, eps_of(module)
-            if flow.into is None or flow.out is None or eps is None:
+            weight, eps = gamma_of(module), eps_of(module)
+            if flow.into is None or flow.out is None or eps is None or weight is None:
                 continue
-            assert isinstance(weight, torch.Tensor)
             return _nearer_by_one(sampled, module, flow, weight.detach().float(), eps)
     return None
 

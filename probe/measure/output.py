@@ -193,7 +193,10 @@ def _head(sampled: Sampled) -> Values:
     if sampled.intent.initial_std:
         values["weight_gap"] = torch.log2(rms(weight).clamp_min(1e-9) / sampled.intent.initial_std)
     table = parts.token_embedding
-    if sampled.intent.tied and table is not None and table.weight.shape == weight.shape:
+    # A copy that trains in place of a frozen original is meant to be one.
+    copied = "modules_to_save" in parts.paths.get(parts.head, "")
+    tied = sampled.intent.tied and not copied
+    if tied and table is not None and table.weight.shape == weight.shape:
         values["untied"] = float(table.weight.data_ptr() != weight.data_ptr())
     made = linear(capture.head, parts.head)
     if made is None or capture.head is None or capture.head.out is None:

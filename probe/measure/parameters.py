@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from probe.adapters import held_at_zero, own_parameters
 from probe.anatomy import ModelParts
 from probe.gradients import Gradients
 from probe.measure.numbers import TINY, strided
@@ -94,6 +95,10 @@ class Watched:
     part: str = ""
     silent: bool = False
     table: bool = False
+    spare: bool = False
+    """May be left unused: of a stack beside the language model, which reads what it wants of it."""
+    after: nn.Parameter | None = None
+    """While this one is zero, the parameter has no gradient."""
 
 
 @dataclass
@@ -102,6 +107,8 @@ class Moving:
 
     values: dict[str, Values] = field(default_factory=dict)
     before: list[torch.Tensor] = field(default_factory=list)
+    excused: list[torch.Tensor | None] = field(default_factory=list)
+    """1 where the parameter can have no gradient yet, 0-d."""
     grad_zero: list[torch.Tensor | None] = field(default_factory=list)
     rows: torch.Tensor | None = None
     resting: set[int] = field(default_factory=set)
@@ -117,15 +124,18 @@ def watched(parts: ModelParts) -> list[Watched]:
     ) -> None:
         if module is None:
             return
-        for name, parameter in module.named_parameters(recurse=False):
-            table = isinstance(module, nn.Embedding)
-            silent = key and name == "bias"
+        table, after = isinstance(module, nn.Embedding), held_at_zero(module)
+        spare = site.partition(".")[0] in aside
+        for name, parameter in own_parameters(module):
+            silent = key and name.endswith("bias")
             if is_sharded(parameter):
                 if table or mixed or not local(parameter.detach()).numel():
                     continue  # its part on this rank does not stand for the whole
-                silent = silent or name == "bias"
-            found.append(Watched(site, parameter, part, silent, table))
+                silent = silent or name.endswith("bias")
+            first = after.get(parameter)
+            found.append(Watched(site, parameter, part, silent, table, spare, first))
 
+    aside = {stack.name for stack in parts.stacks if stack.intent is not None}
     add("embedding", parts.token_embedding)
     add("positional", parts.position_embedding)
     for layer in parts.layers:
@@ -143,6 +153,13 @@ def watched(parts: ModelParts) -> list[Watched]:
         for module in (layer.gate, layer.expand, layer.contract):
             add(site("ffn"), module)
         add(site("norm_ffn"), layer.norm_ffn)
+        for module in layer.experts.modules() if layer.experts is not None else ():
+            # Each expert by itself may go without tokens; stacked ones share a parameter.
+            if any(p.dim() == 3 for p in module.parameters(recurse=False)):
+                add(site("ffn"), module)
+        for module in layer.strays:
+            inside = layer.attention is not None and module in set(layer.attention.modules())
+            add(site("qkv" if inside else "ffn"), module)
     for final, norm in parts.final_norms:
         add(final, norm)
     add("output", parts.head)
@@ -156,6 +173,10 @@ def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
     """
     moving = Moving(rows=ids.flatten() if ids is not None else None)
     moving.before = [_sample(watch, moving.rows).clone() for watch in found]
+    moving.excused = [
+        None if watch.after is None else (local(watch.after.detach()).abs().amax() == 0).float()
+        for watch in found
+    ]
     return moving
 
 
@@ -189,7 +210,8 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
     change: dict[tuple[str, str], list[torch.Tensor]] = {}
     size: dict[tuple[str, str], list[torch.Tensor]] = {}
     still: dict[str, list[torch.Tensor]] = {}
-    for watch, before, zero in zip(found, moving.before, moving.grad_zero, strict=True):
+    told = (moving.before, moving.grad_zero, moving.excused)
+    for watch, before, zero, excused in zip(found, *told, strict=True):
         after = _sample(watch, moving.rows)
         delta = (after.float() - before.float()).norm()
         for part in {"", watch.part}:
@@ -200,12 +222,16 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
         parameter = watch.parameter
         if watch.silent or not parameter.requires_grad or id(parameter) in moving.resting:
             continue
+        if zero is None and watch.spare:
+            continue
         if zero is None:
             stuck = torch.ones_like(delta)
         elif rates.get(id(parameter), 0.0) > 0 and parameter.dtype == torch.float32:
             stuck = torch.maximum(zero, (delta == 0).float())
         else:
             stuck = zero
+        if excused is not None and zero is not None:
+            stuck = stuck * (1.0 - excused)
         still.setdefault(watch.site, []).append(stuck)
     values = moving.values
     for (site, part), deltas in change.items():

@@ -240,7 +240,7 @@ def _weights(made: Projections, heads: int | None) -> Values:
 def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) -> Values:
     call = kept.call
     assert call is not None
-    rotary = sampled.parts.intent.rotary_theta is not None
+    rotary = sampled.intent.rotary_theta is not None
     kv_heads = made.k.shape[-1] // call.k.shape[-1]
     q, k = flat_heads(call.q).float(), flat_heads(call.k, kv_heads).float()
     v = flat_heads(call.v, kv_heads).float()
@@ -282,9 +282,9 @@ def _up_to_scale(
     sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
 ) -> torch.Tensor:
     """Relative error; a factor on q or k that makes up the scale of the scores is no error."""
-    plain, *scaled = (
-        relative(seen, made * factor, sampled.tokens) for factor in (1.0, dim**-0.5, dim**-0.25)
-    )
+    whole = sampled.intent.scale or dim**-0.5
+    factors = (1.0, dim**-0.5, whole, whole**0.5)
+    plain, *scaled = (relative(seen, made * factor, sampled.tokens) for factor in factors)
     best = torch.stack(scaled).amin()
     return torch.where(best < 0.02, best, plain)
 

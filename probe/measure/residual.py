@@ -104,7 +104,7 @@ def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
     if block is None or first is None or second is None or not layer.plain_sums:
         return {}
     attention = kept.attention_dropout or kept.attention_out or kept.packed
-    ffn = kept.ffn_dropout or kept.contract
+    ffn = kept.ffn_dropout or kept.contract or kept.experts
     pre = norm_order == "pre"
     joined = kept.norm_next or second
     last = kept.norm_before_ffn or first

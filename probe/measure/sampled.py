@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+from probe.adapters import added, base_of
 from probe.anatomy import LayerParts, ModelParts, Stack, weight_of
 from probe.batch import Batch
 from probe.capture import Capture, Flow, LayerCapture
 from probe.intent import Intent
 from probe.measure.numbers import relative
+from probe.recognition import gamma_of
 from probe.rows import Picked
 
 Values = dict[str, "torch.Tensor | float"]
@@ -50,7 +52,7 @@ class Sampled:
 
     @property
     def intent(self) -> Intent:
-        return self.parts.intent
+        return self.stack.intent or self.parts.intent
 
     @property
     def valid(self) -> torch.Tensor:
@@ -75,8 +77,10 @@ class Sampled:
 
     def window(self, layer: int) -> int | None:
         """How far back the config lets a layer see; None: everywhere."""
+        if self.stack.name in ("encoder", "decoder"):
+            return None
         windows = self.intent.windows
-        return windows[layer] if layer < len(windows) and not self.stack.name else None
+        return windows[layer] if layer < len(windows) else None
 
 
 def prepare(parts: ModelParts, capture: Capture) -> list[Sampled]:
@@ -114,7 +118,7 @@ def _prepare(
     built = _given_mask(picked, batch)
     if built is not None:
         implied = built
-    elif not parts.intent.family and batch.mask is None:
+    elif batch.mask is None and (not parts.intent.family or batch.other_mask):
         implied = _as_most_layers(implied, kept)
     return Sampled(parts, capture, stack, kept, picked, batch, implied, padding, documents, causal)
 
@@ -165,14 +169,15 @@ def _documents(picked: Picked, batch: Batch) -> torch.Tensor | None:
 
 def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | None:
     """What ``module``'s weights make of its input, float32; None where it was not seen."""
-    if flow is None or flow.into is None or module is None:
+    if flow is None or flow.into is None or module is None or flow.terms is None:
         return None
-    weight = weight_of(module)
+    weight = weight_of(module).detach()
     if flow.into.shape[-1] != weight.shape[1]:
         return None
-    out = flow.into.float() @ weight.detach().float().t()
-    bias = getattr(module, "bias", None)
-    return out if bias is None else out + bias.detach().float()
+    out = flow.into.float() @ weight.float().t()
+    bias = getattr(base_of(module), "bias", None)
+    out = out if bias is None else out + bias.detach().float()
+    return added(out, weight, flow.terms)
 
 
 def projections(
@@ -272,8 +277,8 @@ def _normed(
     adds_one: torch.Tensor | None,
 ) -> torch.Tensor:
     """q or k after a norm of its own, over a head or over all heads."""
-    weight = getattr(norm, "weight", None)
-    if norm is None or not isinstance(weight, torch.Tensor):
+    weight = gamma_of(norm) if norm is not None else None
+    if norm is None or weight is None:
         return flat
     size, eps = weight.numel(), eps_of(norm) or 0.0
     if size not in (head_dim, flat.shape[-1]):

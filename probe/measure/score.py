@@ -105,6 +105,8 @@ def measure(
         scores = scores * torch.where(torch.isnan(scale), torch.ones_like(scale), scale)
         asked = made.dtype if made is not None else call.kernel_dtype
         lost = significand_bits(call.score_dtype) - significand_bits(asked)
+        if sampled.intent.biased_scores:
+            del by_hand["input_error"]
         values |= by_hand | {"precision_gap": float(min(0, lost))}
     else:
         values["precision_gap"] = 0.0

@@ -8,10 +8,12 @@ import statistics
 import torch
 from torch import nn
 
-from probe.anatomy import ModelParts
+from probe.adapters import own_parameters
+from probe.anatomy import LayerParts, ModelParts
 from probe.gradients import Gradients
 from probe.measure.sampled import Values
 from probe.optimizers import rate_of
+from probe.recognition import gamma_of
 from probe.schema import Metric
 
 METRICS = (
@@ -224,20 +226,19 @@ def peak_rates(
 def decay_severity(norm: nn.Module, decay: dict[int, float], peaks: dict[int, float]) -> float:
     """Share of gamma that decay removes in 1000 steps at its peak learning rate, at most 1; NaN
     where no optimizer holds it, as when it is frozen, or its rate is not known."""
-    weight = decay.get(id(norm.weight))
-    frozen = isinstance(norm.weight, torch.Tensor) and not norm.weight.requires_grad
+    gamma = gamma_of(norm)
+    weight = decay.get(id(gamma))
+    frozen = gamma is not None and not gamma.requires_grad
     if weight is None or frozen:
         return float("nan")
-    return min(1.0, weight * peaks.get(id(norm.weight), math.nan) * DECAY_HORIZON)
+    return min(1.0, weight * peaks.get(id(gamma), math.nan) * DECAY_HORIZON)
 
 
 def decay_gaps(parts: ModelParts, decay: dict[int, float]) -> dict[str, float]:
     """Decay of each layer's feed-forward weights minus the median of the model's other matrices,
     by site."""
     own = {
-        layer.site("ffn"): {
-            id(m.weight) for m in (layer.gate, layer.expand, layer.contract) if m is not None
-        }
+        layer.site("ffn"): _feed_forward_matrices(layer)
         for layer in parts.layers
         if layer.ffn is not None
     }
@@ -249,6 +250,12 @@ def decay_gaps(parts: ModelParts, decay: dict[int, float]) -> dict[str, float]:
         site: max((decay[i] for i in weights if i in decay), default=float("nan")) - usual
         for site, weights in own.items()
     }
+
+
+def _feed_forward_matrices(layer: LayerParts) -> set[int]:
+    """By id, adapters' included."""
+    linears = [m for m in (layer.gate, layer.expand, layer.contract) if m is not None]
+    return {id(p) for m in linears for _, p in own_parameters(m) if p.dim() >= 2}
 
 
 def decay_by_site(

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from family_faults import MADE_FOR as OF_PARTS  # noqa: E402
 from family_faults import Inapplicable, target  # noqa: E402
-from family_models import FAMILIES, PACKED, WITHOUT_MASK, make, train  # noqa: E402
+from family_models import FAMILIES, PACKED, WITHOUT_MASK, batch, make, train  # noqa: E402
 from setting_faults import MADE_FOR as OF_SETTINGS  # noqa: E402
 from tiny_models import Seen  # noqa: E402
 from torch import nn  # noqa: E402
@@ -108,7 +108,7 @@ def faulty(family: str, fault: Callable[[Any], None], trace: Path) -> Seen:
 
     def before(step: int, optimizer: torch.optim.Optimizer) -> None:
         if step == 0:
-            fault(target(model, family, optimizer))
+            fault(target(model, batch(family), optimizer))
 
     train(model, family, STEPS, trace=trace, before=before, packed=packed)
     return _read(trace)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import tiny_models
 import torch
 import torch.nn.functional as F
@@ -210,6 +211,21 @@ def _t5(p: float) -> nn.Module:
     )  # fmt: skip
 
 
+_ADAPTED = {
+    "bert": ["query", "key", "value", "dense"],
+    "gpt2": ["c_attn", "c_proj", "c_fc"],
+    "llama": "all-linear",
+}
+
+
+def with_lora(family: str, dropout: float = 0.0, **options: Any) -> nn.Module:
+    """A core family with adapters on every projection, as PEFT puts them."""
+    given = {"r": 4, "lora_alpha": 8, "target_modules": _ADAPTED[family], "lora_dropout": dropout}
+    return peft.get_peft_model(
+        tiny_models.make(family, dropout), peft.LoraConfig(**(given | options))
+    )
+
+
 MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "bert": lambda p: tiny_models.make("bert", p),
     "gpt2": lambda p: tiny_models.make("gpt2", p),
@@ -224,11 +240,14 @@ MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "multihead attention": MultiheadDecoder,
     "hand-written, SDPA": HandWritten,
     "hand-written, softmax": lambda p: HandWritten(p, by_hand=True),
+    "bert, LoRA": lambda p: with_lora("bert", p),
+    "gpt2, LoRA": lambda p: with_lora("gpt2", p),
+    "llama, LoRA": lambda p: with_lora("llama", p),
 }
 FAMILIES = tuple(MAKERS)
-CLASSIFIERS = ("bert", "distilbert", "roberta", "torch encoder")
+CLASSIFIERS = ("bert", "bert, LoRA", "distilbert", "roberta", "torch encoder")
 WITHOUT_MASK = ("multihead attention", "hand-written, SDPA", "hand-written, softmax")
-PACKED = ("gpt2", "llama", "mistral", "qwen3")
+PACKED = ("gpt2", "gpt2, LoRA", "llama", "llama, LoRA", "mistral", "qwen3")
 
 
 def make(family: str, dropout: float = 0.0) -> nn.Module:

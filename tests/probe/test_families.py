@@ -52,7 +52,7 @@ def run(tmp_path_factory):
 
 
 ORDER = {
-    "distilbert": "post", "roberta": "post", "torch encoder": "post",
+    "bert, LoRA": "post", "distilbert": "post", "roberta": "post", "torch encoder": "post",
 }  # fmt: skip
 
 

@@ -1,83 +1,152 @@
-"""Families nobody made a place for: no contract fires when healthy, padded on either side."""
+"""Further families: attached without a word, sites found, healthy within tolerance, faults seen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import family_models
+import numpy as np
 import pytest
 import torch
 import transformers as hf
-from family_grid import over
-from family_models import train
+from block_faults import norm_output
+from family_grid import contract_of, over
+from fault_target import Target, out_of, target
+from mask_faults import mask_dropped, mask_hides_more
+from more_models import GPT_LIKE, MORE, make, step
 from tiny_models import Seen
 from torch import nn
 
-pytestmark = pytest.mark.matrix
+import probe
 
-SIZES = {
-    "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "intermediate_size": 64, "max_position_embeddings": 64,
-}  # fmt: skip
-DECODER = SIZES | {
-    "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-}  # fmt: skip
-BART = {
-    "vocab_size": 100, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
-    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 2,
-    "pad_token_id": 1, "decoder_start_token_id": 2, "forced_eos_token_id": 2,
-}  # fmt: skip
-MODERN = SIZES | {
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
-    "sep_token_id": 2, "local_attention": 8, "global_attn_every_n_layers": 2,
-}  # fmt: skip
-NEO = {
-    "vocab_size": 100, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 8,
-    "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64,
-    "bos_token_id": 0, "eos_token_id": 0,
-}  # fmt: skip
-OPT = {
-    "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "ffn_dim": 64, "max_position_embeddings": 64, "word_embed_proj_dim": 32,
-}  # fmt: skip
-FALCON = {k: SIZES[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers")}
+STEPS = 4
 
-MAKERS: dict[str, Callable[[], nn.Module]] = {
-    "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)),
-    "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(**OPT)),
-    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SIZES)),
-    "gpt_neo": lambda: hf.GPTNeoForCausalLM(hf.GPTNeoConfig(**NEO)),
-    "electra": lambda: hf.ElectraForSequenceClassification(hf.ElectraConfig(**SIZES)),
-    "albert": lambda: hf.AlbertForSequenceClassification(hf.AlbertConfig(**SIZES)),
-    "modernbert": lambda: hf.ModernBertForSequenceClassification(hf.ModernBertConfig(**MODERN)),
-    "deberta": lambda: hf.DebertaV2ForSequenceClassification(
-        hf.DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"])
-    ),
-    "gemma2": lambda: hf.Gemma2ForCausalLM(
-        hf.Gemma2Config(**DECODER, head_dim=8, sliding_window=8, query_pre_attn_scalar=16)
-    ),
-    "gemma3": lambda: hf.Gemma3ForCausalLM(
-        hf.Gemma3TextConfig(**DECODER, head_dim=8, sliding_window=8)
-    ),
-    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**DECODER)),
-    "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**DECODER)),
-    "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**DECODER)),
-    "bloom": lambda: hf.BloomForCausalLM(
-        hf.BloomConfig(vocab_size=100, hidden_size=32, n_layer=3, n_head=4)
-    ),
-    "falcon": lambda: hf.FalconForCausalLM(hf.FalconConfig(**FALCON, num_attention_heads=4)),
-    "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**DECODER, num_local_experts=2)),
-}
+
+def run(
+    model: nn.Module,
+    batch: Callable[[], dict],
+    trace,
+    fault: Callable[[nn.Module, torch.optim.Optimizer], None] | None = None,
+) -> Seen:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    if fault is not None:
+        fault(model, optimizer)
+    torch.manual_seed(7)
+    options = {"endpoint": False, "every": 1, "budget": None, "trace": trace}
+    with probe.attach(model, optimizer, **options) as p:
+        for _ in range(STEPS):
+            loss = step(model, batch())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            p.log(loss=loss)
+    seen = Seen(trace)
+    said = {r.kind for r in seen.records if hasattr(r, "kind") and hasattr(r, "text")}
+    assert said <= {"attached"}
+    return seen
 
 
 @pytest.mark.works_with("Model families")
-@pytest.mark.parametrize("family", MAKERS)
-@pytest.mark.parametrize("padding", ["left", "right"])
-def test_nothing_fires(family, padding, tmp_path):
+@pytest.mark.parametrize("family", MORE)
+def test_sites_are_found_and_nothing_fires(family, tmp_path):
+    kind = MORE[family]
+    seen = run(make(family), kind.batch, tmp_path / "t")
+    anatomy = seen.header.anatomy
+    assert anatomy.layers == 3 * len(kind.stacks) and anatomy.norm_order == kind.order
+    assert len(seen.frames) == STEPS
+    names = {site.name for site in anatomy.sites}
+    for stack in kind.stacks:
+        at = f"{stack}." if stack else ""
+        for node in ("qkv", "score", "mask", "attention", "norm_attention", "ffn"):
+            assert f"{at}{node}@2" in names
+        for known in ("qkv@1/v_error", "qkv@1/q_error", "mask@1/hidden",
+                      "norm_attention@1/formula_error", "attention@1/reaches_output"):  # fmt: skip
+            assert np.isnan(seen[at + known]).any() == (stack == kind.packed != ""), known
+    assert over(seen) == {}
+
+
+def _all_three(model: nn.Module, optimizer: torch.optim.Optimizer, family: str) -> None:
+    torch.manual_seed(0)
+    given = MORE[family].batch()
+    given = {k: v for k, v in given.items() if "tokens" not in given or k != "targets"}
+    at: Target = target(model, given, optimizer)
+    (mask_hides_more if family == "vit" else mask_dropped)(at)
+    out_of(at.layer.value or at.layer.fused, lambda out: out * 1.3)
+    if at.layer.norm_ffn is None:
+        at.layer.norm_ffn = at.layer.norm_attention
+    norm_output(at)
+
+
+@pytest.mark.works_with("Model families")
+@pytest.mark.parametrize("family", MORE)
+def test_a_mask_a_projection_and_a_norm_fault_are_seen(family, tmp_path):
+    def fault(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        _all_three(model, optimizer, family)
+
+    keys = over(run(make(family), MORE[family].batch, tmp_path / "t", fault))
+    found = {contract_of(key) for key in keys}
+    assert ("mask/hidden" if family == "vit" else "mask/leaked") in found
+    assert "qkv/v_error" in found
+    assert found & {"norm_ffn/formula_error", "norm_attention/formula_error"}
+    # Where layers share one module, the fault is in all of them.
+    where = {key.partition("/")[0][-1] for key in keys if contract_of(key) == "qkv/v_error"}
+    assert where == ({"0", "1", "2"} if family == "albert" else {"1"})
+
+
+@pytest.mark.parametrize("family", ["deberta", "mixtral", "whisper", "llava"])
+def test_results_are_the_same_bit_for_bit(family, tmp_path):
+    def trained(watched: bool) -> tuple[list[torch.Tensor], torch.Tensor]:
+        model = make(family)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        torch.manual_seed(7)
+        options = {"endpoint": False, "every": 1, "budget": None, "trace": tmp_path / "t"}
+        watching = probe.attach(model, optimizer, **options) if watched else None
+        for _ in range(3):
+            step(model, MORE[family].batch()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if watching is not None:
+            watching.close()
+        return list(model.parameters()), torch.get_rng_state()
+
+    (plain, rng), (seen, rng_seen) = trained(False), trained(True)
+    assert torch.equal(rng, rng_seen) and torch._C._len_torch_function_stack() == 0
+    assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
+
+
+def test_a_model_without_attention_offers_what_there_is(tmp_path):
     torch.manual_seed(1)
-    model = MAKERS[family]().train()
-    shape = "bert" if "Sequence" in type(model).__name__ else "gpt2"
-    train(model, "t5" if family == "bart" else shape, 4, trace=tmp_path / "t", padding=padding)
-    seen = Seen(tmp_path / "t")
-    assert not [r for r in seen.records if getattr(r, "kind", "") == "probe_off"]
+    config = hf.MambaConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=3, state_size=8, time_step_rank=4
+    )
+    seen = run(hf.MambaForCausalLM(config).train(), GPT_LIKE, tmp_path / "t")
+    nodes = {site.node for site in seen.header.anatomy.sites}
+    assert not nodes & {"qkv", "score", "mask", "attention", "ffn", "kv_cache"}
+    assert not np.isnan(seen["norm_attention@2/formula_error"]).any()
+    assert not np.isnan(seen["output/loss_error"]).any() and over(seen) == {}
+
+
+EAGER = (
+    "opt", "gpt_neo", "bloom", "gemma2", "gemma3", "phi3", "mixtral", "modernbert", "deberta",
+    "bart", "gpt_neox", "falcon", "vit", "llava",
+)  # fmt: skip
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("family", EAGER)
+def test_nothing_fires_where_softmax_runs_by_hand(family, tmp_path):
+    model = make(family)
+    model.set_attn_implementation("eager")
+    assert over(run(model, MORE[family].batch, tmp_path / "t")) == {}
+
+
+TEXT = [name for name, kind in MORE.items() if getattr(kind.batch, "func", None) is not None]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("family", [n for n in TEXT if not n.startswith("torcht")])
+def test_nothing_fires_with_padding_on_the_left(family, tmp_path):
+    shape = MORE[family].batch.args[0] if MORE[family].batch.args else "gpt2"
+    seen = run(make(family), lambda: family_models.batch(shape, "left"), tmp_path / "t")
     assert over(seen) == {}

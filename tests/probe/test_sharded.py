@@ -41,13 +41,13 @@ def test_what_is_measured_without_weights_does_not_depend_on_them(family, monkey
         parameter.add_(torch.randn_like(parameter) * 0.1)
     parts = find_with(model, None)
     captured(parts, family)  # settles the anatomy
-    whole = flat(measure_forward(parts, captured(parts, family))[0])
+    whole = flat(measure_forward(parts, captured(parts, family)).values)
 
     def without(blank):
         monkeypatch.setattr(sharded, "_nothing", blank)
         capture = captured(parts, family)
         with sharded.unread(model, lambda parameter: True) as unknown:
-            values, _ = measure_forward(parts, capture)
+            values = measure_forward(parts, capture).values
         return flat(sharded.measured(values, parts, unknown))
 
     nothing = sharded._nothing

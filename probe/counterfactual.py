@@ -89,7 +89,7 @@ class _Cut:
         columns = self.columns if length is None else self.columns[:length]
         args = tuple(self._cut(value, rows, columns) for value in self.batch.args)
         kwargs = self.batch.kwargs
-        if self.parts.intent.family and len(self.parts.stacks) == 1:
+        if self.parts.intent.family and not self.parts.coded:
             # transformers' models need no labels for their logits.
             kwargs = {n: v for n, v in kwargs.items() if n not in ("labels", "num_items_in_batch")}
         return Call(args, {name: self._cut(v, rows, columns) for name, v in kwargs.items()})
@@ -195,7 +195,7 @@ def _batch(parts: ModelParts, capture: Capture) -> str:
 
 def _trim(parts: ModelParts, capture: Capture) -> str:
     decoder = capture.batch.decoder
-    if decoder is not None and len(parts.stacks) == 2 and decoder.length == capture.batch.length:
+    if decoder is not None and parts.coded and decoder.length == capture.batch.length:
         return "both stacks' sequences have one length"
     return _padding(parts, capture)
 
@@ -278,13 +278,13 @@ def _tokens(cut: _Cut, where: torch.Tensor, call: int | None = None) -> OtherTok
     table = cut.parts.token_embedding
     assert table is not None
     # In an encoder-decoder the encoder reads the shared table first.
-    first = 0 if len(cut.parts.stacks) == 2 else None
+    first = 0 if cut.parts.coded else None
     return OtherTokens(table.weight, where, first if call is None else call)
 
 
 def _seen(cut: _Cut, capture: Capture, watch: torch.Tensor) -> torch.Tensor:
     """``watch`` over the encoder's tokens, as rows of what the decoder gives in the end."""
-    if len(cut.parts.stacks) < 2:
+    if not cut.parts.coded:
         return watch
     return watch.any(dim=1, keepdim=True).expand(-1, _decoded(capture))
 
@@ -303,7 +303,7 @@ def _change_padding(cut: _Cut, capture: Capture) -> Change:
 
 def _change_future(cut: _Cut, capture: Capture) -> Change:
     real, call = cut.real, None
-    if len(cut.parts.stacks) == 2:
+    if cut.parts.coded:
         real, call = real.new_ones(len(real), _decoded(capture)), 1
     later = torch.arange(real.shape[1], device=real.device) >= real.shape[1] // 2
     watch = real & ~later
@@ -337,7 +337,7 @@ def _change_trim(cut: _Cut, capture: Capture) -> Change:
     watch = torch.zeros_like(cut.real)
     watch[0] = cut.real[0] & ~later & alone
     call = cut.call(rows=cut.rows[:1], length=cut.half)
-    length = cut.half if len(cut.parts.stacks) < 2 else None
+    length = None if cut.parts.coded else cut.half
     return Change(_seen(cut, capture, watch), call=call, rows=(0,), length=length)
 
 

@@ -22,8 +22,8 @@ import effect_grid  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from family_faults import MADE_FOR as OF_PARTS  # noqa: E402
-from family_faults import Inapplicable, target  # noqa: E402
 from family_models import FAMILIES, PACKED, WITHOUT_MASK, batch, make, train  # noqa: E402
+from fault_target import Inapplicable, target  # noqa: E402
 from setting_faults import MADE_FOR as OF_SETTINGS  # noqa: E402
 from tiny_models import Seen  # noqa: E402
 from torch import nn  # noqa: E402

@@ -187,7 +187,7 @@ MORE: dict[str, Family] = {
         lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**DECODER, num_local_experts=2)), GPT_LIKE
     ),
     "bart": Family(
-        lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)), T5_LIKE, CODED, "post"
+        lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)), T5_LIKE, CODED, order="post"
     ),
     "whisper": Family(
         lambda: hf.WhisperForConditionalGeneration(hf.WhisperConfig(**WHISPER)), _sound, CODED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from family_faults import Inapplicable, Target
+from fault_target import Inapplicable, Target
 from torch import nn
 
 

@@ -24,7 +24,7 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-CAUSAL = ("gpt2", "llama", "mistral", "qwen3", "t5", *WITHOUT_MASK)
+CAUSAL = ("gpt2", "gpt2, LoRA", "llama", "llama, LoRA", "mistral", "qwen3", "t5", *WITHOUT_MASK)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from family_faults import MADE_FOR, Inapplicable
+from family_faults import MADE_FOR
 from family_grid import (
     CONDITIONS,
     STEPS,
@@ -18,6 +18,7 @@ from family_grid import (
     reason,
 )
 from family_models import FAMILIES, LAYERS, make, train
+from fault_target import Inapplicable
 from tiny_models import FAMILIES as CORE
 from tiny_models import Seen
 from torch import nn

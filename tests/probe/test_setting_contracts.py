@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from family_faults import Inapplicable
 from family_grid import CONDITIONS, contract_of, faulty, healthy, measured, over, reason
 from family_models import FAMILIES
+from fault_target import Inapplicable
 from setting_faults import MADE_FOR
 
 CONFIGURED = {

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from family_models import batch, make
+from torch import nn
 
 from probe import ranks, sharded
 from probe.batch import read_output
@@ -51,7 +52,10 @@ def test_what_is_measured_without_weights_does_not_depend_on_them(family, monkey
         return flat(sharded.measured(values, parts, unknown))
 
     nothing = sharded._nothing
-    others = (torch.zeros_like, torch.randn_like)
+    others = (
+        lambda p: nn.Parameter(torch.zeros_like(p)),
+        lambda p: nn.Parameter(torch.randn_like(p)),
+    )
     found = [without(blank) for blank in (nothing, *others)]
     assert len(found[0]) > 60
     for key in found[0]:

@@ -8,29 +8,35 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, cast
 
 from textual import on
-from textual.app import ComposeResult, SystemCommand
-from textual.binding import BindingType
+from textual.app import App, ComposeResult, SystemCommand
 from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
 from monitor.chart_actions import ChartActions
+from monitor.compare_actions import CompareActions
+from monitor.comparison import Comparison
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
-from monitor.keys import Key, bindings, keys_for, works
+from monitor.diagnosis_history import DiagnosisHistory
+from monitor.key_table import remapped
+from monitor.keys import Key
 from monitor.palette import THEMES
+from monitor.palette_search import RunSearch
+from monitor.pane_actions import PaneActions
 from monitor.reader import Reader
 from monitor.replay_actions import ReplayActions
 from monitor.replaying import Replaying
 from monitor.run_catalogue import ListedRun, discover
 from monitor.run_model import RunModel
-from monitor.screen_data import footer_labels, header_data, status_of, step_notes
-from monitor.shown import Shown, shown_now
+from monitor.screen_data import footer_labels, header_data, scrub_data, status_of, step_notes
+from monitor.settings import Settings
+from monitor.shown import Shown, shown_at, shown_now
 from monitor.sources.source import Batch, Source
 from monitor.verdict_history import VerdictHistory
 from monitor.view_actions import ViewActions
@@ -48,11 +54,11 @@ from monitor.widgets.help_screen import HelpScreen
 from monitor.widgets.key_footer import KeyFooter
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
+from monitor.widgets.scrub_bar import ScrubBar
 from monitor.widgets.status_line import StatusLine
 from monitor.widgets.view_bar import ViewBar
 from probe.schema import Header
 
-MIN_FPS, MAX_FPS = 0.5, 30.0
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
 _VIEWS: tuple[type[View], ...] = (
@@ -70,13 +76,16 @@ class News(Message):
     """A thread has something for the screen."""
 
 
-class MonitorApp(ViewActions, ChartActions, ReplayActions):
+class BaseScreen(Screen[None], inherit_bindings=False):
+    """The screen of the views. Its keys are the table's alone."""
+
+
+class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareActions):
     """The monitor of one run at a time.
 
     ``engine_factory`` makes the diagnosis of a header; None loads the product's, in a thread.
-    ``ascii`` draws with ASCII characters only. ``fps`` bounds how often the screen is redrawn;
-    values outside 0.5 .. 30 are clamped. ``theme`` is a Textual theme's name, None ours, dark.
-    ``find_runs`` lists what the Runs view offers.
+    ``settings`` are the person's: its theme is a Textual theme's name, None ours, dark; its ``fps``
+    bounds how often the screen is redrawn. ``find_runs`` lists what the Runs view offers.
     """
 
     CSS_PATH = "monitor.tcss"
@@ -84,27 +93,35 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
     ENABLE_COMMAND_PALETTE = True
     AUTO_FOCUS = ""
     """Nothing has the keyboard until a prompt asks for it."""
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
+    COMMANDS: ClassVar = App.COMMANDS | {RunSearch}
 
     def __init__(
         self,
         source: Source,
         *,
         engine_factory: EngineFactory | None = None,
-        ascii: bool = False,
-        fps: float = 4,
-        theme: str | None = None,
+        settings: Settings | None = None,
         title: str | None = None,
         find_runs: Callable[[], tuple[ListedRun, ...]] = discover,
     ) -> None:
+        self.settings = settings or Settings()
+        self.keys, complaints = remapped(self.settings.keys)
+        self.COMMAND_PALETTE_BINDING = self.keys.of("command_palette").keys.split(",")[0]
         # With NO_COLOR the terminal's own two colours, not shades of grey.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
         self.VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
-        self.ascii_only = ascii
+        for key in self.keys.keys:
+            self.bind(key.keys, key.action, description=key.help, show=False)
+        self.ascii_only = self.settings.ascii
         self.find_runs = find_runs
-        self.viewing = Viewing()
-        self._fps = min(max(fps, MIN_FPS), MAX_FPS)
+        self.viewing = Viewing(
+            smoothing=self.settings.smoothing,
+            grid=self.settings.charts,
+            by_time=self.settings.axis == "time",
+        )
+        self.comparison = Comparison(self.wake)
+        self._complaints = [*self.settings.complaints, *complaints]
         self._timer: Timer | None = None
         self._ticked = 0.0
         self._woken = False
@@ -112,6 +129,9 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self._open(source, title or source.title, engine_factory)
         for own in THEMES:
             self.register_theme(own)
+        theme = self.settings.theme
+        if theme is not None and theme not in self.available_themes:
+            self._complaints.append(f"theme = {theme!r} is no theme: the palette lists them")
         self.theme = theme if theme in self.available_themes else THEMES[0].name
 
     def _open(self, source: Source, title: str, factory: EngineFactory | None) -> None:
@@ -119,6 +139,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.run_title = title
         self.model = RunModel()
         self.verdicts = VerdictHistory()
+        self.past = DiagnosisHistory()
         self.diagnosis = DiagnosisState()
         self.shown = Shown()
         self.replaying = Replaying.of(source)
@@ -139,9 +160,13 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         with Container(id="views"):
             first = self._views[self.viewing.view] = self._made(self.viewing.view)
             yield first
+        yield ScrubBar(id="scrub")
         yield StatusLine(id="status")
         yield Prompt(id="prompt")
         yield KeyFooter(id="footer")
+
+    def get_default_screen(self) -> Screen[object]:
+        return cast("Screen[object]", BaseScreen(id="_default"))
 
     @staticmethod
     def _made(name: ViewName) -> View:
@@ -154,6 +179,11 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
     def on_mount(self) -> None:
         self.screen.set_class(self.ascii_only, "-ascii")
         self.theme_changed_signal.subscribe(self, lambda _: self.draw())
+        for complaint in self._complaints:
+            self.model.note(complaint, "settings")
+        if self._complaints:
+            more = len(self._complaints) - 1
+            self.message = self._complaints[0] + (f" (and {more} more, see Events)" if more else "")
         self.reader.start()
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
@@ -164,6 +194,8 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.controlling.stop()
         self.diagnosing.stop()
         self.reader.stop()
+        for reader in self.comparison.clear():
+            reader.stop()
 
     def switch_source(self, source: Source) -> None:
         """Watch another run instead; what was open is closed."""
@@ -180,7 +212,16 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
                 part.stop()
 
         self.run_worker(stop, thread=True, group="closing")
+        self.close_readers(self.comparison.clear())
         self.action_show_view("overview")
+
+    def close_readers(self, readers: Sequence[Reader]) -> None:
+        def stop() -> None:
+            for reader in readers:
+                reader.stop()
+
+        if readers:
+            self.run_worker(stop, thread=True, group="closing")
 
     # News and drawing.
 
@@ -192,7 +233,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
 
     @on(News)
     def _news(self) -> None:
-        wait = self._ticked + 1 / self._fps - time.monotonic()
+        wait = self._ticked + 1 / self.settings.fps - time.monotonic()
         if wait <= 0:
             self.tick()
         elif self._timer is None:
@@ -213,8 +254,12 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         for diagnosis in self.diagnosing.take():
             if diagnosis is None:
                 self.verdicts.clear()
+                self.past.clear()
             else:
                 self.verdicts.add(diagnosis)
+                self.past.add(diagnosis)
+        if self.comparison.drain():
+            self._diagnoses += 1
         state = self.diagnosing.state
         if state is not self.diagnosis:
             self._take_diagnosis(state)
@@ -227,7 +272,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
             # A heartbeat, or data behind a paused view: the large area stays as it is.
             self._draw_edges()
         self._drawn, self._seen = contents, now
-        if self.reader.waiting:
+        if self.reader.waiting or self.comparison.waiting:
             self.wake()
 
     def _take(self, batch: Batch) -> None:
@@ -278,7 +323,10 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.model, self.viewing))
         labels = footer_labels(self.viewing, self.replaying, self.controlling.pausing)
-        base.query_one(KeyFooter).show(keys_for(self.is_replay, self.viewing.view), labels)
+        base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)
+        flag = self.known_flag
+        scrub = scrub_data(self.model, self.viewing, self.replaying, flag)
+        base.query_one(ScrubBar).show(scrub)
         base.query_one(StatusLine).show(*status_of(self.model, self.viewing, self.message))
 
     def on_resize(self) -> None:
@@ -301,7 +349,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that do not belong to this kind of source or this view do nothing."""
-        return works(action, parameters, self.is_replay, self.viewing.view)
+        return self.keys.works(action, parameters, self.is_replay, self.viewing.view)
 
     def action_show_view(self, name: ViewName) -> None:
         self.viewing.view = name
@@ -327,6 +375,14 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.viewing.frozen = None if paused else (self.model.step or 0)
         self.acted()
 
+    def look_at(self, step: int) -> None:
+        self.viewing.frozen = step
+        cursor = self.viewing.steps.cursor
+        if cursor is not None and cursor > step:
+            self.viewing.steps.cursor = step
+        self.shown = shown_at(self.model, self.diagnosis, self.past.at(step), step)
+        self.acted()
+
     def action_toggle_training(self) -> None:
         held = self.controlling.pausing or self.model.state == "paused"
         (self.controlling.resume if held else self.controlling.pause)()
@@ -345,18 +401,14 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.screen_stack[0].query_one(Prompt).ask(label, value, done, changed)
 
     def action_help(self) -> None:
-        keys = self.viewing.keys(self.model)
-        key = keys[self.viewing.chosen(keys)] if keys else None
-        if self.viewing.view == "layers":
-            key = self.viewing.heatmap_key(self.model)
-        group = self.model.groups.get(key) if key else None
-        absent = self.model.absence(key) if key and not self.model.measured(key) else ""
-        self.push_screen(HelpScreen(self.keys_now(), group, absent))
+        topics = self.view.help_topics() if self.view is not None else []
+        closing = self.keys.of("help").keys
+        self.push_screen(HelpScreen(self.keys_now(), topics, closing))
 
     def keys_now(self) -> tuple[Key, ...]:
         """Keys of any view that work on this source, those of the view on screen first."""
-        here = keys_for(self.is_replay, self.viewing.view)
-        return (*here, *(key for key in keys_for(self.is_replay) if key not in here))
+        here = self.keys.here(self.is_replay, self.viewing.view)
+        return (*here, *(key for key in self.keys.here(self.is_replay) if key not in here))
 
     def action_suspend_process(self) -> None:
         # A timer that fires while the app is suspended can deadlock its writer (textual 8.2.8).
@@ -368,7 +420,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette offers the themes and every command of the key table."""
         yield SystemCommand("Theme", "change the colours", self.action_change_theme)
-        for key in keys_for(self.is_replay, self.viewing.view):
+        for key in self.keys.here(self.is_replay, self.viewing.view):
             yield SystemCommand(
                 f"{key.group}: {key.help}",
                 f"key {key.shown}",

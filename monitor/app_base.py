@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from textual.app import App
 
+from monitor.comparison import Comparison
+from monitor.key_table import KeyTable
+from monitor.reader import Reader
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
 from monitor.view_names import ViewName
@@ -20,6 +23,8 @@ class AppBase(App[None]):
     model: RunModel
     viewing: Viewing
     replaying: Replaying | None
+    comparison: Comparison
+    keys: KeyTable
     known_flag: int | None
     message: str
 
@@ -59,6 +64,14 @@ class AppBase(App[None]):
         """Have something called in the app's thread, soon; nothing once the app has ended."""
         if self.is_running:
             self.call_later(call, *arguments)
+
+    def close_readers(self, readers: Sequence[Reader]) -> None:
+        """Stop readers behind the screen: their sources may take a moment."""
+        raise NotImplementedError
+
+    def show_chart(self, key: str, step: int | None = None) -> None:
+        """One chart in full, with the cursor at a step where one is given."""
+        raise NotImplementedError
 
     def action_show_view(self, name: ViewName) -> None:
         """Bring a view on screen."""

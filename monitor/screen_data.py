@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from monitor import glyphs
 from monitor.charts.line import Line, Piece
 from monitor.replaying import Replaying
-from monitor.run_model import RunModel
+from monitor.run_model import RunModel, StepMark
 from monitor.viewing import Viewing
 from monitor.widgets.run_header import HeaderData
+from monitor.widgets.scrub_bar import ScrubData
 
 _LOSS = "training/loss"
 
@@ -38,11 +40,37 @@ def header_data(
     )
 
 
+def scrub_data(
+    model: RunModel, viewing: Viewing, replaying: Replaying | None, flag: int | None
+) -> ScrubData | None:
+    """Where on the way through the past one stands; None while a live run is shown as it is."""
+    marks = list(model.marks())
+    if flag is not None:
+        marks.append(StepMark(flag, "flagged"))
+    first = model.first_step or 0
+    if replaying is not None:
+        position = replaying.position
+        playing = position.playing and not position.at_end
+        word = f"{position.speed:g}×" if playing else "at its end" if position.at_end else "paused"
+        sign = glyphs.PLAYING if playing else glyphs.ENDED if position.at_end else glyphs.PAUSED
+        last = max(position.last_step, first + 1)
+        return ScrubData(position.step, (first, last), word, sign, tuple(marks))
+    if viewing.frozen is None:
+        return None
+    newest = model.step or 0
+    behind = newest - viewing.frozen
+    word = f"{behind} step{'' if behind == 1 else 's'} back" if behind else "paused"
+    span = (first, max(newest, first + 1))
+    return ScrubData(viewing.frozen, span, word, glyphs.PAUSED, tuple(marks))
+
+
 def step_notes(model: RunModel, viewing: Viewing) -> Line:
     """What the steps on screen are narrowed to: cursor, zoom, smoothing."""
     notes: list[Piece] = []
     if viewing.smoothing and viewing.view in ("overview", "metrics"):
         notes.append((f"EMA {viewing.smoothing:g}  ", "muted"))
+    if viewing.rank is not None:
+        notes.append((f"rank {viewing.rank}  ", "warn"))
     if viewing.steps.zoomed is not None:
         first, last = viewing.steps.zoomed
         notes.append((f"zoom {first}–{last}  ", "warn"))
@@ -56,6 +84,8 @@ def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) 
     labels = {}
     if viewing.frozen is not None:
         labels["toggle_view"] = "Unpause"
+    elif viewing.choice.enlarged is not None:
+        labels["leave"] = "Back"
     if holding:
         labels["toggle_training"] = "Resume training"
     if replaying is not None and replaying.position.playing and not replaying.position.at_end:

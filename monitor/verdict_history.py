@@ -68,19 +68,26 @@ class VerdictHistory:
 def row(diagnosis: Diagnosis) -> npt.NDArray[np.float32]:
     """Probability of a fault, the verdict's number, and each category's probability.
 
-    A category's is that of a fault times its share of the ranking: all of them add up to no more
-    than the fault's. Without a flagged fault nothing is ranked, and categories are 0.
+    A category's is that of a fault times its share if there is one: all of them add up to the
+    fault's. They are told before a fault is flagged too. A diagnosis that names only its
+    candidates (an engine of another kind) gives each category what its candidates have.
     """
     shares = dict.fromkeys(CATEGORY_NAMES, 0.0)
-    for candidate in diagnosis.ranking:
-        if candidate.category in shares:
-            shares[candidate.category] += candidate.probability
-    if diagnosis.category in shares and diagnosis.category_probability is not None:
-        shares[diagnosis.category] = diagnosis.category_probability
-    fault = diagnosis.probability
-    scale = fault if diagnosis.verdict == "faulty" and np.isfinite(fault) else 0.0
+    if diagnosis.categories:
+        shares |= {name: diagnosis.categories.get(name, 0.0) for name in shares}
+    else:
+        for candidate in diagnosis.ranking:
+            if candidate.category in shares:
+                shares[candidate.category] += candidate.probability
+        if diagnosis.category in shares and diagnosis.category_probability is not None:
+            shares[diagnosis.category] = diagnosis.category_probability
+    fault = diagnosis.probability if np.isfinite(diagnosis.probability) else 0.0
     return np.array(
-        [fault, WORDS.index(diagnosis.verdict), *(scale * share for share in shares.values())],
+        [
+            diagnosis.probability,
+            WORDS.index(diagnosis.verdict),
+            *(fault * share for share in shares.values()),
+        ],
         np.float32,
     )
 

@@ -27,7 +27,8 @@ class ViewActions(AppBase):
 
     def action_leave(self) -> None:
         """Out of the innermost thing entered."""
-        if not (self.view is not None and self.view.leave()):
+        view = self.view
+        if not (view is not None and (view.leave() or view.leave_pane())):
             self.viewing.steps.leave()
         self.acted()
 
@@ -54,6 +55,22 @@ class ViewActions(AppBase):
         if step is not None:
             self.viewing.steps.put(step)
         self.action_show_view("metrics")
+
+    def show_heatmap(self, key: str) -> None:
+        """One metric over layers and steps."""
+        self.viewing.heatmap = key
+        self.action_show_view("layers")
+
+    def show_site(self, name: str) -> None:
+        """A component in the graph."""
+        self.action_show_view("graph")
+
+        def choose() -> None:
+            if isinstance(self.view, GraphView) and self.view.is_mounted:
+                self.view.choose_site(name)
+
+        # The view may only be made now: it has to be laid out before it can be walked in.
+        self.call_after_refresh(choose)
 
     def go_to_step(self, step: int) -> None:
         """The charts with the cursor at a step; a replay is played to it."""

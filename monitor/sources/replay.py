@@ -55,6 +55,8 @@ class ReplaySource:
         """Deliver up to this record at once: a jump or a step is under way."""
         self._jump: int | None = None
         """A jump to a step that was not carried out yet: the file may not be read that far."""
+        self._tail = False
+        """Stand at the end, and go on with it while the file grows."""
         self._credit = 0.0
         """Seconds of recorded time that may be delivered."""
         self._last = clock()
@@ -113,6 +115,7 @@ class ReplaySource:
     def play(self, playing: bool) -> None:
         with self._changed:
             self._playing = playing
+            self._tail = False
             self._credit = 0.0
             self._last = self._clock()
             self._changed.notify_all()
@@ -127,11 +130,12 @@ class ReplaySource:
 
     def jump(self, step: int) -> None:
         with self._changed:
-            self._jump = step
+            self._jump, self._tail = step, False
             self._changed.notify_all()
 
     def step(self, frames: int) -> None:
         with self._changed:
+            self._tail = False
             self._go_to_frame(bisect_left(self._frames, self._next) - 1 + frames)
             self._changed.notify_all()
 
@@ -152,6 +156,7 @@ class ReplaySource:
         if self._jump is not None and (
             self._complete or (self._steps and self._steps[-1] >= self._jump)
         ):
+            self._tail = self._complete and (not self._steps or self._jump > self._steps[-1])
             self._go_to_frame(bisect_left(self._steps, self._jump))
             self._jump = None
         if self._jump is not None:
@@ -161,6 +166,8 @@ class ReplaySource:
             self._next = min(self._target, start + limit)
             if self._next >= self._target:
                 self._target = None
+        elif self._tail:
+            self._next = min(len(self._records), start + limit)
         elif self._playing:
             self._credit += elapsed * self._speed
             self._next = self._affordable(start, limit)

@@ -11,6 +11,7 @@ from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap import Heat, layer_of_row, rows_for
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.raster import value_at
+from monitor.help_topics import HelpTopic, metric_topics
 from monitor.metric_groups import MetricGroup
 from monitor.views import chart_page
 from monitor.views.view import View
@@ -25,6 +26,7 @@ class LayersView(View):
     """One metric over all layers and steps."""
 
     view_name = "layers"
+    main_pane = "layers-heat"
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class LayersView(View):
         heatmap.show(title, heat, unit, chosen=heat.labels[self._row])
         cursor = app.viewing.steps.cursor
         step = cursor if cursor is not None else heat.span[1]
-        curves = app.model.curves(key, app.viewing.frozen)
+        curves = app.model.curves(key, app.viewing.frozen, app.viewing.rank)
         values = [value_at(curve, step) for curve in curves]
         profile.show(f"at step {step}", heat, values, self._row)
         self.query_one(TextPane).show(self._note(group))
@@ -82,6 +84,10 @@ class LayersView(View):
         if self._heat is not None:
             self._row = (self._row + by) % len(self._heat.labels)
             self.monitor.acted()
+
+    def help_topics(self) -> list[HelpTopic]:
+        app = self.monitor
+        return metric_topics(app.model, app.viewing.heatmap_key(app.model))
 
     def enter(self) -> None:
         key = self.monitor.viewing.heatmap_key(self.monitor.model)

@@ -89,7 +89,7 @@ def test_help_and_version_load_nothing_heavy():
         ["demo", "--seed", "7"],
         ["demo", "--steps", "0"],
         ["--fps", "900"],
-        ["export", "x.trace", "-o", "x.parquet"],
+        ["export", "x.trace", "-o", "x.xlsx"],
     ],
 )
 def test_wrong_usage_is_one_line_and_64(words, capsys):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from screen_driver import FakeReplay, FakeSource, Script, running, settle, show
 
-from monitor.keys import keys_for
+from monitor.key_table import KeyTable
 from monitor.run_catalogue import ListedRun
 from monitor.sources.source import SourceError
 from monitor.view_names import NAMES, VIEWS
@@ -289,7 +289,7 @@ async def test_another_run_is_opened_in_place_of_this_one(tmp_path):
         assert isinstance(app.view, Overview)
         assert app.is_replay
         assert app.viewing.steps.cursor is None
-        assert [key.action for key in keys_for(True, "overview") if key.keys == "space"]
+        assert [key.action for key in KeyTable().here(True, "overview") if key.keys == "space"]
 
 
 async def test_recorded_runs_are_found(tmp_path, monkeypatch):

@@ -179,11 +179,10 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
     def on_mount(self) -> None:
         self.screen.set_class(self.ascii_only, "-ascii")
         self.theme_changed_signal.subscribe(self, lambda _: self.draw())
-        for complaint in self._complaints:
-            self.model.note(complaint, "settings")
         if self._complaints:
             more = len(self._complaints) - 1
-            self.message = self._complaints[0] + (f" (and {more} more, see Events)" if more else "")
+            told = f" (and {more} more: defaultpp-monitor doctor tells all)" if more else ""
+            self.message = self._complaints[0] + told
         self.reader.start()
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.

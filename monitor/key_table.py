@@ -17,7 +17,20 @@ _SHOWN = {
     "right": "→", "left": "←", "up": "↑", "down": "↓", "escape": "Esc", "enter": "Enter",
     "pagedown": "PgDn", "pageup": "PgUp", "home": "Home", "end": "End", "minus": "−",
 }  # fmt: skip
-_REPLACED = {new: old for old, new in KEY_NAME_REPLACEMENTS.items()}
+
+
+def _name_of(character: str) -> str:
+    """What Textual calls the key that types a character; empty for one without a name."""
+    if character.isalnum():
+        return character
+    name = unicodedata.name(character, "").lower().replace("-", "_").replace(" ", "_")
+    return KEY_NAME_REPLACEMENTS.get(name, name)
+
+
+_CHARACTERS = {
+    name: character for character in map(chr, range(0x20, 0x250)) if (name := _name_of(character))
+}
+"""Characters by the names of their keys."""
 
 
 @dataclass(frozen=True)
@@ -107,29 +120,14 @@ def textual_name(word: str) -> str | None:
     if any(modifier not in _MODIFIERS for modifier in modifiers):
         return None
     if len(last) == 1:
-        if not last.isalnum():
-            name = unicodedata.name(last, "").lower().replace("-", "_").replace(" ", "_")
-            last = KEY_NAME_REPLACEMENTS.get(name, name)
+        last = _name_of(last)
         return "+".join([*modifiers, last]) if last else None
-    spoken = _REPLACED.get(last, last).replace("_", " ")
-    known = last in _NAMED or _is_character(spoken) or _is_character(spoken.replace(" ", "-"))
+    known = last in _NAMED or last in _CHARACTERS
     return "+".join([*modifiers, last]) if known else None
-
-
-def _is_character(name: str) -> bool:
-    try:
-        unicodedata.lookup(name)
-    except KeyError:
-        return False
-    return True
 
 
 def shown_name(key: str) -> str:
     """A key of Textual's as a person reads it."""
     *modifiers, last = key.split("+")
-    if last not in _SHOWN and len(last) > 1:
-        for spoken in (_REPLACED.get(last, last).replace("_", " "), last.replace("_", "-")):
-            if _is_character(spoken):
-                last = unicodedata.lookup(spoken)
-                break
-    return "+".join([*modifiers, _SHOWN.get(last, last)])
+    last = _SHOWN.get(last) or _CHARACTERS.get(last, last)
+    return "+".join([*modifiers, last])

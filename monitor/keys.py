@@ -77,16 +77,9 @@ KEYS: tuple[Key, ...] = (
 
     Key("space", "space", "toggle_play", "Play", "play or pause the replay", "Replay", "replay",
         leaves=0),
-    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Replay",
-        leaves=7),
-    Key("comma", ",", "step_back", "", "one frame back; a live run is shown as it was then, while "
-        "data keep coming in", "Replay"),
     Key("greater_than_sign", ">", "faster", "Speed", "replay at double the speed", "Replay",
         "replay", leaves=4),
     Key("less_than_sign", "<", "slower", "", "replay at half the speed", "Replay", "replay"),
-    Key("j", "j", "jump", "Jump", "jump to a step", "Replay", leaves=6),
-    Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Replay",
-        leaves=7),
 
     Key("space", "space", "toggle_view", "Pause", "pause the view, data keep coming in; then back "
         "to the newest",
@@ -94,6 +87,14 @@ KEYS: tuple[Key, ...] = (
     Key("p", "p", "toggle_training", "Pause training", "pause or resume the training; it goes on "
         "by itself when the monitor ends", "Training", "live", leaves=1),
     Key("s", "s", "sample", "Sample", "measure the next step", "Training", "live", leaves=6),
+
+    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Past",
+        leaves=7),
+    Key("comma", ",", "step_back", "", "one frame back; a live run is shown as it was then, while "
+        "data keep coming in", "Past"),
+    Key("j", "j", "jump", "Jump", "jump to a step", "Past", leaves=6),
+    Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Past",
+        leaves=7),
 
     Key("right", "→", "cursor(1)", "", "cursor one sample on; its values show in every chart",
         "Steps", views=STEPPED),

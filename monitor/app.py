@@ -106,7 +106,9 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
     ) -> None:
         self.settings = settings or Settings()
         self.keys, complaints = remapped(self.settings.keys)
-        self.COMMAND_PALETTE_BINDING = self.keys.of("command_palette").keys.split(",")[0]
+        # Textual binds the palette's key itself, by priority.
+        palette_key = self.keys.of("command_palette").keys.split(",")[0]
+        setattr(self, "COMMAND_PALETTE_BINDING", palette_key)  # noqa: B010 (declared for classes)
         # With NO_COLOR the terminal's own two colours, not shades of grey.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.command import Hit, Hits, Provider
@@ -16,19 +17,15 @@ Place = tuple[str, str, Callable[[], None]]
 def places(app: MonitorApp) -> Iterator[Place]:
     """Name, what going there does, and going there."""
     for key in app.model.groups:
-        yield f"Chart: {key}", "this chart alone", lambda key=key: app.show_chart(key)
+        yield f"Chart: {key}", "this chart alone", partial(app.show_chart, key)
     for key in app.viewing.layered_keys(app.model):
-        yield (
-            f"Heatmap: {key}", "over layers and steps", lambda key=key: app.show_heatmap(key)
-        )  # fmt: skip
+        yield f"Heatmap: {key}", "over layers and steps", partial(app.show_heatmap, key)
     anatomy = app.shown.anatomy
     for site in anatomy.sites if anatomy else ():
-        yield (
-            f"Component: {site.name}", "in the graph", lambda name=site.name: app.show_site(name)
-        )  # fmt: skip
+        yield f"Component: {site.name}", "in the graph", partial(app.show_site, site.name)
     for index, target in enumerate(app.view.targets() if app.view is not None else []):
         title = str(target.widget.border_title or target.widget.id or f"chart {index + 1}")
-        yield f"Pane: {title}", "choose this pane", lambda go=target.go: app.go_to_pane(go)
+        yield f"Pane: {title}", "choose this pane", partial(app.go_to_pane, target.go)
 
 
 class RunSearch(Provider):

@@ -149,12 +149,12 @@ def _names(curves: Sequence[Curve], span: tuple[int, int], scale: Scale) -> list
     parts = []
     above = -math.inf
     for y, x, index in sorted(ends):
-        place = above = max(y, above + _NAME_HEIGHT)
-        if place > HEIGHT - BOTTOM + _NAME_HEIGHT:
+        above = max(y, above + _NAME_HEIGHT)
+        if above > HEIGHT - BOTTOM + _NAME_HEIGHT:
             break  # more layers than there is room for: the first of them are named
         parts.append(
             f'<text class="end {series_role(index, len(curves))}" x="{x + 4:.1f}" '
-            f'y="{place + 3:.1f}">{escape(curves[index].label)}</text>'
+            f'y="{above + 3:.1f}">{escape(curves[index].label)}</text>'
         )
     return parts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.containers import Container
@@ -89,7 +90,7 @@ class View(Container, can_focus=False):
                 continue
             if not pane.has_class("-alone"):
                 setattr(pane.styles, side, cells)
-            elif pane.styles.inline.has_rule(side):  # type: ignore[arg-type]
+            elif pane.styles.inline.has_rule(side):
                 setattr(pane.styles, side, None)
 
     def leave_pane(self) -> bool:
@@ -108,12 +109,12 @@ class View(Container, can_focus=False):
                 continue
             if isinstance(pane, ChartGrid):
                 found += [
-                    Target(chart, lambda pane=pane, key=chart.data.title: self._go(pane, key))
+                    Target(chart, partial(self._go, pane, chart.data.title))
                     for chart in pane.panes
                     if chart.data is not None
                 ]
             else:
-                found.append(Target(pane, lambda pane=pane: self._go(pane)))
+                found.append(Target(pane, partial(self._go, pane)))
         return found
 
     def _go(self, pane: Widget, chart: str | None = None) -> None:

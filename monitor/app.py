@@ -61,6 +61,11 @@ from probe.schema import Header
 
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
+_INTAKE = 0.02
+"""Seconds in a row that taking in records may take."""
+_BREATH = 0.005
+"""Seconds between two of those, for keys."""
+_AT_ONCE = 1000
 _VIEWS: tuple[type[View], ...] = (
     Overview,
     DiagnosisView,
@@ -250,8 +255,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self._stop_timer()
         self._woken = False
         self._ticked = time.monotonic()
-        for batch in self.reader.drain():
-            self._take(batch)
+        self._take_in()
         for diagnosis in self.diagnosing.take():
             if diagnosis is None:
                 self.verdicts.clear()
@@ -275,6 +279,19 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self._drawn, self._seen = contents, now
         if self.reader.waiting or self.comparison.waiting:
             self.wake()
+
+    def _take_in(self) -> None:
+        """Take in what was read, for a moment only: a key must not wait for a long backlog."""
+        until = time.monotonic() + _INTAKE
+        while time.monotonic() < until and self.is_running:
+            batches = self.reader.drain(_AT_ONCE)
+            for batch in batches:
+                self._take(batch)
+            if not batches:
+                return
+        # The next breath, without waiting for the next picture.
+        if self.is_running and self.reader.waiting:
+            self.set_timer(_BREATH, self._take_in)
 
     def _take(self, batch: Batch) -> None:
         link = self.model.link

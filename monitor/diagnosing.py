@@ -14,6 +14,8 @@ from diagnoser.diagnosis import Diagnosis
 from probe.schema import Event, Frame, Header, Record
 
 STOP_SECONDS = 5.0
+MAX_WAITING = 4000
+"""Frames that wait for the diagnosis before it goes over fewer of them."""
 Phase = Literal["loading", "ready", "failed", "off"]
 
 
@@ -129,11 +131,20 @@ class Diagnosing:
                     self._pending.append(record)
                 elif isinstance(record, Frame):
                     self._pending.append(record)
+                    if len(self._pending) > MAX_WAITING:
+                        self._thin()
                 elif isinstance(record, Event):
                     crash = read_crash(record)
                     if crash is not None:
                         self._state = replace(self._state, crash=crash)
             self._changed.notify_all()
+
+    def _thin(self) -> None:
+        """Give up every second waiting frame: a long trace is diagnosed at fewer of its samples.
+
+        The features are over steps, whatever the interval; a verdict is not sooner for more."""
+        kept = [r for n, r in enumerate(self._pending) if isinstance(r, Header) or n % 2 == 0]
+        self._pending = deque(kept)
 
     def _run(self) -> None:
         bound: Header | None = None

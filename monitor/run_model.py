@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,8 +88,7 @@ class RunModel:
             self.text = batch.text
         if not math.isnan(batch.overhead):
             self.overhead = batch.overhead
-        for record in batch.records:
-            self._take_record(record)
+        self._take_records(batch.records)
 
     @property
     def ignored(self) -> int:
@@ -104,18 +104,34 @@ class RunModel:
             Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)
         )
 
-    def _take_record(self, record: Record) -> None:
-        if isinstance(record, Frame):
-            self._take_frame(record)
-        elif isinstance(record, Scalars):
-            self._take_scalars(record)
-        elif isinstance(record, Event):
-            self.events.append(record)
-            self._see(record.step)
-        elif isinstance(record, Header):
-            self._take_header(record)
-        elif isinstance(record, End):
-            self.end = record
+    def _take_records(self, records: Sequence[Record]) -> None:
+        """Frames and scalars are put together until a header comes: many at once cost little."""
+        frames: dict[int, list[Frame]] = {}
+        scalars: dict[tuple[int, tuple[str, ...]], list[Scalars]] = {}
+
+        def together_so_far() -> None:
+            for rank, found in frames.items():
+                self._take_frames(rank, found)
+            for (rank, names), parts in scalars.items():
+                self._take_scalars(rank, names, parts)
+            frames.clear()
+            scalars.clear()
+
+        for record in records:
+            if isinstance(record, Frame):
+                frames.setdefault(record.rank, []).append(record)
+            elif isinstance(record, Scalars):
+                if record.steps:
+                    scalars.setdefault((record.rank, record.names), []).append(record)
+            elif isinstance(record, Event):
+                self.events.append(record)
+                self._see(record.step)
+            elif isinstance(record, Header):
+                together_so_far()
+                self._take_header(record)
+            elif isinstance(record, End):
+                self.end = record
+        together_so_far()
 
     def _take_header(self, header: Header) -> None:
         held = self.header
@@ -161,43 +177,55 @@ class RunModel:
             self._histories[rank] = held
         return held
 
-    def _take_frame(self, frame: Frame) -> None:
-        values = frame.array
-        if self.header is None or len(values) != len(self.header.columns):
-            self._misfits += 1
-            return
-        history = self._history_of(frame.rank)
+    def _take_frames(self, rank: int, frames: Sequence[Frame]) -> None:
+        columns = -1 if self.header is None else len(self.header.columns)
+        fitting = [frame for frame in frames if len(frame.values) == 4 * columns]
+        self._misfits += len(frames) - len(fitting)
+        history = self._history_of(rank) if fitting else None
         if history is None:
             return
-        if history.last_step == frame.step:
-            history.merge_into_last(values)
-        else:
-            history.extend(np.array([frame.step]), values[None, :])
-            self.frames += frame.rank == self.home
-        self._measured |= ~np.isnan(values)
-        self._see(frame.step)
-        self._time(frame.step, frame.time)
+        steps = np.array([frame.step for frame in fitting], np.int64)
+        values = np.frombuffer(b"".join(frame.values for frame in fitting), "<f4")
+        values = values.reshape(len(fitting), columns)
+        # A step that comes twice in a row is one sample of what was measured at it.
+        last = history.last_step
+        again = np.flatnonzero(np.diff(steps, prepend=steps[0] - 1 if last is None else last) == 0)
+        at = 0
+        for place in (*again.tolist(), len(steps)):
+            if place > at:
+                history.extend(steps[at:place], values[at:place])
+            if place < len(steps):
+                history.merge_into_last(values[place])
+            at = place + 1
+        if rank == self.home:
+            self.frames += len(steps) - len(again)
+        unseen = np.flatnonzero(~self._measured)
+        self._measured[unseen] = ~np.isnan(values[:, unseen]).all(axis=0)
+        self._see(int(steps.min()))
+        self._see(int(steps.max()))
+        for frame in (fitting[0], *fitting[-_RATE_WINDOW:]):
+            self._time(frame.step, frame.time)
 
-    def _take_scalars(self, scalars: Scalars) -> None:
-        if not scalars.steps:
-            return
-        steps = np.array(scalars.steps, np.int64)
-        for index, name in enumerate(scalars.names):
+    def _take_scalars(self, rank: int, names: tuple[str, ...], parts: Sequence[Scalars]) -> None:
+        steps = np.array([step for part in parts for step in part.steps], np.int64)
+        values = np.concatenate([part.array for part in parts])
+        for index, name in enumerate(names):
             if name not in self._scalars:
                 if len(self._scalars) >= MAX_SCALARS:
                     continue
                 self._scalars[name] = {}
                 self._groups = None
             ranks = self._scalars[name]
-            if scalars.rank not in ranks:
+            if rank not in ranks:
                 if len(ranks) >= MAX_RANKS:
                     continue
-                ranks[scalars.rank] = Envelope(1, SCALAR_BUCKETS)
-            ranks[scalars.rank].extend(steps, scalars.array[:, index : index + 1])
-        self._see(scalars.steps[0])
-        self._see(scalars.steps[-1])
-        self._time(scalars.steps[0], scalars.times[0])
-        self._time(scalars.steps[-1], scalars.times[-1])
+                ranks[rank] = Envelope(1, SCALAR_BUCKETS)
+            ranks[rank].extend(steps, values[:, index : index + 1])
+        self._see(int(steps.min()))
+        self._see(int(steps.max()))
+        for part in (parts[0], *parts[-_RATE_WINDOW:]):
+            self._time(part.steps[0], part.times[0])
+            self._time(part.steps[-1], part.times[-1])
 
     def _see(self, step: int) -> None:
         self.step = step if self.step is None else max(self.step, step)

@@ -147,7 +147,7 @@ def _names(curves: Sequence[Curve], span: tuple[int, int], scale: Scale) -> list
             y = _y(float(scale.position(float(curve.high[at]))))
             ends.append((y, x_of(float(curve.last[at]), span), index))
     parts = []
-    above = -math.inf
+    above = float(TOP - _NAME_HEIGHT)
     for y, x, index in sorted(ends):
         above = max(y, above + _NAME_HEIGHT)
         if above > HEIGHT - BOTTOM + _NAME_HEIGHT:

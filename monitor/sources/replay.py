@@ -9,9 +9,10 @@ from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 
+from monitor.sources.record_store import RecordStore
 from monitor.sources.source import Batch, Position, SourceError
-from probe.schema import Control, End, Frame, Header, Record, Scalars
-from probe.trace import TraceError, TraceReader
+from probe.schema import Control, Record
+from probe.trace import TraceError
 
 LONGEST_GAP = 1.0
 """Seconds of recorded time; a longer pause of the run (a night, a breakpoint) replays as this."""
@@ -20,13 +21,6 @@ SLOWEST = 0.05
 FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
 LOAD_CHUNK = 2000
-
-
-def recorded_time(record: Record) -> float | None:
-    """Unix time at which the record was made, where it says so."""
-    if isinstance(record, Scalars):
-        return record.times[-1] if record.times else None
-    return None if isinstance(record, Header) else record.time
 
 
 class ReplaySource:
@@ -46,10 +40,6 @@ class ReplaySource:
         self._playing = playing
         self._speed = min(max(speed, SLOWEST), FASTEST)
         self._changed = threading.Condition()
-        self._records: list[Record] = []
-        self._frames: list[int] = []
-        """Index of each frame among the records."""
-        self._steps: list[int] = []
         self._next = 0
         self._target: int | None = None
         """Deliver up to this record at once: a jump or a step is under way."""
@@ -66,12 +56,12 @@ class ReplaySource:
         self._failed = ""
         self._closed = False
         try:
-            self._reader = TraceReader(path)
+            self._records = RecordStore(path)
             self._load(1)
         except TraceError as error:
             raise SourceError(str(error)) from None
-        if not self._records:
-            self._reader.close()
+        if not len(self._records):
+            self._records.close()
             raise SourceError(f"{path}: empty: the run ended before it recorded anything")
 
     def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
@@ -97,17 +87,17 @@ class ReplaySource:
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            self._reader.close()
+            self._records.close()
             self._changed.notify_all()
 
     def position(self) -> Position:
         with self._changed:
-            shown = bisect_left(self._frames, self._next)
+            shown = bisect_left(self._records.frames, self._next)
             return Position(
                 record=self._next,
                 records=len(self._records),
-                step=self._steps[shown - 1] if shown else 0,
-                last_step=self._steps[-1] if self._steps else 0,
+                step=self._records.steps[shown - 1] if shown else 0,
+                last_step=self._records.steps[-1] if self._records.steps else 0,
                 playing=self._playing,
                 speed=self._speed,
             )
@@ -136,14 +126,14 @@ class ReplaySource:
     def step(self, frames: int) -> None:
         with self._changed:
             self._tail = False
-            self._go_to_frame(bisect_left(self._frames, self._next) - 1 + frames)
+            self._go_to_frame(bisect_left(self._records.frames, self._next) - 1 + frames)
             self._changed.notify_all()
 
     def _go_to_frame(self, number: int) -> None:
         """Show everything up to this frame (counted from 0), whichever way that lies."""
-        if not self._frames:
+        if not self._records.frames:
             return
-        target = self._frames[min(max(number, 0), len(self._frames) - 1)] + 1
+        target = self._records.frames[min(max(number, 0), len(self._records.frames) - 1)] + 1
         if target < self._next:
             self._next = 0
         self._target = target
@@ -154,14 +144,19 @@ class ReplaySource:
         now = self._clock()
         elapsed, self._last = now - self._last, now
         if self._jump is not None and (
-            self._complete or (self._steps and self._steps[-1] >= self._jump)
+            self._complete or (self._records.steps and self._records.steps[-1] >= self._jump)
         ):
-            self._tail = self._complete and (not self._steps or self._jump > self._steps[-1])
-            self._go_to_frame(bisect_left(self._steps, self._jump))
+            steps = self._records.steps
+            self._tail = self._complete and (not steps or self._jump > steps[-1])
+            self._go_to_frame(bisect_left(self._records.steps, self._jump))
             self._jump = None
-        if self._jump is not None:
-            return []
         start = self._next
+        if self._jump is not None:
+            # Still reading. What lies before the goal is wanted in any case.
+            if start < len(self._records):
+                self._next = min(len(self._records), start + limit)
+                return self._records.between(start, self._next)
+            return []
         if self._target is not None:
             self._next = min(self._target, start + limit)
             if self._next >= self._target:
@@ -173,7 +168,7 @@ class ReplaySource:
             self._next = self._affordable(start, limit)
         elif start == 0:
             self._next = 1  # paused from the start: the header alone lets the screen be drawn
-        return self._records[start : self._next]
+        return self._records.between(start, self._next)
 
     def _affordable(self, start: int, limit: int) -> int:
         at = start
@@ -188,14 +183,13 @@ class ReplaySource:
         return at
 
     def _gap(self, index: int) -> float:
-        before = recorded_time(self._records[index - 1]) if index else None
-        here = recorded_time(self._records[index])
-        if before is None or here is None:
-            return 0.0
-        return min(max(here - before, 0.0), LONGEST_GAP)
+        gap = self._records.gap(index)
+        return 0.0 if math.isnan(gap) else min(max(gap, 0.0), LONGEST_GAP)
 
     def _batch(self, records: list[Record], text: str) -> Batch:
-        return Batch(records=tuple(records), link="replay", text=text, ignored=self._reader.damaged)
+        return Batch(
+            records=tuple(records), link="replay", text=text, ignored=self._records.damaged
+        )
 
     def _text(self) -> str:
         if self._failed:
@@ -204,7 +198,7 @@ class ReplaySource:
         if self._told_end or not self._complete or self._next < len(self._records):
             return ""
         self._told_end = True
-        if isinstance(self._records[-1], End):
+        if self._records.ended:
             return "End of the trace."
         return (
             "The trace stops here without an end: the run was killed or is still writing; what it "
@@ -222,12 +216,7 @@ class ReplaySource:
         self._looked = self._clock()
 
     def _load(self, limit: int) -> None:
-        records = self._reader.records(limit)
-        if records:
+        found = self._records.load(limit)
+        if found:
             self._told_end = False
-        for record in records:
-            if isinstance(record, Frame):
-                self._frames.append(len(self._records))
-                self._steps.append(record.step)
-            self._records.append(record)
-        self._complete = len(records) < limit
+        self._complete = found < limit

@@ -73,6 +73,10 @@ class AppBase(App[None]):
         """One chart in full, with the cursor at a step where one is given."""
         raise NotImplementedError
 
+    def seek(self, step: int) -> None:
+        """Show the run as it was at a step; a replay reads on to one that was not read yet."""
+        raise NotImplementedError
+
     def action_show_view(self, name: ViewName) -> None:
         """Bring a view on screen."""
         raise NotImplementedError

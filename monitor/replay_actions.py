@@ -1,6 +1,8 @@
 """The actions of the keys that go through the past: of a replay, or of a run that is training.
 
-A live run is looked at as it was at a step by standing still there; data keep being taken in.
+What was read already is looked at as it was at a step, without reading it again: curves end there,
+the diagnosis is the one of then. A live run goes on being taken in meanwhile. Only playing a replay
+on from there, or going to what was not read yet, moves the source.
 """
 
 from __future__ import annotations
@@ -20,9 +22,15 @@ class ReplayActions(AppBase):
         raise NotImplementedError
 
     def action_toggle_play(self) -> None:
-        if self.replaying:
+        if self.replaying is None:
+            return
+        looking_back, self.viewing.frozen = self.viewing.frozen, None
+        if looking_back is not None:
+            self.replaying.jump(looking_back)
+            self.replaying.play(True)
+        else:
             self.replaying.toggle()
-            self.acted()
+        self.acted()
 
     def action_faster(self) -> None:
         if self.replaying:
@@ -41,17 +49,18 @@ class ReplayActions(AppBase):
         self._step(-1)
 
     def _step(self, frames: int) -> None:
-        if self.replaying:
-            self.replaying.step(frames)
-            self.acted()
-            return
         steps = self.model.sampled_steps()
         if not len(steps):
             self.say("nothing has been measured yet")
             return
-        at = self.viewing.frozen if self.viewing.frozen is not None else int(steps[-1])
-        place = int(np.searchsorted(steps, at, side="right")) - 1
-        self.look_at(int(steps[min(max(place + frames, 0), len(steps) - 1)]))
+        looking_back = self.viewing.frozen is not None
+        if self.replaying is not None and frames > 0 and not looking_back:
+            self.replaying.step(frames)
+            self.acted()
+            return
+        at = self.viewing.frozen if looking_back else int(steps[-1])
+        place = int(np.searchsorted(steps, at, side="right")) - 1 + frames
+        self.seek(int(steps[min(max(place, 0), len(steps) - 1)]))
 
     def action_jump(self) -> None:
         self.ask("jump to step", self._jump_to)
@@ -62,21 +71,26 @@ class ReplayActions(AppBase):
         if not value.strip().isdecimal():
             self.say(f"“{value}” is not a step: type a whole number")
             return
-        self._go_to(int(value))
+        self.seek(int(value))
 
-    def _go_to(self, step: int) -> None:
-        if self.replaying is not None:
+    def seek(self, step: int) -> None:
+        newest = self.model.step
+        if self.replaying is None:
+            self.look_at(step)
+        elif newest is not None and step < newest:
+            self.replaying.play(False)
+            self.look_at(step)
+        else:
+            self.viewing.frozen = None
             self.replaying.jump(step)
             self.acted()
-        else:
-            self.look_at(step)
 
     def action_jump_flag(self) -> None:
         if self.known_flag is None:
             self.say("no step has been flagged so far")
             return
-        self._go_to(self.known_flag)
+        self.seek(self.known_flag)
 
     @on(ScrubBar.Sought)
     def _sought(self, message: ScrubBar.Sought) -> None:
-        self._go_to(message.step)
+        self.seek(message.step)

@@ -31,6 +31,10 @@ class Replaying:
             self._source.jump(0)
         self._source.play(position.at_end or not position.playing)
 
+    def play(self, playing: bool) -> None:
+        """Play, or pause."""
+        self._source.play(playing)
+
     def change_speed(self, factor: float) -> None:
         """Multiply the speed, within 1/16 and 1024."""
         self._source.set_speed(min(max(self.position.speed * factor, MIN_SPEED), MAX_SPEED))

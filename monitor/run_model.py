@@ -165,7 +165,8 @@ class RunModel:
 
     @property
     def _history(self) -> Envelope:
-        return self._histories.get(self.home) or Envelope(0, 2)
+        columns = len(self.header.columns) if self.header is not None else 0
+        return self._histories.get(self.home) or Envelope(columns, 2)
 
     def _history_of(self, rank: int) -> Envelope | None:
         held = self._histories.get(rank)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel, StepMark
+from monitor.sources.source import Position
 from monitor.viewing import Viewing
 from monitor.widgets.run_header import HeaderData
 from monitor.widgets.scrub_bar import ScrubData
@@ -35,9 +37,17 @@ def header_data(
         ignored=model.ignored,
         link=model.link,
         state=model.state,
-        view_paused=frozen is not None,
-        position=replaying.position if replaying else None,
+        view_paused=frozen is not None and replaying is None,
+        position=_position(replaying, frozen),
     )
+
+
+def _position(replaying: Replaying | None, frozen: int | None) -> Position | None:
+    """Where a replay stands, or at which step of what it read one looks back."""
+    if replaying is None:
+        return None
+    position = replaying.position
+    return position if frozen is None else replace(position, step=frozen, playing=False)
 
 
 def scrub_data(
@@ -49,7 +59,8 @@ def scrub_data(
         marks.append(StepMark(flag, "flagged"))
     first = model.first_step or 0
     if replaying is not None:
-        position = replaying.position
+        position = _position(replaying, viewing.frozen)
+        assert position is not None
         playing = position.playing and not position.at_end
         word = f"{position.speed:g}×" if playing else "at its end" if position.at_end else "paused"
         sign = glyphs.PLAYING if playing else glyphs.ENDED if position.at_end else glyphs.PAUSED

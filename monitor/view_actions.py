@@ -74,9 +74,9 @@ class ViewActions(AppBase):
 
     def go_to_step(self, step: int) -> None:
         """The charts with the cursor at a step; a replay is played to it."""
-        self.viewing.steps.put(step)
         if self.replaying is not None:
-            self.replaying.jump(step)
+            self.seek(step)
+        self.viewing.steps.put(step)
         self.viewing.alone = False
         self.action_show_view("metrics")
 

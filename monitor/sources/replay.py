@@ -208,6 +208,8 @@ class ReplaySource:
     def _follow(self) -> None:
         if self._complete and self._clock() - self._looked < FOLLOW_SECONDS:
             return
+        if self._jump is not None and self._next < len(self._records) and not self._complete:
+            return  # what was read is given out first, while it is at hand
         try:
             self._load(LOAD_CHUNK)
         except TraceError as error:

@@ -272,24 +272,38 @@ async def test_replay_keys():
         assert "■ replay, at its end" in text(app, RunHeader)
         assert "step 390 of 390" in text(app, RunHeader)
         await pilot.press("j", *"150", "enter")
-        await settle(pilot, lambda: app.model.frames == 16)
-        assert replay.position().step == 150
+        assert "step 150 of 390" in text(app, RunHeader)
+        assert "replay paused" in text(app, RunHeader)
         assert "healthy" in text(app, DiagnosisPane)
         await pilot.press("full_stop")
-        await settle(pilot, lambda: app.model.frames == 17)
+        assert app.viewing.frozen == 160
         await pilot.press("comma", "comma")
-        await settle(pilot, lambda: app.model.frames == 15)
+        assert app.viewing.frozen == 140
+        assert app.query_one(ChartGrid).panes[0].data.curves[0].first[-1] <= 140
         await pilot.press("f")
-        await settle(pilot, lambda: app.model.frames == 21)
-        assert replay.position().step == 200
+        assert "step 200 of 390" in text(app, RunHeader)
         assert "FAULTY" in text(app, DiagnosisPane)
         await pilot.press("greater_than_sign", "greater_than_sign", "less_than_sign")
         assert replay.position().speed == 2.0
+        # Nothing was read again so far; playing on from here does.
+        assert app.model.frames == 40
         await pilot.press("space")
-        await settle(pilot, lambda: replay.position().step == 390 and app.model.frames == 40)
         assert app.viewing.frozen is None
+        await settle(pilot, lambda: replay.position().step == 390 and app.model.frames == 40)
         await pilot.press("p", "s")
         assert replay.sent == []
+
+
+async def test_a_replay_reads_on_to_what_was_not_read_yet():
+    replay = FakeReplay(FAULTY)
+    replay.jump(100)
+    async with running(replay) as (app, pilot):
+        assert app.model.frames == 11
+        await pilot.press("full_stop")
+        await settle(pilot, lambda: app.model.frames == 12)
+        await pilot.press("j", *"300", "enter")
+        await settle(pilot, lambda: app.model.frames == 31)
+        assert app.viewing.frozen is None
 
 
 async def test_space_at_the_end_of_a_replay_plays_it_again(monkeypatch):

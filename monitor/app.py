@@ -256,13 +256,15 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self._woken = False
         self._ticked = time.monotonic()
         self._take_in()
-        for diagnosis in self.diagnosing.take():
-            if diagnosis is None:
-                self.verdicts.clear()
-                self.past.clear()
-            else:
-                self.verdicts.add(diagnosis)
-                self.past.add(diagnosis)
+        found = self.diagnosing.take()
+        if None in found:
+            self.verdicts.clear()
+            self.past.clear()
+            found = found[len(found) - found[::-1].index(None) :]
+        said = [diagnosis for diagnosis in found if diagnosis is not None]
+        self.verdicts.add(*said)
+        for diagnosis in said:
+            self.past.add(diagnosis)
         if self.comparison.drain():
             self._diagnoses += 1
         state = self.diagnosing.state

@@ -40,15 +40,27 @@ class VerdictHistory:
     def clear(self) -> None:
         self._envelope = Envelope(2 + len(CATEGORY_NAMES), self._capacity)
 
-    def add(self, diagnosis: Diagnosis) -> None:
-        """Take in the diagnosis after a frame."""
-        if diagnosis.frames == 0:
-            return
-        values = row(diagnosis)
-        if self._envelope.last_step == diagnosis.last_step:
-            self._envelope.merge_into_last(values)
-        else:
-            self._envelope.extend(np.array([diagnosis.last_step], np.int64), values[None, :])
+    def add(self, *diagnoses: Diagnosis) -> None:
+        """Take in the diagnoses after some frames, in order."""
+        last = self._envelope.last_step
+        found = []
+        for diagnosis in diagnoses:
+            if diagnosis.frames == 0:
+                continue
+            if diagnosis.last_step == last:
+                # Said again of the same step: the later word counts as well.
+                self._put(found)
+                found = []
+                self._envelope.merge_into_last(row(diagnosis))
+                continue
+            last = diagnosis.last_step
+            found.append(diagnosis)
+        self._put(found)
+
+    def _put(self, diagnoses: list[Diagnosis]) -> None:
+        if diagnoses:
+            steps = np.array([diagnosis.last_step for diagnosis in diagnoses], np.int64)
+            self._envelope.extend(steps, np.stack([row(diagnosis) for diagnosis in diagnoses]))
 
     def bands(self, upto: int | None = None) -> Bands | None:
         """Curves up to a step; None before the first diagnosis."""

@@ -189,6 +189,7 @@ KEYS: tuple[Key, ...] = (
         "Monitor", leaves=0),
     Key("ctrl+p", "ctrl+p", "command_palette", "", "command palette: every command, chart and "
         "component by name, and the themes", "Monitor"),
+    Key("y", "y", "picture", "", "save what is on screen as an SVG picture", "Monitor"),
     Key("ctrl+z", "ctrl+z", "suspend_process", "", "put the monitor into the background",
         "Monitor"),
     Key("q", "q", "quit", "Quit", "quit; the training goes on", "Monitor", leaves=0),

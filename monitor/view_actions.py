@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual import on
 
 from monitor.app_base import AppBase
-from monitor.view_names import ViewName
+from monitor.view_names import ViewName, title_of
 from monitor.views.graph_view import GraphView
 from monitor.views.runs_view import RunsView
 from monitor.widgets.view_bar import ViewBar
@@ -13,6 +15,28 @@ from monitor.widgets.view_bar import ViewBar
 
 class ViewActions(AppBase):
     """Part of the application."""
+
+    def action_picture(self) -> None:
+        step = self.viewing.frozen if self.viewing.frozen is not None else self.model.step
+        name = f"{self.viewing.view}-{step}.svg" if step is not None else f"{self.viewing.view}.svg"
+        # Made now: what is asked for is the screen without the question.
+        picture = self.export_screenshot(title=f"defaultpp-monitor · {title_of(self.viewing.view)}")
+
+        def done(value: str | None) -> None:
+            if not value or not value.strip():
+                return
+            path = Path(value.strip()).expanduser()
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(picture)
+            except FileExistsError:
+                self.say(f"{path} exists: name another file")
+            except OSError as error:
+                self.say(f"{path} cannot be written: {error.strerror}")
+            else:
+                self.say(f"saved {path.absolute()}")
+
+        self.ask("save picture as", done, name)
 
     def action_next_view(self, by: int) -> None:
         self.action_show_view(self.viewing.next_view(by))

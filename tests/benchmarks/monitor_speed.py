@@ -348,7 +348,7 @@ async def open_long(trace: Path, before: float) -> tuple[float, float, float]:
     source = ReplaySource(trace, playing=False)
     source.jump(sys.maxsize)
     app = MonitorApp(source, engine_factory=ScriptedEngine, find_runs=tuple)
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=SIZE):
         while True:
             await asyncio.sleep(0.01)
             position = source.position()

@@ -183,3 +183,18 @@ async def test_the_pane_keys_are_of_the_one_table():
     async with running(FakeReplay(FAULTY)) as (app, pilot):
         await pilot.press("tab", "tab", "shift+tab")
         assert app.viewing.choice.current == "graph"
+
+
+async def test_any_view_is_saved_as_a_picture(tmp_path):
+    async with running(FakeSource(FAULTY)) as (app, pilot):
+        await show(pilot, "layers")
+        path = tmp_path / "layers.svg"
+        for expected in ("saved", "exists"):
+            await pilot.press("y")
+            app.query_one("#prompt-input").value = str(path)
+            await pilot.press("enter")
+            assert expected in app.query_one(StatusLine).text
+        assert path.read_text().startswith("<svg")
+        assert "Layers" in path.read_text()
+        await pilot.press("y", "escape")
+        assert list(tmp_path.iterdir()) == [path]

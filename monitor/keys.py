@@ -51,7 +51,7 @@ class Key:
 CHARTS: tuple[ViewName, ...] = ("overview", "metrics")
 STEPPED: tuple[ViewName, ...] = ("overview", "diagnosis", "layers", "metrics")
 """Views with an axis of steps."""
-CHARTED: tuple[ViewName, ...] = ("overview", "diagnosis", "graph", "layers", "metrics")
+CHARTED: tuple[ViewName, ...] = ("overview", "diagnosis", "graph", "layers", "metrics", "runs")
 """Views with a line chart."""
 
 _SWITCH = tuple(
@@ -129,10 +129,10 @@ KEYS: tuple[Key, ...] = (
         "Charts", views=("metrics",), leaves=4),
     Key("l", "l", "toggle_log", "Log", "logarithmic or linear axis of the chosen chart",
         "Charts", views=CHARTS, leaves=6),
-    Key("d", "d", "toggle_difference", "Difference", "compared runs: their curves, or the watched "
-        "run's difference from the baseline", "Charts", views=(*CHARTS, "runs"), leaves=8),
-    Key("k", "k", "next_rank", "Rank", "ranks: all together, or one alone", "Charts",
-        views=(*CHARTED, "runs"), leaves=8),
+    Key("d", "d", "toggle_difference", "", "compared runs: their curves, or the watched "
+        "run's difference from the baseline", "Charts", views=(*CHARTS, "runs")),
+    Key("k", "k", "next_rank", "", "ranks: all together, or one alone", "Charts",
+        views=CHARTED),
     Key("e", "e", "smooth", "Smooth", "smoothing (EMA), stronger each time, then off; the raw "
         "line stays, faint", "Charts", views=CHARTS, leaves=7),
 

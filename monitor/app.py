@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar, cast
 
 from textual import on
@@ -26,6 +27,7 @@ from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
 from monitor.key_table import remapped
 from monitor.keys import Key
+from monitor.model_state import unpack
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
 from monitor.pane_actions import PaneActions
@@ -157,6 +159,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self._seen: tuple[object, ...] = ()
         self._drawn: tuple[int, int] = (-1, -1)
         self._diagnoses = 0
+        self._remembered = False
         self._noted_flag: int | None = None
         self.known_flag: int | None = None
         """First flagged step of this run, kept when a replay goes back before it."""
@@ -281,6 +284,15 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self._drawn, self._seen = contents, now
         if self.reader.waiting or self.comparison.waiting:
             self.wake()
+        elif position is not None and position.at_end and not self._remembered:
+            self._remember()
+
+    def _remember(self) -> None:
+        """A long trace was read to its end: keep its overview for the next time."""
+        keep = self.replaying.remember(self.model) if self.replaying is not None else None
+        if keep is not None:
+            self._remembered = True
+            self.run_worker(keep, thread=True, group="keeping")
 
     def _take_in(self) -> None:
         """Take in what was read, for a moment only: a key must not wait for a long backlog."""
@@ -298,7 +310,12 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
     def _take(self, batch: Batch) -> None:
         link = self.model.link
         run = self.model.header
-        self.model.take(batch)
+        if batch.overview is not None:
+            self.model = RunModel()
+            unpack(self.model, dict(batch.overview))
+        self.model.take(replace(batch, records=()) if batch.known else batch)
+        if batch.known:
+            return
         if any(isinstance(record, Header) and record.revision == 0 for record in batch.records):
             self._noted_flag = None
             self.viewing.frozen = None

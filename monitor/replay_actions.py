@@ -53,12 +53,12 @@ class ReplayActions(AppBase):
         if not len(steps):
             self.say("nothing has been measured yet")
             return
-        looking_back = self.viewing.frozen is not None
-        if self.replaying is not None and frames > 0 and not looking_back:
+        frozen = self.viewing.frozen
+        if self.replaying is not None and frames > 0 and frozen is None:
             self.replaying.step(frames)
             self.acted()
             return
-        at = self.viewing.frozen if looking_back else int(steps[-1])
+        at = int(steps[-1]) if frozen is None else frozen
         place = int(np.searchsorted(steps, at, side="right")) - 1 + frames
         self.seek(int(steps[min(max(place, 0), len(steps) - 1)]))
 

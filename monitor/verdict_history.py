@@ -43,7 +43,7 @@ class VerdictHistory:
     def add(self, *diagnoses: Diagnosis) -> None:
         """Take in the diagnoses after some frames, in order."""
         last = self._envelope.last_step
-        found = []
+        found: list[Diagnosis] = []
         for diagnosis in diagnoses:
             if diagnosis.frames == 0:
                 continue

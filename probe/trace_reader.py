@@ -93,6 +93,11 @@ class TraceReader:
                     records.append(record)
         return records
 
+    def resume(self, offset: int) -> None:
+        """Go on from an :attr:`offset` that a reader of this file had before."""
+        self._base, self._at, self._buffer = offset, 0, b""
+        self._decoded = max(self._decoded, 1)
+
     def placed(self, limit: int = 1000) -> list[tuple[int, int, Record]]:
         """Like :meth:`records`, each with the place of its payload: offset and length, bytes."""
         found: list[tuple[int, int, Record]] = []

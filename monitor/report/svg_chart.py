@@ -166,12 +166,12 @@ def _points(pairs: Sequence[tuple[float, float]]) -> str:
 def _axis(data: ChartData, curves: Sequence[Curve]) -> list[str]:
     base = HEIGHT - BOTTOM
     parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>']
-    for text, anchor, x in (
+    for text, anchor, edge in (
         (f"step {data.span[0]}", "start", LEFT),
         (str(data.span[1]), "end", WIDTH - RIGHT),
     ):
         parts.append(
-            f'<text class="tick" x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text}</text>'
+            f'<text class="tick" x="{edge}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text}</text>'
         )
     parts += _lane(data, curves)
     for mark in data.marks:

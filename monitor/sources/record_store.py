@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from probe.schema import End, Frame, Header, Record, Scalars
 from probe.trace import TraceReader
@@ -49,6 +52,40 @@ class RecordStore:
     def damaged(self) -> int:
         """Damaged places passed so far."""
         return self._reader.damaged
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Where everything lies, to be kept in a file."""
+        return {
+            "store.offsets": np.array(self._offsets, np.int64),
+            "store.lengths": np.array(self._lengths, np.int32),
+            "store.times": np.array(self._times, np.float64),
+            "store.frames": np.array(self.frames, np.int64),
+            "store.steps": np.array(self.steps, np.int64),
+            "store.held": np.array(sorted(self._held), np.int64),
+        }
+
+    def resume(self, end: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Know already what lies before offset ``end``. Raises KeyError for other arrays."""
+        for place, name in (
+            (self._offsets, "offsets"),
+            (self._lengths, "lengths"),
+            (self._times, "times"),
+            (self.frames, "frames"),
+            (self.steps, "steps"),
+        ):
+            place.frombytes(arrays[f"store.{name}"].tobytes())
+        for number in arrays["store.held"].tolist():
+            record = self._reader.at(self._offsets[number], self._lengths[number])
+            if record is not None:
+                self._held[number] = record
+        last = self._held.get(len(self) - 1)
+        self.ended = isinstance(last, End)
+        self._reader.resume(end)
+
+    @property
+    def end(self) -> int:
+        """Offset up to which the file was read."""
+        return self._reader.offset
 
     def load(self, limit: int) -> int:
         """Take in up to ``limit`` further records; how many there were."""

@@ -6,9 +6,13 @@ import math
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from monitor.model_state import Arrays
+from monitor.sources import overview_file
 from monitor.sources.record_store import RecordStore
 from monitor.sources.source import Batch, Position, SourceError
 from probe.schema import Control, Record
@@ -55,9 +59,21 @@ class ReplaySource:
         self._told_end = False
         self._failed = ""
         self._closed = False
+        self._path = path
+        self._overview: Mapping[str, Any] | None = None
+        """Kept when this trace was read before; given out if it is opened at its end."""
+        self._known = 0
+        """Records that the overview given out holds."""
+        self._retold = 0
+        """How many of those were given to the diagnosis."""
         try:
             self._records = RecordStore(path)
-            self._load(1)
+            kept = overview_file.load(path)
+            if kept is not None:
+                self._records.resume(*kept)
+                self._overview = kept[1]
+            else:
+                self._load(1)
         except TraceError as error:
             raise SourceError(str(error)) from None
         if not len(self._records):
@@ -69,7 +85,13 @@ class ReplaySource:
         with self._changed:
             while not self._closed:
                 self._follow()
+                if self._next == 0 and self._at_end_at_once():
+                    return Batch(link="replay", overview=self._overview)
                 due = self._due(limit)
+                if not due and self._retold < self._known:
+                    start, self._retold = self._retold, min(self._retold + limit, self._known)
+                    found = self._records.between(start, self._retold)
+                    return Batch(tuple(found), link="replay", known=True)
                 text = self._text()
                 remaining = deadline - time.monotonic()
                 if due or text or remaining <= 0:
@@ -80,6 +102,20 @@ class ReplaySource:
                     at_rest = not self._playing or self._next >= len(self._records)
                     self._changed.wait(remaining if at_rest else min(remaining, 0.05))
             return Batch(link="replay")
+
+    def remember(self, packed: Callable[[], Arrays]) -> Callable[[], None] | None:
+        """What keeps the overview for the next time, to be called in a thread.
+
+        ``packed`` gives the arrays of a model that has read all there is. None where there is no
+        need, or where the file was not read to its end yet.
+        """
+        with self._changed:
+            small = self._records.end < overview_file.LEAST_BYTES
+            if small or self._overview is not None or not self._complete:
+                return None
+            self._overview = packed()
+            arrays = self._records.arrays() | self._overview
+            return partial(overview_file.save, self._path, self._records.end, arrays)
 
     def send(self, control: Control) -> str:
         return f"This is a saved trace: there is no training here to {control.action}."
@@ -129,6 +165,15 @@ class ReplaySource:
             self._go_to_frame(bisect_left(self._records.frames, self._next) - 1 + frames)
             self._changed.notify_all()
 
+    def _at_end_at_once(self) -> bool:
+        """The end is wanted, and how it looks there is known."""
+        steps = self._records.steps
+        if self._overview is None or self._jump is None or not steps or self._jump <= steps[-1]:
+            return False
+        self._known = self._next = len(self._records)
+        self._jump, self._tail = None, True
+        return True
+
     def _go_to_frame(self, number: int) -> None:
         """Show everything up to this frame (counted from 0), whichever way that lies."""
         if not self._records.frames:
@@ -136,6 +181,7 @@ class ReplaySource:
         target = self._records.frames[min(max(number, 0), len(self._records.frames) - 1)] + 1
         if target < self._next:
             self._next = 0
+            self._known = self._retold = 0
         self._target = target
         self._credit = 0.0
         self._told_end = False

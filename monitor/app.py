@@ -270,10 +270,11 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
             self.past.add(diagnosis)
         if self.comparison.drain():
             self._diagnoses += 1
+        position = self.replaying.position if self.replaying else None
+        self.diagnosing.hold(position is not None and position.seeking)
         state = self.diagnosing.state
         if state is not self.diagnosis:
             self._take_diagnosis(state)
-        position = self.replaying.position if self.replaying else None
         contents = (self.model.contents, self._diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:

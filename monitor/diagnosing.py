@@ -74,6 +74,7 @@ class Diagnosing:
         self._changed = threading.Condition()
         self._stopping = False
         self._busy = False
+        self._held = False
         self._engine: EngineLike | None = None
         self._state = DiagnosisState()
         self._generation = 0
@@ -90,6 +91,13 @@ class Diagnosing:
             self._changed.notify_all()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(STOP_SECONDS)
+
+    def hold(self, held: bool) -> None:
+        """Wait while a backlog is being read: what is seen first comes first."""
+        with self._changed:
+            if held != self._held:
+                self._held = held
+                self._changed.notify_all()
 
     @property
     def factory(self) -> EngineFactory | None:
@@ -151,7 +159,7 @@ class Diagnosing:
         while True:
             with self._changed:
                 self._busy = False
-                self._changed.wait_for(lambda: self._pending or self._stopping)
+                self._changed.wait_for(lambda: (self._pending and not self._held) or self._stopping)
                 if self._stopping:
                     return
                 record, generation = self._pending.popleft(), self._generation

@@ -136,6 +136,7 @@ class ReplaySource:
                 last_step=self._records.steps[-1] if self._records.steps else 0,
                 playing=self._playing,
                 speed=self._speed,
+                seeking=self._jump is not None or self._target is not None,
             )
 
     def play(self, playing: bool) -> None:

@@ -47,6 +47,8 @@ class Position:
     last_step: int
     playing: bool
     speed: float
+    seeking: bool = False
+    """On the way to where it was sent, as fast as it can be read."""
 
     @property
     def at_end(self) -> bool:

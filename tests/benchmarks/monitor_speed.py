@@ -351,9 +351,8 @@ async def open_long(trace: Path, before: float) -> tuple[float, float, float]:
     async with app.run_test(size=SIZE):
         while True:
             await asyncio.sleep(0.01)
-            position = source.position()
-            done = source._complete and position.record >= position.records > 0
-            if done and not app.reader.waiting:
+            frames = len(source._records.frames)
+            if source._complete and app.model.frames == frames and source.position().at_end:
                 break
         drawn = asyncio.Event()
         app.tick()

@@ -25,6 +25,8 @@ SLOWEST = 0.05
 FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
 LOAD_CHUNK = 2000
+RETELL_AFTER = 1.0
+"""Seconds that a known overview has for being drawn before the diagnosis goes over the frames."""
 
 
 class ReplaySource:
@@ -64,6 +66,8 @@ class ReplaySource:
         """Kept when this trace was read before; given out if it is opened at its end."""
         self._known = 0
         """Records that the overview given out holds."""
+        self._retell = 0.0
+        """From when on they are given to the diagnosis."""
         self._retold = 0
         """How many of those were given to the diagnosis."""
         try:
@@ -88,7 +92,7 @@ class ReplaySource:
                 if self._next == 0 and self._at_end_at_once():
                     return Batch(link="replay", overview=self._overview)
                 due = self._due(limit)
-                if not due and self._retold < self._known:
+                if not due and self._retold < self._known and self._clock() >= self._retell:
                     start, self._retold = self._retold, min(self._retold + limit, self._known)
                     found = self._records.between(start, self._retold)
                     return Batch(tuple(found), link="replay", known=True)
@@ -173,6 +177,7 @@ class ReplaySource:
             return False
         self._known = self._next = len(self._records)
         self._jump, self._tail = None, True
+        self._retell = self._clock() + RETELL_AFTER
         return True
 
     def _go_to_frame(self, number: int) -> None:

@@ -9,7 +9,7 @@ from streams import store
 
 from monitor.model_state import pack, unpack
 from monitor.run_model import RunModel
-from monitor.sources import overview_file
+from monitor.sources import overview_file, replay
 from monitor.sources.fake import Script, records
 from monitor.sources.replay import ReplaySource
 from monitor.sources.source import Batch
@@ -22,6 +22,7 @@ SCRIPT = Script(steps=600, every=5, layers=2, fault_step=300, fault_layer=1, nan
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(overview_file, "LEAST_BYTES", 1000)
+    monkeypatch.setattr(replay, "RETELL_AFTER", 0.0)
     return tmp_path / "cache" / "defaultpp-monitor" / "overviews"
 
 

@@ -414,6 +414,8 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self.acted()
 
     def look_at(self, step: int) -> None:
+        newest = self.model.step
+        step = step if newest is None else min(step, newest)
         self.viewing.frozen = step
         cursor = self.viewing.steps.cursor
         if cursor is not None and cursor > step:

@@ -12,6 +12,7 @@ from monitor.key_table import KeyTable
 from monitor.reader import Reader
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
+from monitor.sources.source import Source
 from monitor.view_names import ViewName
 from monitor.viewing import Viewing
 from monitor.views.view import View
@@ -64,6 +65,10 @@ class AppBase(App[None]):
         """Have something called in the app's thread, soon; nothing once the app has ended."""
         if self.is_running:
             self.call_later(call, *arguments)
+
+    def switch_source(self, source: Source) -> None:
+        """Watch another run instead; what was open is closed."""
+        raise NotImplementedError
 
     def close_readers(self, readers: Sequence[Reader]) -> None:
         """Stop readers behind the screen: their sources may take a moment."""

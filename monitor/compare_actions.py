@@ -65,6 +65,27 @@ class CompareActions(AppBase):
         self.comparison.add(listed.run, listed.name, source)
         self.acted()
 
+    def action_open_address(self) -> None:
+        def done(value: str | None) -> None:
+            text = (value or "").strip()
+            if text:
+                self.message = f"opening {text}…"
+                self.draw()
+                self.run_worker(lambda: self._opened_to_watch(text), thread=True, group="opening")
+
+        self.ask("address, or path of a trace", done)
+
+    def _opened_to_watch(self, text: str) -> None:
+        """In a thread, as :meth:`_opened`."""
+        from monitor.run_catalogue import open_named
+
+        try:
+            source = open_named(text)
+        except Exception as error:  # the run on screen stays, whatever is wrong with another
+            self.from_thread(self.say, " ".join(str(error).split()))
+            return
+        self.from_thread(self.switch_source, source)
+
     def action_toggle_difference(self) -> None:
         if not self.comparison:
             self.say("no run is compared with this one: choose one in Runs (c)")

@@ -182,6 +182,8 @@ KEYS: tuple[Key, ...] = (
         "or no longer", "Runs", views=("runs",), leaves=2),
     Key("b", "b", "set_baseline", "Baseline", "differences are taken from this run", "Runs",
         views=("runs",), leaves=3),
+    Key("a", "a", "open_address", "", "open a run by its address (ssh://host/run, ipc://...), or a "
+        "trace by its path", "Runs", views=("runs",)),
     Key("r", "r", "refresh_runs", "Look again", "look for runs again", "Runs", views=("runs",),
         leaves=2),
 

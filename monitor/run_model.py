@@ -292,10 +292,6 @@ class RunModel:
             for m in group.members
         )  # fmt: skip
 
-    def latest(self, key: str) -> float:
-        """Newest value of a chart with one curve; NaN where there is none."""
-        return next(iter(self.latest_values(key)), float("nan"))
-
     def sampled_steps(self, upto: int | None = None) -> npt.NDArray[np.int64]:
         """The steps a cursor stops at: those of frames, or before any frame of scalars."""
         history: Envelope | None = self._history

@@ -38,6 +38,7 @@ def places(monkeypatch, tmp_path):
     (tmp_path / "runtime").mkdir(mode=0o700)
     monkeypatch.setenv("DEFAULTPP_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.delenv("DEFAULTPP_DEBUG", raising=False)
+    monkeypatch.setenv("DEFAULTPP_SETTINGS", "")
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from streams import COLUMNS, a_run, frame, header, scalars, store
 from monitor.comparison import LETTERS, Comparison, differences, overlaid
 from monitor.envelope import NAN, Envelope
 from monitor.merging import difference, together
-from monitor.run_catalogue import ListedRun
+from monitor.run_catalogue import ListedRun, open_named
 from monitor.run_model import MAX_RANKS, RunModel
 from monitor.sources.fake import records
-from monitor.sources.source import Batch
+from monitor.sources.source import Batch, SourceError
+from monitor.sources.ssh import command, parse_target
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.comparison_pane import ComparisonPane
 from monitor.widgets.runs_pane import RunsPane
@@ -202,3 +203,27 @@ async def test_ranks_are_gone_through_with_a_key(tmp_path):
         assert app.viewing.rank is None
         await show(pilot, "runs")
         assert "rank 1" in app.query_one(ComparisonPane).text
+
+
+async def test_a_trace_is_opened_by_its_path_and_an_address_that_fails_is_a_line(tmp_path):
+    find = two_runs(tmp_path)
+    async with running(FakeSource(Script()), find_runs=find) as (app, pilot):
+        await show(pilot, "runs")
+        await pilot.press("a", *"nothing", "enter")
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "nothing" in app.query_one(StatusLine).text
+        await pilot.press("a")
+        app.query_one("#prompt-input").value = str(tmp_path / "other.trace")
+        await pilot.press("enter")
+        await settle(pilot, lambda: app.model.header.run == "other" and app.model.step == 299)
+        assert app.viewing.view == "overview"
+        assert app.is_replay
+
+
+def test_over_the_screen_ssh_asks_for_nothing(monkeypatch):
+    monkeypatch.setenv("DEFAULTPP_SSH", "sh -c 'echo Permission denied >&2; exit 255' sh")
+    with pytest.raises(SourceError, match=r"denied; if it wants a password: .*attach ssh://me@gpu"):
+        open_named("ssh://me@gpu")
+    assert "BatchMode=yes" in command(parse_target("ssh://gpu"), batch=True)
+    assert "BatchMode=yes" not in command(parse_target("ssh://gpu"))

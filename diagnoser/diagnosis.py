@@ -50,6 +50,9 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     root_cause_probability: float | None = None
     layers: tuple[int, ...] = ()
     ranking: tuple[Candidate, ...] = ()
+    categories: dict[str, float] = {}
+    """Each category's probability, given that the run is faulty; all 12, also of a run that is not
+    flagged. Sums to 1. Empty before the first frame."""
     importance: dict[str, float] = {}
     """Node kind (``attention``) -> share of the decision; sums to 1 where faulty."""
     suspicion: dict[str, float] = {}

@@ -98,6 +98,7 @@ class Engine:
                 frames=features.frames,
                 last_step=frame.step,
                 probability=decided.probability,
+                categories=_categories(decided),
             )
             return self._diagnosis
         category, cause = chosen(decided)
@@ -112,6 +113,7 @@ class Engine:
             root_cause_probability=float(decided.joint[cause]),
             layers=origin.layers,
             ranking=_ranking(decided),
+            categories=_categories(decided),
             importance=self._importance(output, cause, firings),
             suspicion=origin.suspicion,
             evidence=gather(columns, state, firings, name, frame.step),
@@ -151,6 +153,10 @@ def chosen(state: State) -> tuple[int, int]:
     category = int(np.argmax(state.category))
     within = np.where(np.array(CAUSE_CATEGORY) == category, state.joint, -1.0)
     return category, int(np.argmax(within))
+
+
+def _categories(state: State) -> dict[str, float]:
+    return {name: float(share) for name, share in zip(CATEGORY_NAMES, state.category, strict=True)}
 
 
 def _name(cause: int) -> str:

@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import ClassVar, cast
 
 from textual import on
-from textual.app import ComposeResult, SystemCommand
-from textual.binding import BindingType
+from textual.app import App, ComposeResult, SystemCommand
 from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
 from monitor.chart_actions import ChartActions
+from monitor.compare_actions import CompareActions
+from monitor.comparison import Comparison
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
-from monitor.keys import Key, bindings, keys_for, works
+from monitor.diagnosis_history import DiagnosisHistory
+from monitor.key_table import remapped
+from monitor.keys import Key
+from monitor.model_state import unpack
 from monitor.palette import THEMES
+from monitor.palette_search import RunSearch
+from monitor.pane_actions import PaneActions
 from monitor.reader import Reader
 from monitor.replay_actions import ReplayActions
 from monitor.replaying import Replaying
 from monitor.run_catalogue import ListedRun, discover
 from monitor.run_model import RunModel
-from monitor.screen_data import footer_labels, header_data, status_of, step_notes
-from monitor.shown import Shown, shown_now
+from monitor.screen_data import footer_labels, header_data, scrub_data, status_of, step_notes
+from monitor.settings import Settings
+from monitor.shown import Shown, shown_at, shown_now
 from monitor.sources.source import Batch, Source
 from monitor.verdict_history import VerdictHistory
 from monitor.view_actions import ViewActions
@@ -48,13 +56,18 @@ from monitor.widgets.help_screen import HelpScreen
 from monitor.widgets.key_footer import KeyFooter
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
+from monitor.widgets.scrub_bar import ScrubBar
 from monitor.widgets.status_line import StatusLine
 from monitor.widgets.view_bar import ViewBar
 from probe.schema import Header
 
-MIN_FPS, MAX_FPS = 0.5, 30.0
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
+_INTAKE = 0.02
+"""Seconds in a row that taking in records may take."""
+_BREATH = 0.005
+"""Seconds between two of those, for keys."""
+_AT_ONCE = 1000
 _VIEWS: tuple[type[View], ...] = (
     Overview,
     DiagnosisView,
@@ -70,13 +83,16 @@ class News(Message):
     """A thread has something for the screen."""
 
 
-class MonitorApp(ViewActions, ChartActions, ReplayActions):
+class BaseScreen(Screen[None], inherit_bindings=False):
+    """The screen of the views. Its keys are the table's alone."""
+
+
+class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareActions):
     """The monitor of one run at a time.
 
     ``engine_factory`` makes the diagnosis of a header; None loads the product's, in a thread.
-    ``ascii`` draws with ASCII characters only. ``fps`` bounds how often the screen is redrawn;
-    values outside 0.5 .. 30 are clamped. ``theme`` is a Textual theme's name, None ours, dark.
-    ``find_runs`` lists what the Runs view offers.
+    ``settings`` are the person's: its theme is a Textual theme's name, None ours, dark; its ``fps``
+    bounds how often the screen is redrawn. ``find_runs`` lists what the Runs view offers.
     """
 
     CSS_PATH = "monitor.tcss"
@@ -84,27 +100,37 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
     ENABLE_COMMAND_PALETTE = True
     AUTO_FOCUS = ""
     """Nothing has the keyboard until a prompt asks for it."""
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
+    COMMANDS: ClassVar = App.COMMANDS | {RunSearch}
 
     def __init__(
         self,
         source: Source,
         *,
         engine_factory: EngineFactory | None = None,
-        ascii: bool = False,
-        fps: float = 4,
-        theme: str | None = None,
+        settings: Settings | None = None,
         title: str | None = None,
         find_runs: Callable[[], tuple[ListedRun, ...]] = discover,
     ) -> None:
+        self.settings = settings or Settings()
+        self.keys, complaints = remapped(self.settings.keys)
+        # Textual binds the palette's key itself, by priority.
+        palette_key = self.keys.of("command_palette").keys.split(",")[0]
+        setattr(self, "COMMAND_PALETTE_BINDING", palette_key)  # noqa: B010 (declared for classes)
         # With NO_COLOR the terminal's own two colours, not shades of grey.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
         self.VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
-        self.ascii_only = ascii
+        for key in self.keys.keys:
+            self.bind(key.keys, key.action, description=key.help, show=False)
+        self.ascii_only = self.settings.ascii
         self.find_runs = find_runs
-        self.viewing = Viewing()
-        self._fps = min(max(fps, MIN_FPS), MAX_FPS)
+        self.viewing = Viewing(
+            smoothing=self.settings.smoothing,
+            grid=self.settings.charts,
+            by_time=self.settings.axis == "time",
+        )
+        self.comparison = Comparison(self.wake)
+        self._complaints = [*self.settings.complaints, *complaints]
         self._timer: Timer | None = None
         self._ticked = 0.0
         self._woken = False
@@ -112,6 +138,9 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self._open(source, title or source.title, engine_factory)
         for own in THEMES:
             self.register_theme(own)
+        theme = self.settings.theme
+        if theme is not None and theme not in self.available_themes:
+            self._complaints.append(f"theme = {theme!r} is no theme: the palette lists them")
         self.theme = theme if theme in self.available_themes else THEMES[0].name
 
     def _open(self, source: Source, title: str, factory: EngineFactory | None) -> None:
@@ -119,6 +148,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.run_title = title
         self.model = RunModel()
         self.verdicts = VerdictHistory()
+        self.past = DiagnosisHistory()
         self.diagnosis = DiagnosisState()
         self.shown = Shown()
         self.replaying = Replaying.of(source)
@@ -129,6 +159,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self._seen: tuple[object, ...] = ()
         self._drawn: tuple[int, int] = (-1, -1)
         self._diagnoses = 0
+        self._remembered = False
         self._noted_flag: int | None = None
         self.known_flag: int | None = None
         """First flagged step of this run, kept when a replay goes back before it."""
@@ -139,9 +170,13 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         with Container(id="views"):
             first = self._views[self.viewing.view] = self._made(self.viewing.view)
             yield first
+        yield ScrubBar(id="scrub")
         yield StatusLine(id="status")
         yield Prompt(id="prompt")
         yield KeyFooter(id="footer")
+
+    def get_default_screen(self) -> Screen[object]:
+        return cast("Screen[object]", BaseScreen(id="_default"))
 
     @staticmethod
     def _made(name: ViewName) -> View:
@@ -154,6 +189,10 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
     def on_mount(self) -> None:
         self.screen.set_class(self.ascii_only, "-ascii")
         self.theme_changed_signal.subscribe(self, lambda _: self.draw())
+        if self._complaints:
+            more = len(self._complaints) - 1
+            told = f" (and {more} more: defaultpp-monitor doctor tells all)" if more else ""
+            self.message = self._complaints[0] + told
         self.reader.start()
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
@@ -164,6 +203,8 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.controlling.stop()
         self.diagnosing.stop()
         self.reader.stop()
+        for reader in self.comparison.clear():
+            reader.stop()
 
     def switch_source(self, source: Source) -> None:
         """Watch another run instead; what was open is closed."""
@@ -180,7 +221,16 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
                 part.stop()
 
         self.run_worker(stop, thread=True, group="closing")
+        self.close_readers(self.comparison.clear())
         self.action_show_view("overview")
+
+    def close_readers(self, readers: Sequence[Reader]) -> None:
+        def stop() -> None:
+            for reader in readers:
+                reader.stop()
+
+        if readers:
+            self.run_worker(stop, thread=True, group="closing")
 
     # News and drawing.
 
@@ -192,7 +242,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
 
     @on(News)
     def _news(self) -> None:
-        wait = self._ticked + 1 / self._fps - time.monotonic()
+        wait = self._ticked + 1 / self.settings.fps - time.monotonic()
         if wait <= 0:
             self.tick()
         elif self._timer is None:
@@ -208,17 +258,23 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self._stop_timer()
         self._woken = False
         self._ticked = time.monotonic()
-        for batch in self.reader.drain():
-            self._take(batch)
-        for diagnosis in self.diagnosing.take():
-            if diagnosis is None:
-                self.verdicts.clear()
-            else:
-                self.verdicts.add(diagnosis)
+        self._take_in()
+        found = self.diagnosing.take()
+        if None in found:
+            self.verdicts.clear()
+            self.past.clear()
+            found = found[len(found) - found[::-1].index(None) :]
+        said = [diagnosis for diagnosis in found if diagnosis is not None]
+        self.verdicts.add(*said)
+        for diagnosis in said:
+            self.past.add(diagnosis)
+        if self.comparison.drain():
+            self._diagnoses += 1
+        position = self.replaying.position if self.replaying else None
+        self.diagnosing.hold(position is not None and position.seeking)
         state = self.diagnosing.state
         if state is not self.diagnosis:
             self._take_diagnosis(state)
-        position = self.replaying.position if self.replaying else None
         contents = (self.model.contents, self._diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
@@ -227,13 +283,40 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
             # A heartbeat, or data behind a paused view: the large area stays as it is.
             self._draw_edges()
         self._drawn, self._seen = contents, now
-        if self.reader.waiting:
+        if self.reader.waiting or self.comparison.waiting:
             self.wake()
+        elif position is not None and position.at_end and not self._remembered:
+            self._remember()
+
+    def _remember(self) -> None:
+        """A long trace was read to its end: keep its overview for the next time."""
+        keep = self.replaying.remember(self.model) if self.replaying is not None else None
+        if keep is not None:
+            self._remembered = True
+            self.run_worker(keep, thread=True, group="keeping")
+
+    def _take_in(self) -> None:
+        """Take in what was read, for a moment only: a key must not wait for a long backlog."""
+        until = time.monotonic() + _INTAKE
+        while time.monotonic() < until and self.is_running:
+            batches = self.reader.drain(_AT_ONCE)
+            for batch in batches:
+                self._take(batch)
+            if not batches:
+                return
+        # The next breath, without waiting for the next picture.
+        if self.is_running and self.reader.waiting:
+            self.set_timer(_BREATH, self._take_in)
 
     def _take(self, batch: Batch) -> None:
         link = self.model.link
         run = self.model.header
-        self.model.take(batch)
+        if batch.overview is not None:
+            self.model = RunModel()
+            unpack(self.model, dict(batch.overview))
+        self.model.take(replace(batch, records=()) if batch.known else batch)
+        if batch.known:
+            return
         if any(isinstance(record, Header) and record.revision == 0 for record in batch.records):
             self._noted_flag = None
             self.viewing.frozen = None
@@ -278,7 +361,10 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.model, self.viewing))
         labels = footer_labels(self.viewing, self.replaying, self.controlling.pausing)
-        base.query_one(KeyFooter).show(keys_for(self.is_replay, self.viewing.view), labels)
+        base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)
+        flag = self.known_flag
+        scrub = scrub_data(self.model, self.viewing, self.replaying, flag)
+        base.query_one(ScrubBar).show(scrub)
         base.query_one(StatusLine).show(*status_of(self.model, self.viewing, self.message))
 
     def on_resize(self) -> None:
@@ -301,7 +387,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that do not belong to this kind of source or this view do nothing."""
-        return works(action, parameters, self.is_replay, self.viewing.view)
+        return self.keys.works(action, parameters, self.is_replay, self.viewing.view)
 
     def action_show_view(self, name: ViewName) -> None:
         self.viewing.view = name
@@ -327,6 +413,16 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.viewing.frozen = None if paused else (self.model.step or 0)
         self.acted()
 
+    def look_at(self, step: int) -> None:
+        newest = self.model.step
+        step = step if newest is None else min(step, newest)
+        self.viewing.frozen = step
+        cursor = self.viewing.steps.cursor
+        if cursor is not None and cursor > step:
+            self.viewing.steps.cursor = step
+        self.shown = shown_at(self.model, self.diagnosis, self.past.at(step), step)
+        self.acted()
+
     def action_toggle_training(self) -> None:
         held = self.controlling.pausing or self.model.state == "paused"
         (self.controlling.resume if held else self.controlling.pause)()
@@ -345,20 +441,16 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
         self.screen_stack[0].query_one(Prompt).ask(label, value, done, changed)
 
     def action_help(self) -> None:
-        keys = self.viewing.keys(self.model)
-        key = keys[self.viewing.chosen(keys)] if keys else None
-        if self.viewing.view == "layers":
-            key = self.viewing.heatmap_key(self.model)
-        group = self.model.groups.get(key) if key else None
-        absent = self.model.absence(key) if key and not self.model.measured(key) else ""
+        topics = self.view.help_topics() if self.view is not None else []
         header = self.model.header
         facts = header.facts if header is not None else {}
-        self.push_screen(HelpScreen(self.keys_now(), group, absent, facts))
+        closing = self.keys.of("help").keys
+        self.push_screen(HelpScreen(self.keys_now(), topics, facts, closing))
 
     def keys_now(self) -> tuple[Key, ...]:
         """Keys of any view that work on this source, those of the view on screen first."""
-        here = keys_for(self.is_replay, self.viewing.view)
-        return (*here, *(key for key in keys_for(self.is_replay) if key not in here))
+        here = self.keys.here(self.is_replay, self.viewing.view)
+        return (*here, *(key for key in self.keys.here(self.is_replay) if key not in here))
 
     def action_suspend_process(self) -> None:
         # A timer that fires while the app is suspended can deadlock its writer (textual 8.2.8).
@@ -370,7 +462,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette offers the themes and every command of the key table."""
         yield SystemCommand("Theme", "change the colours", self.action_change_theme)
-        for key in keys_for(self.is_replay, self.viewing.view):
+        for key in self.keys.here(self.is_replay, self.viewing.view):
             yield SystemCommand(
                 f"{key.group}: {key.help}",
                 f"key {key.shown}",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from textual.app import App
 
+from monitor.comparison import Comparison
+from monitor.key_table import KeyTable
+from monitor.reader import Reader
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
+from monitor.sources.source import Source
 from monitor.view_names import ViewName
 from monitor.viewing import Viewing
 from monitor.views.view import View
@@ -20,6 +24,8 @@ class AppBase(App[None]):
     model: RunModel
     viewing: Viewing
     replaying: Replaying | None
+    comparison: Comparison
+    keys: KeyTable
     known_flag: int | None
     message: str
 
@@ -59,6 +65,22 @@ class AppBase(App[None]):
         """Have something called in the app's thread, soon; nothing once the app has ended."""
         if self.is_running:
             self.call_later(call, *arguments)
+
+    def switch_source(self, source: Source) -> None:
+        """Watch another run instead; what was open is closed."""
+        raise NotImplementedError
+
+    def close_readers(self, readers: Sequence[Reader]) -> None:
+        """Stop readers behind the screen: their sources may take a moment."""
+        raise NotImplementedError
+
+    def show_chart(self, key: str, step: int | None = None) -> None:
+        """One chart in full, with the cursor at a step where one is given."""
+        raise NotImplementedError
+
+    def seek(self, step: int) -> None:
+        """Show the run as it was at a step; a replay reads on to one that was not read yet."""
+        raise NotImplementedError
 
     def action_show_view(self, name: ViewName) -> None:
         """Bring a view on screen."""

@@ -87,6 +87,12 @@ class ChartActions(AppBase):
             self.viewing.log_toggled ^= {keys[self.viewing.chosen(keys)]}
         self.acted()
 
+    def action_toggle_time(self) -> None:
+        self.viewing.by_time = not self.viewing.by_time
+        self.message = "charts over wall-clock time" if self.viewing.by_time else ""
+        self.message = self.message or "charts over steps"
+        self.draw()
+
     def action_smooth(self) -> None:
         self.viewing.smooth_more()
         self.acted()

@@ -43,7 +43,7 @@ class Finding:
 
 def findings() -> Iterator[Finding]:
     """All checks, one after the other."""
-    for check in (versions, terminal, directories, runs, ssh):
+    for check in (versions, terminal, settings, directories, runs, ssh):
         yield from check()
 
 
@@ -137,6 +137,24 @@ def runs() -> Iterator[Finding]:
         yield Finding("note", "run", "none is live: probe.attach(model, optimizer) registers one")
     for entry in entries:
         yield Finding("ok", "run", describe(entry))
+
+
+def settings() -> Iterator[Finding]:
+    """The settings file: where it is, and every line that cannot be used as it stands."""
+    from monitor.key_table import remapped
+    from monitor.settings import load, settings_path
+
+    path = settings_path()
+    if path is None or not path.exists():
+        text = f"no file at {path}" if path else "no file"
+        yield Finding("ok", "settings", f"{text}: everything as it comes")
+        return
+    found = load(path)
+    complaints = (*found.complaints, *remapped(found.keys)[1])
+    for complaint in complaints:
+        yield Finding("note", "settings", complaint)
+    if not complaints:
+        yield Finding("ok", "settings", str(path))
 
 
 def ssh() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from monitor import exit_status
-from monitor.commands import attach, demo, diagnose, doctor, export, listing, replay, watch
+from monitor.commands import attach, demo, diagnose, doctor, export, listing, replay, report, watch
 
 DEBUG_VARIABLE = "DEFAULTPP_DEBUG"
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "diagnose": diagnose,
     "watch": watch,
     "export": export,
+    "report": report,
     "doctor": doctor,
 }
 

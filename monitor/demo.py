@@ -101,19 +101,12 @@ def check_fault(fault: str, model: str) -> None:
         raise UsageError(f"{fault} needs {needed}")
 
 
-class DemoSource:
-    """A source that starts the training and waits for it to appear; then a live source.
-
-    The screen is there at once, while the process still loads torch. Closing ends the training.
-    """
+class DemoTraining:
+    """The process that trains. It is started here, and ends with :meth:`end`, not with a source."""
 
     def __init__(self, demo: Demo) -> None:
         """Raises :class:`SourceError` where the process cannot be started."""
         self.title = demo.name
-        self._live: LiveSource | None = None
-        self._told = False
-        self._begun = False
-        self._over = threading.Event()
         descriptor, log = tempfile.mkstemp(prefix="defaultpp-demo-", suffix=".log")
         self.log = Path(log)
         try:
@@ -132,41 +125,31 @@ class DemoSource:
         finally:
             os.close(descriptor)
 
+    def __enter__(self) -> DemoTraining:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
     @property
     def status(self) -> int | None:
         """Exit status of the training; None while it runs."""
         return self._process.poll()
 
-    def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
-        if self._live is None:
-            ended = self._process.poll() is not None
-            entry = self._entry()
-            if entry is not None:
-                from monitor.sources.live import open_entry
+    def wait(self, timeout: float) -> None:
+        """Until the process ended, at most ``timeout`` seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
 
-                self._live = open_entry(entry)
-            elif ended:
-                return self._stillborn(timeout)
-            else:
-                return self._wait(timeout)
-        batch = self._live.read(limit, timeout)
-        if batch.link == "live" and not self._begun:
-            self._begin()
-        if batch.link == "lost" and batch.text and self._process.poll() not in (None, 0):
-            return replace(batch, text=f"{batch.text} It said: {self.last_words()}")
-        return batch
+    def begin(self) -> None:
+        """Let it train now that it is being watched: a short training would be over else."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
 
-    def send(self, control: Control) -> str:
-        if self._live is None:
-            return f"The training is still starting: nothing to {control.action} yet."
-        return self._live.send(control)
-
-    def close(self) -> None:
-        self._over.set()
-        live = self._live
-        if live is not None:
-            live.close()
-        self._begin()
+    def end(self) -> None:
+        """End the training. May be called twice."""
+        self.begin()
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -176,6 +159,15 @@ class DemoSource:
                 self._process.wait()
         self.log.unlink(missing_ok=True)
 
+    def entry(self) -> RunEntry | None:
+        """The run as registered by its probe; None before that."""
+        from probe.registry import list_runs
+
+        for entry in list_runs():
+            if entry.pid == self._process.pid and entry.here:
+                return entry
+        return None
+
     def last_words(self) -> str:
         """The last line that the training wrote to its standard error."""
         try:
@@ -184,27 +176,54 @@ class DemoSource:
             return ""
         return lines[-1][:300] if lines else "nothing"
 
-    def _begin(self) -> None:
-        """Let the training begin now that it is being watched: a short one would be over else."""
-        self._begun = True
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
 
-    def _entry(self) -> RunEntry | None:
-        from probe.registry import list_runs
+class DemoSource:
+    """A source that waits for a demo's training to appear; then a live source.
 
-        for entry in list_runs():
-            if entry.pid == self._process.pid and entry.here:
-                return entry
-        return None
+    The screen is there at once, while the process still loads torch. Closing lets go of the run,
+    which trains on: another run may be looked at in between.
+    """
 
-    def _wait(self, timeout: float) -> Batch:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(min(timeout, POLL_SECONDS))
-        text, self._told = ("" if self._told else "Starting the training."), True
-        return Batch(link="connecting", text=text)
+    def __init__(self, training: DemoTraining) -> None:
+        self.title = training.title
+        self._training = training
+        self._live: LiveSource | None = None
+        self._told = False
+        self._begun = False
+        self._over = threading.Event()
 
-    def _stillborn(self, timeout: float) -> Batch:
-        self._over.wait(timeout)  # the process is gone: nothing else to wait for
-        return Batch(link="lost", text=f"The training could not start: {self.last_words()}")
+    def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
+        if self._live is None:
+            ended = self._training.status is not None
+            entry = self._training.entry()
+            if entry is not None:
+                from monitor.sources.live import open_entry
+
+                self._live = open_entry(entry)
+            elif ended:
+                self._over.wait(timeout)  # the process is gone: nothing else to wait for
+                said = self._training.last_words()
+                return Batch(link="lost", text=f"The training could not start: {said}")
+            else:
+                self._training.wait(min(timeout, POLL_SECONDS))
+                text, self._told = ("" if self._told else "Starting the training."), True
+                return Batch(link="connecting", text=text)
+        batch = self._live.read(limit, timeout)
+        if batch.link == "live" and not self._begun:
+            self._begun = True
+            self._training.begin()
+        if batch.link == "lost" and batch.text and self._training.status not in (None, 0):
+            return replace(batch, text=f"{batch.text} It said: {self._training.last_words()}")
+        return batch
+
+    def send(self, control: Control) -> str:
+        if self._live is None:
+            return f"The training is still starting: nothing to {control.action} yet."
+        return self._live.send(control)
+
+    def close(self) -> None:
+        self._over.set()
+        if self._live is not None:
+            self._live.close()
+        # Unwatched it trains as well, so that it can be come back to.
+        self._training.begin()

@@ -14,6 +14,8 @@ from diagnoser.diagnosis import Diagnosis
 from probe.schema import Event, Frame, Header, Record
 
 STOP_SECONDS = 5.0
+MAX_WAITING = 4000
+"""Frames that wait for the diagnosis before it goes over fewer of them."""
 Phase = Literal["loading", "ready", "failed", "off"]
 
 
@@ -72,6 +74,7 @@ class Diagnosing:
         self._changed = threading.Condition()
         self._stopping = False
         self._busy = False
+        self._held = False
         self._engine: EngineLike | None = None
         self._state = DiagnosisState()
         self._generation = 0
@@ -88,6 +91,13 @@ class Diagnosing:
             self._changed.notify_all()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(STOP_SECONDS)
+
+    def hold(self, held: bool) -> None:
+        """Wait while a backlog is being read: what is seen first comes first."""
+        with self._changed:
+            if held != self._held:
+                self._held = held
+                self._changed.notify_all()
 
     @property
     def factory(self) -> EngineFactory | None:
@@ -129,18 +139,27 @@ class Diagnosing:
                     self._pending.append(record)
                 elif isinstance(record, Frame):
                     self._pending.append(record)
+                    if len(self._pending) > MAX_WAITING:
+                        self._thin()
                 elif isinstance(record, Event):
                     crash = read_crash(record)
                     if crash is not None:
                         self._state = replace(self._state, crash=crash)
             self._changed.notify_all()
 
+    def _thin(self) -> None:
+        """Give up every second waiting frame: a long trace is diagnosed at fewer of its samples.
+
+        The features are over steps, whatever the interval; a verdict is not sooner for more."""
+        kept = [r for n, r in enumerate(self._pending) if isinstance(r, Header) or n % 2 == 0]
+        self._pending = deque(kept)
+
     def _run(self) -> None:
         bound: Header | None = None
         while True:
             with self._changed:
                 self._busy = False
-                self._changed.wait_for(lambda: self._pending or self._stopping)
+                self._changed.wait_for(lambda: (self._pending and not self._held) or self._stopping)
                 if self._stopping:
                     return
                 record, generation = self._pending.popleft(), self._generation

@@ -1,12 +1,13 @@
-"""Every key of the screen, once: bindings, footer, help, palette and docs are made from this."""
+"""Every key of the screen, once: bindings, footer, help, palette and docs are made from this.
+
+What the person remapped is put in its place by :mod:`monitor.key_table`.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from typing import Literal
-
-from textual.binding import Binding
 
 from monitor.view_names import VIEWS, ViewName
 
@@ -37,6 +38,10 @@ class Key:
         words = f"{self.group}.{self.action}".replace("-", "minus ")
         return re.sub(r"[^a-zA-Z0-9.]+", "-", words).strip("-").lower()
 
+    def in_mode(self, replay: bool) -> bool:
+        """It works on a replay, or on a live run."""
+        return self.when in ("always", "replay" if replay else "live")
+
     @property
     def method(self) -> str:
         """The action without its arguments."""
@@ -46,6 +51,8 @@ class Key:
 CHARTS: tuple[ViewName, ...] = ("overview", "metrics")
 STEPPED: tuple[ViewName, ...] = ("overview", "diagnosis", "layers", "metrics")
 """Views with an axis of steps."""
+CHARTED: tuple[ViewName, ...] = ("overview", "diagnosis", "graph", "layers", "metrics", "runs")
+"""Views with a line chart."""
 
 _SWITCH = tuple(
     Key(view.key, view.key, f"show_view('{view.name}')", "", f"{view.title}: {view.purpose}",
@@ -60,23 +67,34 @@ KEYS: tuple[Key, ...] = (
     Key("escape", "Esc", "leave", "", "back: out of a site, off the cursor, out of a zoom",
         "Views"),
 
+    Key("tab", "tab", "next_pane(1)", "", "choose the next pane", "Panes"),
+    Key("shift+tab", "shift+tab", "next_pane(-1)", "", "choose the previous pane", "Panes"),
+    Key("w", "w", "jump_mode", "Go to", "letters on panes and charts: press one to go there",
+        "Panes", leaves=7),
+    Key("z", "z", "enlarge_pane", "", "the chosen pane alone, and back", "Panes"),
+    Key("x", "x", "hide_pane", "", "hide the chosen pane", "Panes"),
+    Key("X", "X", "show_panes", "", "all panes of this view again", "Panes"),
+
     Key("space", "space", "toggle_play", "Play", "play or pause the replay", "Replay", "replay",
         leaves=0),
-    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Replay",
-        "replay", leaves=5),
-    Key("comma", ",", "step_back", "", "one frame back, while paused", "Replay", "replay"),
     Key("greater_than_sign", ">", "faster", "Speed", "replay at double the speed", "Replay",
         "replay", leaves=4),
     Key("less_than_sign", "<", "slower", "", "replay at half the speed", "Replay", "replay"),
-    Key("j", "j", "jump", "Jump", "jump to a step", "Replay", "replay", leaves=2),
-    Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Replay",
-        "replay", leaves=3),
 
-    Key("space", "space", "toggle_view", "Pause", "pause the view; data keeps coming in",
+    Key("space", "space", "toggle_view", "Pause", "pause the view, data keep coming in; then back "
+        "to the newest",
         "Training", "live", leaves=0),
     Key("p", "p", "toggle_training", "Pause training", "pause or resume the training; it goes on "
         "by itself when the monitor ends", "Training", "live", leaves=1),
     Key("s", "s", "sample", "Sample", "measure the next step", "Training", "live", leaves=6),
+
+    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Past",
+        leaves=7),
+    Key("comma", ",", "step_back", "", "one frame back; a live run is shown as it was then, while "
+        "data keep coming in", "Past"),
+    Key("j", "j", "jump", "Jump", "jump to a step", "Past", leaves=6),
+    Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Past",
+        leaves=7),
 
     Key("right", "→", "cursor(1)", "", "cursor one sample on; its values show in every chart",
         "Steps", views=STEPPED),
@@ -94,6 +112,8 @@ KEYS: tuple[Key, ...] = (
     Key("ctrl+left,left_parenthesis", "(", "pan(-0.25)", "", "move the zoomed part back", "Steps",
         views=STEPPED),
     Key("0", "0", "zoom_all", "", "all steps again", "Steps", views=STEPPED),
+    Key("t", "t", "toggle_time", "", "charts over steps or over wall-clock time", "Steps",
+        views=CHARTED),
 
     Key("slash", "/", "filter", "Filter", "show only charts whose name matches a regex", "Charts",
         views=CHARTS, leaves=3),
@@ -109,6 +129,10 @@ KEYS: tuple[Key, ...] = (
         "Charts", views=("metrics",), leaves=4),
     Key("l", "l", "toggle_log", "Log", "logarithmic or linear axis of the chosen chart",
         "Charts", views=CHARTS, leaves=6),
+    Key("d", "d", "toggle_difference", "", "compared runs: their curves, or the watched "
+        "run's difference from the baseline", "Charts", views=(*CHARTS, "runs")),
+    Key("k", "k", "next_rank", "", "ranks: all together, or one alone", "Charts",
+        views=CHARTED),
     Key("e", "e", "smooth", "Smooth", "smoothing (EMA), stronger each time, then off; the raw "
         "line stays, faint", "Charts", views=CHARTS, leaves=7),
 
@@ -154,47 +178,21 @@ KEYS: tuple[Key, ...] = (
     Key("up", "↑", "choose(-1)", "Run", "previous run", "Runs", views=("runs",), leaves=3),
     Key("enter", "Enter", "enter", "Open", "watch this run, or replay this trace, instead", "Runs",
         views=("runs",), leaves=1),
+    Key("c", "c", "compare_run", "Compare", "lay this run's curves over those of the run watched, "
+        "or no longer", "Runs", views=("runs",), leaves=2),
+    Key("b", "b", "set_baseline", "Baseline", "differences are taken from this run", "Runs",
+        views=("runs",), leaves=3),
+    Key("a", "a", "open_address", "", "open a run by its address (ssh://host/run, ipc://...), or a "
+        "trace by its path", "Runs", views=("runs",)),
     Key("r", "r", "refresh_runs", "Look again", "look for runs again", "Runs", views=("runs",),
         leaves=2),
 
     Key("question_mark,h", "?", "help", "Help", "keys, signs, and the meaning of the chosen metric",
         "Monitor", leaves=0),
+    Key("ctrl+p", "ctrl+p", "command_palette", "", "command palette: every command, chart and "
+        "component by name, and the themes", "Monitor"),
+    Key("y", "y", "picture", "", "save what is on screen as an SVG picture", "Monitor"),
     Key("ctrl+z", "ctrl+z", "suspend_process", "", "put the monitor into the background",
         "Monitor"),
     Key("q", "q", "quit", "Quit", "quit; the training goes on", "Monitor", leaves=0),
 )  # fmt: skip
-
-
-def keys_for(replay: bool, view: ViewName | None = None) -> tuple[Key, ...]:
-    """The keys that work on a replay, or on a live run; None: in any view."""
-    mode = "replay" if replay else "live"
-    return tuple(
-        key
-        for key in KEYS
-        if key.when in ("always", mode) and (view is None or not key.views or view in key.views)
-    )
-
-
-def bindings() -> list[Binding]:
-    """Textual bindings with ids, so that users can remap them.
-
-    One key may stand for several commands: which of them works now is for :func:`works` to say.
-    """
-    return [Binding(key.keys, key.action, key.help, show=False, id=key.id) for key in KEYS]
-
-
-def works(action: str, parameters: tuple[object, ...], replay: bool, view: ViewName) -> bool:
-    """The command belongs to this kind of source and this view; others always work."""
-    mode = "replay" if replay else "live"
-    found = [key for key in KEYS if key.method == action]
-    if parameters:
-        # Arguments tell commands apart: the same method may serve two keys in two views.
-        found = [key for key in found if key.action == call(action, parameters)] or found
-    return not found or any(
-        key.when in ("always", mode) and (not key.views or view in key.views) for key in found
-    )
-
-
-def call(action: str, parameters: tuple[object, ...]) -> str:
-    """An action and its arguments as the table writes them."""
-    return f"{action}({', '.join(map(repr, parameters))})" if parameters else action

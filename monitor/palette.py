@@ -156,6 +156,7 @@ def _palette(
         "faint": front.blend(back, 0.74).hex,
         "hollow": front.blend(back, 0.9).hex,
         "ground": back.hex,
+        "band": Color.parse(accents[1]).blend(back, 0.86).hex,
     }
     colours |= dict(zip(("accent", "ok", "warn", "bad"), accents, strict=True))
     ramps = (

@@ -56,6 +56,7 @@ def _recorded(path: Path) -> Path:
 async def take(trace: Path, into: Path, engine_factory: EngineFactory | None = None) -> None:
     """Write the pictures of a trace; ``engine_factory`` as for the app."""
     from monitor.app import MonitorApp
+    from monitor.settings import Settings
     from monitor.sources.replay import FASTEST, ReplaySource
 
     def this_one() -> tuple[ListedRun, ...]:
@@ -67,7 +68,7 @@ async def take(trace: Path, into: Path, engine_factory: EngineFactory | None = N
         source,
         engine_factory=engine_factory,
         title=TITLE,
-        theme="monitor-dark",
+        settings=Settings(theme="monitor-dark"),
         find_runs=this_one,
     )
     async with app.run_test(size=SIZE) as pilot:

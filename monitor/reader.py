@@ -79,7 +79,7 @@ class Reader:
             self._on_records(batch.records)
             # As text, since NaN differs from itself.
             state = repr((batch.link, batch.state, batch.text, batch.overhead, batch.ignored))
-            if batch.records or state != self._state:
+            if _tells(batch) or state != self._state:
                 self._state = state
                 self._on_news()
             if not batch.records:
@@ -91,8 +91,14 @@ class Reader:
             self._changed.wait_for(
                 lambda: self._held < QUEUE_RECORDS or self._stopping.is_set(), timeout=None
             )
-            if batch.records or not self._queue or self._queue[-1].records:
+            last = self._queue[-1] if self._queue else None
+            if _tells(batch) or last is None or _tells(last):
                 self._queue.append(batch)
             else:
                 self._queue[-1] = batch  # only the newest state counts
             self._held += len(batch.records)
+
+
+def _tells(batch: Batch) -> bool:
+    """It brings more than the state of the run."""
+    return bool(batch.records) or batch.overview is not None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
+from monitor.model_state import pack
+from monitor.run_model import RunModel
 from monitor.sources.source import Position, Replayable, Source
 
 MIN_SPEED, MAX_SPEED = 1 / 16, 1024.0
@@ -30,6 +33,17 @@ class Replaying:
         if position.at_end:
             self._source.jump(0)
         self._source.play(position.at_end or not position.playing)
+
+    def play(self, playing: bool) -> None:
+        """Play, or pause."""
+        self._source.play(playing)
+
+    def remember(self, model: RunModel) -> Callable[[], None] | None:
+        """What keeps the overview of a long trace, to be called in a thread; None: no need."""
+        remember = getattr(self._source, "remember", None)
+        if remember is None or model.header is None:
+            return None
+        return cast("Callable[[], None] | None", remember(lambda: pack(model)))
 
     def change_speed(self, factor: float) -> None:
         """Multiply the speed, within 1/16 and 1024."""

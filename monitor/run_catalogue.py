@@ -89,6 +89,24 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
+def open_named(text: str) -> Source:
+    """A source by what a person typed: an address, a run's name, or the path of a trace.
+
+    The screen is up, so that ssh cannot ask for a password here. Raises SourceError and what
+    :func:`monitor.targets.open_target` raises.
+    """
+    if text.startswith("ssh://"):
+        from monitor.sources.ssh import open_ssh
+
+        return open_ssh(text, batch=True)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _at_its_end(path)
+    from monitor.targets import open_target
+
+    return open_target(text)
+
+
 def open_listed(listed: ListedRun) -> Source:
     """A source of this run; a trace stands at its end, to be gone through from there.
 
@@ -98,9 +116,13 @@ def open_listed(listed: ListedRun) -> Source:
         from monitor.sources.live import open_entry
 
         return open_entry(listed.entry)
+    assert listed.path is not None
+    return _at_its_end(listed.path)
+
+
+def _at_its_end(trace: Path) -> Source:
     from monitor.sources.replay import ReplaySource
 
-    assert listed.path is not None
-    source = ReplaySource(listed.path, playing=False)
+    source = ReplaySource(trace, playing=False)
     source.jump(sys.maxsize)
     return source

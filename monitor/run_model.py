@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from monitor.envelope import Curve, Envelope
+from monitor.merging import together
 from monitor.metric_groups import Member, MetricGroup, groups_of, whole_key
 from monitor.sources.source import Batch, Link
+from monitor.step_clock import StepClock
 from probe.schema import End, Event, Frame, Header, Record, Scalars
 
 FRAME_MEMORY = 48 * 1024 * 1024
@@ -24,6 +27,8 @@ _BYTES_PER_VALUE = 13
 SCALAR_BUCKETS = 2048
 MAX_EVENTS = 2000
 MAX_SCALARS = 256
+MAX_RANKS = 16
+"""Ranks whose values are kept; those of further ones are left out."""
 _RATE_WINDOW = 64
 
 
@@ -37,6 +42,8 @@ class StepMark:
 
 class RunModel:
     """The run as read so far.
+
+    Ranks are kept apart; the header's own is meant where none is named.
 
     ``version`` changes whenever anything a screen shows did; ``contents`` only with the data
     themselves, not with what is heard of the run's state every second.
@@ -60,9 +67,10 @@ class RunModel:
         self.frames = 0
         self.end: End | None = None
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._history = Envelope(0, 2)
+        self.clock = StepClock()
+        self._histories: dict[int, Envelope] = {}
         self._measured = np.zeros(0, bool)
-        self._scalars: dict[str, Envelope] = {}
+        self._scalars: dict[str, dict[int, Envelope]] = {}
         self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
         self._groups: dict[str, MetricGroup] | None = None
 
@@ -80,8 +88,7 @@ class RunModel:
             self.text = batch.text
         if not math.isnan(batch.overhead):
             self.overhead = batch.overhead
-        for record in batch.records:
-            self._take_record(record)
+        self._take_records(batch.records)
 
     @property
     def ignored(self) -> int:
@@ -97,65 +104,129 @@ class RunModel:
             Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)
         )
 
-    def _take_record(self, record: Record) -> None:
-        if isinstance(record, Frame):
-            self._take_frame(record)
-        elif isinstance(record, Scalars):
-            self._take_scalars(record)
-        elif isinstance(record, Event):
-            self.events.append(record)
-            self._see(record.step)
-        elif isinstance(record, Header):
-            self._take_header(record)
-        elif isinstance(record, End):
-            self.end = record
+    def _take_records(self, records: Sequence[Record]) -> None:
+        """Frames and scalars are put together until a header comes: many at once cost little."""
+        frames: dict[int, list[Frame]] = {}
+        scalars: dict[tuple[int, tuple[str, ...]], list[Scalars]] = {}
+
+        def together_so_far() -> None:
+            for rank, found in frames.items():
+                self._take_frames(rank, found)
+            for (rank, names), parts in scalars.items():
+                self._take_scalars(rank, names, parts)
+            frames.clear()
+            scalars.clear()
+
+        for record in records:
+            if isinstance(record, Frame):
+                frames.setdefault(record.rank, []).append(record)
+            elif isinstance(record, Scalars):
+                if record.steps:
+                    scalars.setdefault((record.rank, record.names), []).append(record)
+            elif isinstance(record, Event):
+                self.events.append(record)
+                self._see(record.step)
+            elif isinstance(record, Header):
+                together_so_far()
+                self._take_header(record)
+            elif isinstance(record, End):
+                self.end = record
+        together_so_far()
 
     def _take_header(self, header: Header) -> None:
         held = self.header
+        if held is not None and held.run == header.run and held.rank != header.rank:
+            return  # another rank of this run tells of the same model
         columns = len(header.columns)
         self.header = header
         self._groups = None
         if held is not None and held.run == header.run and header.revision > held.revision:
             places = {column: index for index, column in enumerate(held.columns)}
             sources = [places.get(column) for column in header.columns]
-            self._history = self._history.rearranged(sources)
+            self._histories = {
+                rank: history.rearranged(sources) for rank, history in self._histories.items()
+            }
             self._measured = np.array([s is not None and self._measured[s] for s in sources], bool)
             return
         self._clear()
-        buckets = FRAME_MEMORY // (_BYTES_PER_VALUE * max(columns, 1))
-        self._history = Envelope(columns, min(1024, max(64, buckets // 2 * 2)))
         self._measured = np.zeros(columns, bool)
 
-    def _take_frame(self, frame: Frame) -> None:
-        values = frame.array
-        if self.header is None or len(values) != len(self.header.columns):
-            self._misfits += 1
-            return
-        if self._history.last_step == frame.step:
-            self._history.merge_into_last(values)
-        else:
-            self._history.extend(np.array([frame.step]), values[None, :])
-            self.frames += 1
-        self._measured |= ~np.isnan(values)
-        self._see(frame.step)
-        self._time(frame.step, frame.time)
+    @property
+    def home(self) -> int:
+        """The rank that is meant where none is named: the header's, or the first heard of."""
+        rank = self.header.rank if self.header is not None else 0
+        return rank if rank in self._histories or not self._histories else min(self._histories)
 
-    def _take_scalars(self, scalars: Scalars) -> None:
-        if not scalars.steps:
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks heard of."""
+        scalars = {rank for found in self._scalars.values() for rank in found}
+        return tuple(sorted(scalars | set(self._histories)))
+
+    @property
+    def _history(self) -> Envelope:
+        columns = len(self.header.columns) if self.header is not None else 0
+        return self._histories.get(self.home) or Envelope(columns, 2)
+
+    def _history_of(self, rank: int) -> Envelope | None:
+        held = self._histories.get(rank)
+        if held is None and len(self._histories) < MAX_RANKS and self.header is not None:
+            columns = len(self.header.columns)
+            shared = min(max(self.header.world_size, 1), MAX_RANKS)
+            buckets = FRAME_MEMORY // (_BYTES_PER_VALUE * max(columns, 1) * shared)
+            held = Envelope(columns, min(1024, max(64, buckets // 2 * 2)))
+            self._histories[rank] = held
+        return held
+
+    def _take_frames(self, rank: int, frames: Sequence[Frame]) -> None:
+        columns = -1 if self.header is None else len(self.header.columns)
+        fitting = [frame for frame in frames if len(frame.values) == 4 * columns]
+        self._misfits += len(frames) - len(fitting)
+        history = self._history_of(rank) if fitting else None
+        if history is None:
             return
-        steps = np.array(scalars.steps, np.int64)
-        for index, name in enumerate(scalars.names):
-            history = self._scalars.get(name)
-            if history is None:
+        steps = np.array([frame.step for frame in fitting], np.int64)
+        values = np.frombuffer(b"".join(frame.values for frame in fitting), "<f4")
+        values = values.reshape(len(fitting), columns)
+        # A step that comes twice in a row is one sample of what was measured at it.
+        last = history.last_step
+        again = np.flatnonzero(np.diff(steps, prepend=steps[0] - 1 if last is None else last) == 0)
+        at = 0
+        for place in (*again.tolist(), len(steps)):
+            if place > at:
+                history.extend(steps[at:place], values[at:place])
+            if place < len(steps):
+                history.merge_into_last(values[place])
+            at = place + 1
+        if rank == self.home:
+            self.frames += len(steps) - len(again)
+        unseen = np.flatnonzero(~self._measured)
+        self._measured[unseen] = ~np.isnan(values[:, unseen]).all(axis=0)
+        self._see(int(steps.min()))
+        self._see(int(steps.max()))
+        for frame in (fitting[0], *fitting[-_RATE_WINDOW:]):
+            self._time(frame.step, frame.time)
+
+    def _take_scalars(self, rank: int, names: tuple[str, ...], parts: Sequence[Scalars]) -> None:
+        steps = np.array([step for part in parts for step in part.steps], np.int64)
+        values = np.concatenate([part.array for part in parts])
+        for index, name in enumerate(names):
+            if name not in self._scalars:
                 if len(self._scalars) >= MAX_SCALARS:
                     continue
-                history = self._scalars[name] = Envelope(1, SCALAR_BUCKETS)
+                self._scalars[name] = {}
                 self._groups = None
-            history.extend(steps, scalars.array[:, index : index + 1])
-        self._see(scalars.steps[0])
-        self._see(scalars.steps[-1])
-        self._time(scalars.steps[0], scalars.times[0])
-        self._time(scalars.steps[-1], scalars.times[-1])
+            ranks = self._scalars[name]
+            if rank not in ranks:
+                if len(ranks) >= MAX_RANKS:
+                    continue
+                ranks[rank] = Envelope(1, SCALAR_BUCKETS)
+            ranks[rank].extend(steps, values[:, index : index + 1])
+        self._see(int(steps.min()))
+        self._see(int(steps.max()))
+        for part in (parts[0], *parts[-_RATE_WINDOW:]):
+            self._time(part.steps[0], part.times[0])
+            self._time(part.steps[-1], part.times[-1])
 
     def _see(self, step: int) -> None:
         self.step = step if self.step is None else max(self.step, step)
@@ -164,6 +235,7 @@ class RunModel:
     def _time(self, step: int, time: float) -> None:
         if not self._pace or step > self._pace[-1][0]:
             self._pace.append((step, time))
+        self.clock.add(step, time)
 
     @property
     def steps_per_second(self) -> float:
@@ -180,48 +252,70 @@ class RunModel:
             self._groups = groups_of(self.header, tuple(self._scalars))
         return self._groups
 
-    def curve(self, member: Member, upto: int | None = None) -> Curve:
-        """History of one member of a group."""
+    def curve(self, member: Member, upto: int | None = None, rank: int | None = None) -> Curve:
+        """History of one member of a group on one rank; an empty one where it has none."""
         if member.scalar:
-            return self._scalars[member.scalar].curve(0, member.label, upto)
-        return self._history.curve(member.column, member.label, upto)
+            found = self._scalar(member.scalar, rank)
+            return (found or Envelope(1, 2)).curve(0, member.label, upto)
+        history = self._history if rank is None else self._histories.get(rank)
+        if history is None:
+            return Envelope(1, 2).curve(0, member.label, upto)
+        return history.curve(member.column, member.label, upto)
 
-    def curves(self, key: str, upto: int | None = None) -> tuple[Curve, ...]:
-        """All curves of a chart; empty where the run has no such chart."""
-        group = self.groups.get(key)
-        return tuple(self.curve(m, upto) for m in group.members) if group else ()
+    def _scalar(self, name: str, rank: int | None = None) -> Envelope | None:
+        ranks = self._scalars[name]
+        if rank is None:
+            rank = self.home if self.home in ranks else min(ranks, default=0)
+        return ranks.get(rank)
 
-    def latest(self, key: str) -> float:
-        """Newest value of a chart with one curve; NaN where there is none."""
-        group = self.groups.get(key)
-        if group is None:
-            return float("nan")
-        member = group.members[0]
-        if member.scalar:
-            return self._scalars[member.scalar].latest(0)
-        return self._history.latest(member.column)
+    def curves(
+        self, key: str, upto: int | None = None, rank: int | None = None
+    ) -> tuple[Curve, ...]:
+        """All curves of a chart; empty where the run has no such chart.
 
-    def sampled_steps(self, upto: int | None = None) -> npt.NDArray[np.int64]:
-        """The steps a cursor stops at: those of frames, or before any frame of scalars."""
-        history = self._history
-        if history.count == 0 and self._scalars:
-            history = next(iter(self._scalars.values()))
-        steps = history.steps
-        return steps if upto is None else steps[steps <= upto]
-
-    def column_value(self, column: int, step: int | None = None) -> float:
-        """A column's newest value, or that of the last sample not after ``step``."""
-        return self._history.value(column, step)
-
-    def latest_values(self, key: str) -> tuple[float, ...]:
-        """Newest value of every member of a chart."""
+        ``rank`` None where there are several: all together. A chart of one curve has one for each
+        rank then, labelled ``r0``, ``r1``; in others each curve spans what the ranks measured.
+        """
         group = self.groups.get(key)
         if group is None:
             return ()
+        ranks = self.ranks
+        if rank is not None or len(ranks) < 2:
+            return tuple(self.curve(m, upto, rank) for m in group.members)
+        if len(group.members) == 1:
+            member = group.members[0]
+            found = ((r, self.curve(member, upto, r)) for r in ranks)
+            return tuple(replace(curve, label=f"r{r}") for r, curve in found if len(curve))
         return tuple(
-            self._scalars[m.scalar].latest(0) if m.scalar else self._history.latest(m.column)
+            together([c for r in ranks if len(c := self.curve(m, upto, r))] or [
+                self.curve(m, upto)], m.label)
             for m in group.members
-        )
+        )  # fmt: skip
+
+    def sampled_steps(self, upto: int | None = None) -> npt.NDArray[np.int64]:
+        """The steps a cursor stops at: those of frames, or before any frame of scalars."""
+        history: Envelope | None = self._history
+        if history is not None and history.count == 0 and self._scalars:
+            history = self._scalar(next(iter(self._scalars)))
+        steps = history.steps if history is not None else np.zeros(0, np.int64)
+        return steps if upto is None else steps[steps <= upto]
+
+    def column_value(self, column: int, step: int | None = None, rank: int | None = None) -> float:
+        """A column's newest value, or that of the last sample not after ``step``."""
+        history = self._history if rank is None else self._histories.get(rank)
+        return history.value(column, step) if history is not None else float("nan")
+
+    def latest_values(self, key: str, step: int | None = None) -> tuple[float, ...]:
+        """Newest value of every member of a chart, or those of the last sample up to ``step``."""
+        group = self.groups.get(key)
+        if group is None:
+            return ()
+        found = []
+        for member in group.members:
+            history = self._scalar(member.scalar) if member.scalar else self._history
+            at = 0 if member.scalar else member.column
+            found.append(history.value(at, step) if history is not None else float("nan"))
+        return tuple(found)
 
     def measured(self, key: str) -> bool:
         """Some value of this chart was ever a number (infinity counts)."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from monitor import glyphs
 from monitor.charts.line import Line, Piece
 from monitor.replaying import Replaying
-from monitor.run_model import RunModel
+from monitor.run_model import RunModel, StepMark
+from monitor.sources.source import Position
 from monitor.viewing import Viewing
 from monitor.widgets.run_header import HeaderData
+from monitor.widgets.scrub_bar import ScrubData
 
 _LOSS = "training/loss"
 
@@ -33,9 +37,42 @@ def header_data(
         ignored=model.ignored,
         link=model.link,
         state=model.state,
-        view_paused=frozen is not None,
-        position=replaying.position if replaying else None,
+        view_paused=frozen is not None and replaying is None,
+        position=_position(replaying, frozen),
     )
+
+
+def _position(replaying: Replaying | None, frozen: int | None) -> Position | None:
+    """Where a replay stands, or at which step of what it read one looks back."""
+    if replaying is None:
+        return None
+    position = replaying.position
+    return position if frozen is None else replace(position, step=frozen, playing=False)
+
+
+def scrub_data(
+    model: RunModel, viewing: Viewing, replaying: Replaying | None, flag: int | None
+) -> ScrubData | None:
+    """Where on the way through the past one stands; None while a live run is shown as it is."""
+    marks = list(model.marks())
+    if flag is not None:
+        marks.append(StepMark(flag, "flagged"))
+    first = model.first_step or 0
+    if replaying is not None:
+        position = _position(replaying, viewing.frozen)
+        assert position is not None
+        playing = position.playing and not position.at_end
+        word = f"{position.speed:g}×" if playing else "at its end" if position.at_end else "paused"
+        sign = glyphs.PLAYING if playing else glyphs.ENDED if position.at_end else glyphs.PAUSED
+        last = max(position.last_step, first + 1)
+        return ScrubData(position.step, (first, last), word, sign, tuple(marks))
+    if viewing.frozen is None:
+        return None
+    newest = model.step or 0
+    behind = newest - viewing.frozen
+    word = f"{behind} step{'' if behind == 1 else 's'} back" if behind else "paused"
+    span = (first, max(newest, first + 1))
+    return ScrubData(viewing.frozen, span, word, glyphs.PAUSED, tuple(marks))
 
 
 def step_notes(model: RunModel, viewing: Viewing) -> Line:
@@ -43,6 +80,8 @@ def step_notes(model: RunModel, viewing: Viewing) -> Line:
     notes: list[Piece] = []
     if viewing.smoothing and viewing.view in ("overview", "metrics"):
         notes.append((f"EMA {viewing.smoothing:g}  ", "muted"))
+    if viewing.rank is not None:
+        notes.append((f"rank {viewing.rank}  ", "warn"))
     if viewing.steps.zoomed is not None:
         first, last = viewing.steps.zoomed
         notes.append((f"zoom {first}–{last}  ", "warn"))
@@ -56,6 +95,8 @@ def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) 
     labels = {}
     if viewing.frozen is not None:
         labels["toggle_view"] = "Unpause"
+    elif viewing.choice.enlarged is not None:
+        labels["leave"] = "Back"
     if holding:
         labels["toggle_training"] = "Resume training"
     if replaying is not None and replaying.position.playing and not replaying.position.at_end:

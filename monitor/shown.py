@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from diagnoser.diagnosis import Diagnosis
 from monitor.diagnosing import DiagnosisState
 from monitor.run_model import RunModel
 from probe.schema import Anatomy, Event
@@ -16,6 +17,13 @@ class Shown:
     diagnosis: DiagnosisState = field(default_factory=DiagnosisState)
     anatomy: Anatomy | None = None
     events: tuple[Event, ...] = ()
+
+
+def shown_at(model: RunModel, state: DiagnosisState, past: Diagnosis | None, step: int) -> Shown:
+    """The run as it was at a step; ``past`` is what the diagnosis said then."""
+    was = replace(state, diagnosis=past, crash=None)
+    now = shown_now(model, was)
+    return replace(now, events=tuple(event for event in now.events if event.step <= step))
 
 
 def shown_now(model: RunModel, diagnosis: DiagnosisState) -> Shown:

@@ -42,22 +42,25 @@ class Clue:
         return f"{self.chart} {number(self.value)}: {said}"
 
 
-def clues(best: str, other: str, model: RunModel) -> tuple[Clue, ...]:
+def clues(best: str, other: str, model: RunModel, step: int | None = None) -> tuple[Clue, ...]:
     """Contracts measured on this run that name one of two ``category/root_cause`` and not both.
 
     Those of the alternative come first: they are what one would look for, and count met or not.
     One of the cause found says something only if it is met: no fault sets off all its contracts.
+    Values are those at ``step``, or the newest.
     """
-    found = [*_clues(other, best, True, model), *_clues(best, other, False, model)]
+    found = [*_clues(other, best, True, model, step), *_clues(best, other, False, model, step)]
     return tuple({clue.chart: clue for clue in reversed(found)}.values())[::-1]
 
 
-def _clues(named: str, unnamed: str, other: bool, model: RunModel) -> Iterable[Clue]:
+def _clues(
+    named: str, unnamed: str, other: bool, model: RunModel, step: int | None
+) -> Iterable[Clue]:
     for rule in RULES:
         if rule.causes[0] != named or unnamed in rule.causes:
             continue
         for chart in _charts(rule, model):
-            value = _worst(rule, chart, model)
+            value = _worst(rule, chart, model, step)
             met = _met(rule, value, _tolerance(chart, model))
             if not np.isnan(value) and (met or other):
                 yield Clue(chart, value, met, other)
@@ -74,9 +77,9 @@ def _charts(rule: Rule, model: RunModel) -> list[str]:
     ]
 
 
-def _worst(rule: Rule, chart: str, model: RunModel) -> float:
+def _worst(rule: Rule, chart: str, model: RunModel, step: int | None) -> float:
     """The value that comes nearest to meeting the rule: one that does, else the largest."""
-    values = np.array(model.latest_values(chart))
+    values = np.array(model.latest_values(chart, step))
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan")

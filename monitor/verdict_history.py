@@ -40,15 +40,27 @@ class VerdictHistory:
     def clear(self) -> None:
         self._envelope = Envelope(2 + len(CATEGORY_NAMES), self._capacity)
 
-    def add(self, diagnosis: Diagnosis) -> None:
-        """Take in the diagnosis after a frame."""
-        if diagnosis.frames == 0:
-            return
-        values = row(diagnosis)
-        if self._envelope.last_step == diagnosis.last_step:
-            self._envelope.merge_into_last(values)
-        else:
-            self._envelope.extend(np.array([diagnosis.last_step], np.int64), values[None, :])
+    def add(self, *diagnoses: Diagnosis) -> None:
+        """Take in the diagnoses after some frames, in order."""
+        last = self._envelope.last_step
+        found: list[Diagnosis] = []
+        for diagnosis in diagnoses:
+            if diagnosis.frames == 0:
+                continue
+            if diagnosis.last_step == last:
+                # Said again of the same step: the later word counts as well.
+                self._put(found)
+                found = []
+                self._envelope.merge_into_last(row(diagnosis))
+                continue
+            last = diagnosis.last_step
+            found.append(diagnosis)
+        self._put(found)
+
+    def _put(self, diagnoses: list[Diagnosis]) -> None:
+        if diagnoses:
+            steps = np.array([diagnosis.last_step for diagnosis in diagnoses], np.int64)
+            self._envelope.extend(steps, np.stack([row(diagnosis) for diagnosis in diagnoses]))
 
     def bands(self, upto: int | None = None) -> Bands | None:
         """Curves up to a step; None before the first diagnosis."""
@@ -68,19 +80,26 @@ class VerdictHistory:
 def row(diagnosis: Diagnosis) -> npt.NDArray[np.float32]:
     """Probability of a fault, the verdict's number, and each category's probability.
 
-    A category's is that of a fault times its share of the ranking: all of them add up to no more
-    than the fault's. Without a flagged fault nothing is ranked, and categories are 0.
+    A category's is that of a fault times its share if there is one: all of them add up to the
+    fault's. They are told before a fault is flagged too. A diagnosis that names only its
+    candidates (an engine of another kind) gives each category what its candidates have.
     """
     shares = dict.fromkeys(CATEGORY_NAMES, 0.0)
-    for candidate in diagnosis.ranking:
-        if candidate.category in shares:
-            shares[candidate.category] += candidate.probability
-    if diagnosis.category in shares and diagnosis.category_probability is not None:
-        shares[diagnosis.category] = diagnosis.category_probability
-    fault = diagnosis.probability
-    scale = fault if diagnosis.verdict == "faulty" and np.isfinite(fault) else 0.0
+    if diagnosis.categories:
+        shares |= {name: diagnosis.categories.get(name, 0.0) for name in shares}
+    else:
+        for candidate in diagnosis.ranking:
+            if candidate.category in shares:
+                shares[candidate.category] += candidate.probability
+        if diagnosis.category in shares and diagnosis.category_probability is not None:
+            shares[diagnosis.category] = diagnosis.category_probability
+    fault = diagnosis.probability if np.isfinite(diagnosis.probability) else 0.0
     return np.array(
-        [fault, WORDS.index(diagnosis.verdict), *(scale * share for share in shares.values())],
+        [
+            diagnosis.probability,
+            WORDS.index(diagnosis.verdict),
+            *(fault * share for share in shares.values()),
+        ],
         np.float32,
     )
 

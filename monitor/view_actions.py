@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual import on
 
 from monitor.app_base import AppBase
-from monitor.view_names import ViewName
+from monitor.view_names import ViewName, title_of
 from monitor.views.graph_view import GraphView
 from monitor.views.runs_view import RunsView
 from monitor.widgets.view_bar import ViewBar
@@ -13,6 +15,28 @@ from monitor.widgets.view_bar import ViewBar
 
 class ViewActions(AppBase):
     """Part of the application."""
+
+    def action_picture(self) -> None:
+        step = self.viewing.frozen if self.viewing.frozen is not None else self.model.step
+        name = f"{self.viewing.view}-{step}.svg" if step is not None else f"{self.viewing.view}.svg"
+        # Made now: what is asked for is the screen without the question.
+        picture = self.export_screenshot(title=f"defaultpp-monitor · {title_of(self.viewing.view)}")
+
+        def done(value: str | None) -> None:
+            if not value or not value.strip():
+                return
+            path = Path(value.strip()).expanduser()
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(picture)
+            except FileExistsError:
+                self.say(f"{path} exists: name another file")
+            except OSError as error:
+                self.say(f"{path} cannot be written: {error.strerror}")
+            else:
+                self.say(f"saved {path.absolute()}")
+
+        self.ask("save picture as", done, name)
 
     def action_next_view(self, by: int) -> None:
         self.action_show_view(self.viewing.next_view(by))
@@ -27,7 +51,8 @@ class ViewActions(AppBase):
 
     def action_leave(self) -> None:
         """Out of the innermost thing entered."""
-        if not (self.view is not None and self.view.leave()):
+        view = self.view
+        if not (view is not None and (view.leave() or view.leave_pane())):
             self.viewing.steps.leave()
         self.acted()
 
@@ -55,11 +80,27 @@ class ViewActions(AppBase):
             self.viewing.steps.put(step)
         self.action_show_view("metrics")
 
+    def show_heatmap(self, key: str) -> None:
+        """One metric over layers and steps."""
+        self.viewing.heatmap = key
+        self.action_show_view("layers")
+
+    def show_site(self, name: str) -> None:
+        """A component in the graph."""
+        self.action_show_view("graph")
+
+        def choose() -> None:
+            if isinstance(self.view, GraphView) and self.view.is_mounted:
+                self.view.choose_site(name)
+
+        # The view may only be made now: it has to be laid out before it can be walked in.
+        self.call_after_refresh(choose)
+
     def go_to_step(self, step: int) -> None:
         """The charts with the cursor at a step; a replay is played to it."""
-        self.viewing.steps.put(step)
         if self.replaying is not None:
-            self.replaying.jump(step)
+            self.seek(step)
+        self.viewing.steps.put(step)
         self.viewing.alone = False
         self.action_show_view("metrics")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diagnoser.diagnosis import Diagnosis
 from monitor.charts.smoothing import WEIGHTS
 from monitor.metric_groups import group_key
+from monitor.pane_choice import PaneChoice
 from monitor.run_model import RunModel
 from monitor.step_window import Span, StepWindow
 from monitor.view_names import NAMES, ViewName
@@ -40,6 +42,25 @@ class Viewing:
     """One of GRIDS."""
     alone: bool = False
     """The chosen chart takes the whole area."""
+    by_time: bool = False
+    """Charts run over wall-clock time instead of steps."""
+    rank: int | None = None
+    """Of several ranks the one shown; None: all together."""
+    difference: bool = False
+    """Compared runs are shown by the watched run's difference from the baseline."""
+    choices: dict[ViewName, PaneChoice] = field(default_factory=dict)
+
+    @property
+    def choice(self) -> PaneChoice:
+        """What was chosen among the panes of the view on screen."""
+        return self.choices.setdefault(self.view, PaneChoice())
+
+    def next_rank(self, ranks: Sequence[int]) -> int | None:
+        """The next rank alone; after the last, all together."""
+        order = [None, *ranks]
+        at = order.index(self.rank) if self.rank in order else 0
+        self.rank = order[(at + 1) % len(order)]
+        return self.rank
 
     def next_view(self, by: int) -> ViewName:
         """The view that many further in the bar, round the ends."""
@@ -70,6 +91,7 @@ class Viewing:
         """Another run: what was chosen of the old one's steps means nothing."""
         self.frozen = None
         self.steps = StepWindow()
+        self.rank = None
         self.selected, self.promoted = None, ()
 
     def promote(self, diagnosis: Diagnosis | None) -> None:

@@ -93,6 +93,33 @@ class TraceReader:
                     records.append(record)
         return records
 
+    def resume(self, offset: int) -> None:
+        """Go on from an :attr:`offset` that a reader of this file had before."""
+        self._base, self._at, self._buffer = offset, 0, b""
+        self._decoded = max(self._decoded, 1)
+
+    def placed(self, limit: int = 1000) -> list[tuple[int, int, Record]]:
+        """Like :meth:`records`, each with the place of its payload: offset and length, bytes."""
+        found: list[tuple[int, int, Record]] = []
+        while len(found) < limit:
+            payloads = self.read(1)
+            if not payloads:
+                break
+            length = len(payloads[0])
+            record = self._decode(payloads[0])
+            if record is not None:
+                found.append((self.offset - CHECKSUM.size - length, length, record))
+        return found
+
+    def at(self, offset: int, length: int) -> Record | None:
+        """The record at a place that :meth:`placed` told; None where the file changed there."""
+        if self._descriptor is None:
+            return None
+        try:
+            return decode_record(os.pread(self._descriptor, length, offset))
+        except (OSError, SchemaError):
+            return None
+
     def __iter__(self) -> Iterator[Record]:
         """The records from here to the present end of the file."""
         while records := self.records():

@@ -45,7 +45,7 @@ class ChartPane(LinePane):
             return ()
         # Without colours the raw line cannot be told from its average.
         data = replace(self.data, raw=()) if self.plain else self.data
-        return draw(data, width, height, self.monitor.ascii_only)
+        return draw(data, width, height, self.monitor.ascii_only, self.plain)
 
     def step_of(self, column: int) -> float | None:
         """The step at a column of the widget; None outside the plot."""
@@ -53,7 +53,10 @@ class ChartPane(LinePane):
             return None
         plot = plot_columns(len(self.data.curves), self.content_size.width)
         at = column - LABEL_WIDTH - 1
-        return step_at(at, self.data.span, plot) if 0 <= at < plot else None
+        if not 0 <= at < plot:
+            return None
+        place = step_at(at, self.data.span, plot)
+        return place if self.data.step_of is None else self.data.step_of(place)
 
     def on_click(self, event: Click) -> None:
         offset = event.get_content_offset(self)

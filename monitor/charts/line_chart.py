@@ -6,7 +6,7 @@ monitor's screen; any widget that shows lines can use it.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from monitor import glyphs
 from monitor.charts import raster
+from monitor.charts.duration import duration
 from monitor.charts.line import Line, Piece, fitted, from_cells, spread
-from monitor.charts.scale import Scale, scale_for
+from monitor.charts.scale import Scale, scale_for, tick_labels
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
 from monitor.formatting import clipped, number
 from monitor.run_model import StepMark
@@ -49,6 +50,10 @@ class ChartData:
     """A step whose values are told."""
     note: str = ""
     """Short, in the title: how the curves were treated."""
+    healthy: tuple[float, float] | None = None
+    """Lowest and highest healthy value, drawn as a band; an open end is infinite."""
+    step_of: Callable[[float], float] | None = None
+    """The axis is in milliseconds; this gives the step of a place on it."""
 
 
 def series_role(index: int, total: int) -> str:
@@ -58,8 +63,14 @@ def series_role(index: int, total: int) -> str:
     return f"s{round(index * (SERIES_COLOURS - 1) / (total - 1))}"
 
 
-def draw(data: ChartData, width: int, height: int, ascii_only: bool = False) -> tuple[Line, ...]:
-    """The chart in exactly ``height`` lines of ``width`` cells."""
+def draw(
+    data: ChartData, width: int, height: int, ascii_only: bool = False, plain: bool = False
+) -> tuple[Line, ...]:
+    """The chart in exactly ``height`` lines of ``width`` cells.
+
+    ``ascii_only``: dots by ASCII characters instead of braille. ``plain``: nothing is told by a
+    colour alone.
+    """
     if width < LABEL_WIDTH + END_WIDTH + 4 or height < 3:
         return tuple(fitted([(data.title, "fg")], width) for _ in range(min(height, 1)))
     seen = replace(
@@ -79,7 +90,7 @@ def draw(data: ChartData, width: int, height: int, ascii_only: bool = False) -> 
     if scale is None:
         lines += _nothing(seen, width, plot_height)
     else:
-        lines += _plot(seen, scale, plot_width, plot_height, ascii_only, width)
+        lines += _plot(seen, scale, plot_width, plot_height, ascii_only, plain, width)
     lines.append(_axis(seen, plot_width, width))
     if labels:
         lines.append(_step_labels(data, plot_width, width))
@@ -156,7 +167,13 @@ def _nothing(data: ChartData, width: int, height: int) -> list[Line]:
 
 
 def _plot(
-    data: ChartData, scale: Scale, width: int, height: int, ascii_only: bool, total: int
+    data: ChartData,
+    scale: Scale,
+    width: int,
+    height: int,
+    ascii_only: bool,
+    plain: bool,
+    total: int,
 ) -> list[Line]:
     dots = raster.ASCII if ascii_only else raster.BRAILLE
     layers = [
@@ -170,10 +187,13 @@ def _plot(
         empty = owner[:, column] < 0
         characters[empty, column] = glyphs.STEP_MARK
         roles[empty, column] = mark_role(mark)
+    if data.healthy is not None:
+        _shade(data.healthy, scale, characters, roles, owner, plain)
     cursor = _cursor_column(data, width)
     if cursor is not None:
         empty = owner[:, cursor] < 0
-        characters[empty, cursor], roles[empty, cursor] = glyphs.CURSOR_LINE, "accent"
+        characters[empty, cursor] = glyphs.CURSOR_LINE
+        roles[empty, cursor] = "accent"
     ticks = _tick_rows(scale, height)
     ends = _end_labels(data.curves, scale, height) if len(data.curves) > 1 else {}
     lines = []
@@ -190,6 +210,31 @@ def _plot(
 def _roles(raw: int, curves: int, owner: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
     colours = [*["faint"] * raw, *(series_role(i, curves) for i in range(curves))]
     return np.array([*colours, "fg"], dtype=object)[owner]
+
+
+def _shade(
+    healthy: tuple[float, float],
+    scale: Scale,
+    characters: npt.NDArray[np.str_],
+    roles: npt.NDArray[np.object_],
+    owner: npt.NDArray[np.int64],
+    plain: bool,
+) -> None:
+    """The healthy range behind the curves: a shade, or points where there are no colours."""
+    height = len(characters)
+    low, high = healthy
+    if high < scale.low or low > scale.high:
+        return
+    top = round((1 - float(scale.position(high))) * (height - 1))
+    bottom = round((1 - float(scale.position(low))) * (height - 1))
+    rows = slice(top, bottom + 1)
+    if plain:
+        empty = (owner[rows] < 0) & (characters[rows] == " ")
+        empty[:, np.arange(empty.shape[1]) % 4 != 1] = False
+        characters[rows][empty] = glyphs.BEAD
+        roles[rows][empty] = "faint"
+    else:
+        roles[rows] += " on band"
 
 
 def _cursor_column(data: ChartData, width: int) -> int | None:
@@ -210,30 +255,11 @@ def mark_glyph(kind: str) -> str:
 
 def _tick_rows(scale: Scale, height: int) -> dict[int, str]:
     rows: dict[int, str] = {}
-    for tick in scale.ticks:
+    for tick, label in zip(scale.ticks, tick_labels(scale, LABEL_WIDTH), strict=True):
         row = round((1 - float(scale.position(tick))) * (height - 1))
         if row not in rows and row - 1 not in rows and row + 1 not in rows:
-            rows[row] = _tick_label(tick, scale)
-    if len(set(rows.values())) < len(rows):
-        # A large number that hardly moves: the lowest tick in full, the others by what they add.
-        base = scale.ticks[0]
-        for tick in scale.ticks[1:]:
-            row = round((1 - float(scale.position(tick))) * (height - 1))
-            if row in rows:
-                rows[row] = f"+{number(tick - base)}"
+            rows[row] = label
     return rows
-
-
-def _tick_label(tick: float, scale: Scale) -> str:
-    """Short, and yet different from the next tick's."""
-    if not scale.log and len(scale.ticks) > 1 and 1e-3 <= abs(tick) < 1e4:
-        apart = scale.ticks[1] - scale.ticks[0]
-        text = f"{tick:.{max(0, math.ceil(-math.log10(apart) - 1e-9))}f}"
-        if len(text) <= LABEL_WIDTH:
-            return text
-    text = number(tick)
-    plain = "." in text and text[-1].isdigit() and "e" not in text
-    return text.rstrip("0").rstrip(".") if plain else text
 
 
 def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[int, Piece]:
@@ -289,14 +315,15 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
 
 def _step_labels(data: ChartData, width: int, total: int) -> Line:
     """The first and last step, and the cursor's under its column."""
-    first, last = (str(step) for step in data.span)
+    told = str if data.step_of is None else duration
+    first, last = (told(place) for place in data.span)
     characters = np.full(width, " ")
     roles = np.full(width, "muted", dtype=object)
     characters[: len(first)] = list(first[:width])
     characters[-len(last) :] = list(last[:width])
     cursor = _cursor_column(data, width)
     if cursor is not None:
-        text = f" {data.cursor} "[:width]
+        text = f" {told(data.cursor or 0)} "[:width]
         start = min(max(cursor - len(text) // 2, 0), width - len(text))
         characters[start : start + len(text)] = list(text)
         roles[start : start + len(text)] = "accent bold"

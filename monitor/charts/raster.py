@@ -83,12 +83,12 @@ def curve_dots(
         empty = ~np.isfinite(bottom[between])
         bottom[between[empty]] = top[between[empty]] = level[empty]
         joined[at[0] : at[-1]] = True
-    for column in np.flatnonzero(joined):
-        # Close steep steps: the next column begins where this one ends.
-        if top[column] < bottom[column + 1]:
-            top[column] = bottom[column + 1] - 1
-        elif bottom[column] > top[column + 1]:
-            bottom[column] = top[column + 1] + 1
+    # Close steep steps: the next column begins where this one ends.
+    below, above = bottom[1:].copy(), top[1:].copy()
+    up = joined & (top[:-1] < below)
+    down = joined & ~up & (bottom[:-1] > above)
+    top[:-1][up] = below[up] - 1
+    bottom[:-1][down] = above[down] + 1
     with np.errstate(invalid="ignore"):
         rows = np.arange(height - 1, -1, -1)[:, None]
         lowest = np.minimum(np.round(bottom), np.round(top))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.envelope import Curve, FloatArray
+from monitor.formatting import number
 
 LOG_FLOOR = 1e-9
 """Smallest value a logarithmic axis goes down to; zero and below are drawn at the floor."""
@@ -43,6 +44,30 @@ def scale_for(curves: Sequence[Curve], log: bool, ticks: int = 4) -> Scale | Non
     if log:
         return _log_scale(low[finite], high[finite])
     return _linear_scale(float(low[finite].min()), float(high[finite].max()), ticks)
+
+
+def tick_labels(scale: Scale, width: int) -> tuple[str, ...]:
+    """A text for each tick, of at most about ``width`` characters, no two alike.
+
+    Where a large number hardly moves, the lowest tick is told in full, the others by what they add.
+    """
+    labels = tuple(_tick_label(tick, scale, width) for tick in scale.ticks)
+    if len(set(labels)) == len(labels):
+        return labels
+    base = scale.ticks[0]
+    return (labels[0], *(f"+{number(tick - base)}" for tick in scale.ticks[1:]))
+
+
+def _tick_label(tick: float, scale: Scale, width: int) -> str:
+    """Short, and yet different from the next tick's where that can be."""
+    if not scale.log and len(scale.ticks) > 1 and 1e-3 <= abs(tick) < 1e4:
+        apart = scale.ticks[1] - scale.ticks[0]
+        text = f"{tick:.{max(0, math.ceil(-math.log10(apart) - 1e-9))}f}"
+        if len(text) <= width:
+            return text
+    text = number(tick)
+    plain = "." in text and text[-1].isdigit() and "e" not in text
+    return text.rstrip("0").rstrip(".") if plain else text
 
 
 def _linear_scale(low: float, high: float, ticks: int) -> Scale:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,18 +59,23 @@ def run(options: argparse.Namespace) -> int:
 def show(source: Source, options: argparse.Namespace) -> int:
     """Run the screen over a source until the person leaves; closes the source."""
     try:
+        from monitor.settings import load
         from monitor.terminal_background import theme_of_terminal
 
+        settings = load()
+        theme = getattr(options, "theme", None) or settings.theme
         # Asked before anything else reads from the terminal.
-        theme = getattr(options, "theme", None) or theme_of_terminal()
+        theme = theme or theme_of_terminal()
         from monitor.app import MonitorApp
 
-        app = MonitorApp(
-            source,
-            ascii=getattr(options, "ascii", False),
-            fps=getattr(options, "fps", 4),
+        # What was typed goes before what the file says.
+        settings = replace(
+            settings,
             theme=theme,
+            ascii=getattr(options, "ascii", settings.ascii),
+            fps=getattr(options, "fps", settings.fps),
         )
+        app = MonitorApp(source, settings=settings)
         app.run()
         return app.return_code or 0
     finally:

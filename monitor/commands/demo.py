@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo on the screen, or headless."""
-    from monitor.demo import PACE_SECONDS, Demo, DemoSource
+    from monitor.demo import PACE_SECONDS, Demo, DemoSource, DemoTraining
     from monitor.usage import UsageError
 
     if options.json and not options.headless:
@@ -67,10 +67,12 @@ def run(options: argparse.Namespace) -> int:
         pace=0.0 if options.headless else PACE_SECONDS,
     )
     demo.check()
-    if options.headless:
-        return _headless(DemoSource(demo), demo.steps, options.json)
-    require_terminal()
-    return show(DemoSource(demo), options)
+    if not options.headless:
+        require_terminal()
+    with DemoTraining(demo) as training:
+        if options.headless:
+            return _headless(DemoSource(training), demo.steps, options.json)
+        return show(DemoSource(training), options)
 
 
 def _headless(source: DemoSource, steps: int, json: bool) -> int:

@@ -6,12 +6,17 @@ import math
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from monitor.model_state import Arrays
+from monitor.sources import overview_file
+from monitor.sources.record_store import RecordStore
 from monitor.sources.source import Batch, Position, SourceError
-from probe.schema import Control, End, Frame, Header, Record, Scalars
-from probe.trace import TraceError, TraceReader
+from probe.schema import Control, Record
+from probe.trace import TraceError
 
 LONGEST_GAP = 1.0
 """Seconds of recorded time; a longer pause of the run (a night, a breakpoint) replays as this."""
@@ -20,13 +25,8 @@ SLOWEST = 0.05
 FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
 LOAD_CHUNK = 2000
-
-
-def recorded_time(record: Record) -> float | None:
-    """Unix time at which the record was made, where it says so."""
-    if isinstance(record, Scalars):
-        return record.times[-1] if record.times else None
-    return None if isinstance(record, Header) else record.time
+RETELL_AFTER = 1.0
+"""Seconds that a known overview has for being drawn before the diagnosis goes over the frames."""
 
 
 class ReplaySource:
@@ -46,15 +46,13 @@ class ReplaySource:
         self._playing = playing
         self._speed = min(max(speed, SLOWEST), FASTEST)
         self._changed = threading.Condition()
-        self._records: list[Record] = []
-        self._frames: list[int] = []
-        """Index of each frame among the records."""
-        self._steps: list[int] = []
         self._next = 0
         self._target: int | None = None
         """Deliver up to this record at once: a jump or a step is under way."""
         self._jump: int | None = None
         """A jump to a step that was not carried out yet: the file may not be read that far."""
+        self._tail = False
+        """Stand at the end, and go on with it while the file grows."""
         self._credit = 0.0
         """Seconds of recorded time that may be delivered."""
         self._last = clock()
@@ -63,13 +61,27 @@ class ReplaySource:
         self._told_end = False
         self._failed = ""
         self._closed = False
+        self._path = path
+        self._overview: Mapping[str, Any] | None = None
+        """Kept when this trace was read before; given out if it is opened at its end."""
+        self._known = 0
+        """Records that the overview given out holds."""
+        self._retell = 0.0
+        """From when on they are given to the diagnosis."""
+        self._retold = 0
+        """How many of those were given to the diagnosis."""
         try:
-            self._reader = TraceReader(path)
-            self._load(1)
+            self._records = RecordStore(path)
+            kept = overview_file.load(path)
+            if kept is not None:
+                self._records.resume(*kept)
+                self._overview = kept[1]
+            else:
+                self._load(1)
         except TraceError as error:
             raise SourceError(str(error)) from None
-        if not self._records:
-            self._reader.close()
+        if not len(self._records):
+            self._records.close()
             raise SourceError(f"{path}: empty: the run ended before it recorded anything")
 
     def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
@@ -77,7 +89,13 @@ class ReplaySource:
         with self._changed:
             while not self._closed:
                 self._follow()
+                if self._next == 0 and self._at_end_at_once():
+                    return Batch(link="replay", overview=self._overview)
                 due = self._due(limit)
+                if not due and self._retold < self._known and self._clock() >= self._retell:
+                    start, self._retold = self._retold, min(self._retold + limit, self._known)
+                    found = self._records.between(start, self._retold)
+                    return Batch(tuple(found), link="replay", known=True)
                 text = self._text()
                 remaining = deadline - time.monotonic()
                 if due or text or remaining <= 0:
@@ -89,30 +107,46 @@ class ReplaySource:
                     self._changed.wait(remaining if at_rest else min(remaining, 0.05))
             return Batch(link="replay")
 
+    def remember(self, packed: Callable[[], Arrays]) -> Callable[[], None] | None:
+        """What keeps the overview for the next time, to be called in a thread.
+
+        ``packed`` gives the arrays of a model that has read all there is. None where there is no
+        need, or where the file was not read to its end yet.
+        """
+        with self._changed:
+            small = self._records.end < overview_file.LEAST_BYTES
+            if small or self._overview is not None or not self._complete:
+                return None
+            self._overview = packed()
+            arrays = self._records.arrays() | self._overview
+            return partial(overview_file.save, self._path, self._records.end, arrays)
+
     def send(self, control: Control) -> str:
         return f"This is a saved trace: there is no training here to {control.action}."
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            self._reader.close()
+            self._records.close()
             self._changed.notify_all()
 
     def position(self) -> Position:
         with self._changed:
-            shown = bisect_left(self._frames, self._next)
+            shown = bisect_left(self._records.frames, self._next)
             return Position(
                 record=self._next,
                 records=len(self._records),
-                step=self._steps[shown - 1] if shown else 0,
-                last_step=self._steps[-1] if self._steps else 0,
+                step=self._records.steps[shown - 1] if shown else 0,
+                last_step=self._records.steps[-1] if self._records.steps else 0,
                 playing=self._playing,
                 speed=self._speed,
+                seeking=self._jump is not None or self._target is not None,
             )
 
     def play(self, playing: bool) -> None:
         with self._changed:
             self._playing = playing
+            self._tail = False
             self._credit = 0.0
             self._last = self._clock()
             self._changed.notify_all()
@@ -127,21 +161,33 @@ class ReplaySource:
 
     def jump(self, step: int) -> None:
         with self._changed:
-            self._jump = step
+            self._jump, self._tail = step, False
             self._changed.notify_all()
 
     def step(self, frames: int) -> None:
         with self._changed:
-            self._go_to_frame(bisect_left(self._frames, self._next) - 1 + frames)
+            self._tail = False
+            self._go_to_frame(bisect_left(self._records.frames, self._next) - 1 + frames)
             self._changed.notify_all()
+
+    def _at_end_at_once(self) -> bool:
+        """The end is wanted, and how it looks there is known."""
+        steps = self._records.steps
+        if self._overview is None or self._jump is None or not steps or self._jump <= steps[-1]:
+            return False
+        self._known = self._next = len(self._records)
+        self._jump, self._tail = None, True
+        self._retell = self._clock() + RETELL_AFTER
+        return True
 
     def _go_to_frame(self, number: int) -> None:
         """Show everything up to this frame (counted from 0), whichever way that lies."""
-        if not self._frames:
+        if not self._records.frames:
             return
-        target = self._frames[min(max(number, 0), len(self._frames) - 1)] + 1
+        target = self._records.frames[min(max(number, 0), len(self._records.frames) - 1)] + 1
         if target < self._next:
             self._next = 0
+            self._known = self._retold = 0
         self._target = target
         self._credit = 0.0
         self._told_end = False
@@ -150,23 +196,31 @@ class ReplaySource:
         now = self._clock()
         elapsed, self._last = now - self._last, now
         if self._jump is not None and (
-            self._complete or (self._steps and self._steps[-1] >= self._jump)
+            self._complete or (self._records.steps and self._records.steps[-1] >= self._jump)
         ):
-            self._go_to_frame(bisect_left(self._steps, self._jump))
+            steps = self._records.steps
+            self._tail = self._complete and (not steps or self._jump > steps[-1])
+            self._go_to_frame(bisect_left(self._records.steps, self._jump))
             self._jump = None
-        if self._jump is not None:
-            return []
         start = self._next
+        if self._jump is not None:
+            # Still reading. What lies before the goal is wanted in any case.
+            if start < len(self._records):
+                self._next = min(len(self._records), start + limit)
+                return self._records.between(start, self._next)
+            return []
         if self._target is not None:
             self._next = min(self._target, start + limit)
             if self._next >= self._target:
                 self._target = None
+        elif self._tail:
+            self._next = min(len(self._records), start + limit)
         elif self._playing:
             self._credit += elapsed * self._speed
             self._next = self._affordable(start, limit)
         elif start == 0:
             self._next = 1  # paused from the start: the header alone lets the screen be drawn
-        return self._records[start : self._next]
+        return self._records.between(start, self._next)
 
     def _affordable(self, start: int, limit: int) -> int:
         at = start
@@ -181,14 +235,13 @@ class ReplaySource:
         return at
 
     def _gap(self, index: int) -> float:
-        before = recorded_time(self._records[index - 1]) if index else None
-        here = recorded_time(self._records[index])
-        if before is None or here is None:
-            return 0.0
-        return min(max(here - before, 0.0), LONGEST_GAP)
+        gap = self._records.gap(index)
+        return 0.0 if math.isnan(gap) else min(max(gap, 0.0), LONGEST_GAP)
 
     def _batch(self, records: list[Record], text: str) -> Batch:
-        return Batch(records=tuple(records), link="replay", text=text, ignored=self._reader.damaged)
+        return Batch(
+            records=tuple(records), link="replay", text=text, ignored=self._records.damaged
+        )
 
     def _text(self) -> str:
         if self._failed:
@@ -197,7 +250,7 @@ class ReplaySource:
         if self._told_end or not self._complete or self._next < len(self._records):
             return ""
         self._told_end = True
-        if isinstance(self._records[-1], End):
+        if self._records.ended:
             return "End of the trace."
         return (
             "The trace stops here without an end: the run was killed or is still writing; what it "
@@ -207,6 +260,8 @@ class ReplaySource:
     def _follow(self) -> None:
         if self._complete and self._clock() - self._looked < FOLLOW_SECONDS:
             return
+        if self._jump is not None and self._next < len(self._records) and not self._complete:
+            return  # what was read is given out first, while it is at hand
         try:
             self._load(LOAD_CHUNK)
         except TraceError as error:
@@ -215,12 +270,7 @@ class ReplaySource:
         self._looked = self._clock()
 
     def _load(self, limit: int) -> None:
-        records = self._reader.records(limit)
-        if records:
+        found = self._records.load(limit)
+        if found:
             self._told_end = False
-        for record in records:
-            if isinstance(record, Frame):
-                self._frames.append(len(self._records))
-                self._steps.append(record.step)
-            self._records.append(record)
-        self._complete = len(records) < limit
+        self._complete = found < limit

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from probe.schema import Control, Record
 
@@ -28,6 +29,10 @@ class Batch:
     """A sentence for the person when the link changed (why it was lost, what is tried next)."""
     overhead: float = float("nan")
     """Probe time over training time, as last heard."""
+    overview: Mapping[str, Any] | None = None
+    """All that a model held after reading a trace before (:mod:`monitor.model_state`)."""
+    known: bool = False
+    """The overview holds these records already: they are for the diagnosis alone."""
     ignored: int = 0
     """Unreadable messages received so far and ignored."""
 
@@ -42,6 +47,8 @@ class Position:
     last_step: int
     playing: bool
     speed: float
+    seeking: bool = False
+    """On the way to where it was sent, as fast as it can be read."""
 
     @property
     def at_end(self) -> bool:

@@ -86,8 +86,10 @@ def parse_target(text: str) -> SshTarget:
     return SshTarget(match["host"].strip("[]"), match["user"], port, match["run"])
 
 
-def command(target: SshTarget, remote_python: str | None = None) -> list[str]:
-    """The ssh command that starts the bridge."""
+def command(
+    target: SshTarget, remote_python: str | None = None, *, batch: bool = False
+) -> list[str]:
+    """The ssh command that starts the bridge; ``batch``: it asks for nothing, and fails instead."""
     arguments = ["--run", target.run] if target.run else []
     if remote_python:
         script = f'cd /; exec {shlex.quote(remote_python)} -m probe.bridge "$@"'
@@ -100,6 +102,8 @@ def command(target: SshTarget, remote_python: str | None = None) -> list[str]:
     )
     options = ["-T", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
     options += ["-o", "ConnectTimeout=20", "-e", "none"]
+    if batch:
+        options += ["-o", "BatchMode=yes"]
     if target.port:
         options += ["-p", str(target.port)]
     program = shlex.split(os.environ.get(SSH_VARIABLE, "")) or ["ssh"]
@@ -252,10 +256,20 @@ def _entry(body: bytes, host: str) -> RunEntry:
         ) from None
 
 
-def open_ssh(text: str, remote_python: str | None = None) -> LiveSource:
-    """The run behind an ``ssh://`` address. Raises :class:`SourceError`."""
+def open_ssh(text: str, remote_python: str | None = None, *, batch: bool = False) -> LiveSource:
+    """The run behind an ``ssh://`` address. Raises :class:`SourceError`.
+
+    ``batch``: no password is asked for; where one is needed, the sentence says how to be asked.
+    """
     target = parse_target(text)
-    transport = BridgeTransport(command(target, remote_python), target.host)
+    try:
+        transport = BridgeTransport(command(target, remote_python, batch=batch), target.host)
+    except SourceError as error:
+        if not batch or "ssh" not in str(error):
+            raise
+        raise SourceError(
+            f"{error}; if it wants a password: defaultpp-monitor attach {text}"
+        ) from None
     entry = transport.entry
     return LiveSource(
         RunClient(transport, is_alive=lambda: not transport.gone),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from monitor.chart_data import chart_data
 from monitor.charts.chart_pane import ChartPane
+from monitor.comparison import WATCHED
 from monitor.widgets.chart_grid import ChartGrid
 
 if TYPE_CHECKING:
@@ -21,10 +22,20 @@ def fill(grid: ChartGrid, app: MonitorApp) -> None:
     start, page = viewing.page(keys, grid.places)
     chosen = viewing.chosen(keys)
     charts = [
-        chart_data(model, viewing, diagnosis, key, start + index == chosen)
+        chart_data(model, viewing, diagnosis, key, start + index == chosen, app.comparison)
         for index, key in enumerate(page)
     ]
-    grid.show(_title(start, len(page), len(keys), viewing.pattern), charts)
+    title = _title(start, len(page), len(keys), viewing.pattern)
+    grid.show(title + _runs(app), charts)
+
+
+def _runs(app: MonitorApp) -> str:
+    """Which letter is which run, where several are compared."""
+    if not app.comparison:
+        return ""
+    header = app.model.header
+    own = f" · {WATCHED} {header.name or header.run}" if header else ""
+    return own + "".join(f" · {other.letter} {other.name}" for other in app.comparison.runs)
 
 
 def companion(pane: ChartPane, app: MonitorApp, key: str | None) -> None:
@@ -35,7 +46,11 @@ def companion(pane: ChartPane, app: MonitorApp, key: str | None) -> None:
         pane.show(None)
         return
     diagnosis = app.shown.diagnosis.diagnosis
-    pane.show(chart_data(app.model, app.viewing, diagnosis, key, selected=False))
+    pane.show(
+        chart_data(
+            app.model, app.viewing, diagnosis, key, selected=False, comparison=app.comparison
+        )
+    )
 
 
 def _title(start: int, shown: int, total: int, pattern: str) -> str:

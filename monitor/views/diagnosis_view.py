@@ -9,6 +9,7 @@ from textual.containers import Container, Vertical
 from diagnoser.diagnosis import Evidence
 from monitor.chart_data import marks_of
 from monitor.charts.chart_pane import ChartPane
+from monitor.help_topics import HelpTopic, cause_topic, metric_topics
 from monitor.metric_groups import group_key
 from monitor.telling_apart import clues
 from monitor.views import chart_page
@@ -22,6 +23,7 @@ class DiagnosisView(View):
     """What is wrong, since when, why, and what to try."""
 
     view_name = "diagnosis"
+    main_pane = "causes"
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,8 +48,8 @@ class DiagnosisView(View):
         history = app.verdicts.bands(app.viewing.frozen)
         bands = self.query_one(VerdictBands)
         wanted = bands.lines_wanted(history, max(5, self.size.height * 2 // 5))
+        self.size_pane(bands, height=wanted)
         if bands.size.height != wanted:
-            bands.styles.height = wanted
             self.call_after_refresh(self._draw_bands)
         self._draw_bands()
         self.query_one(CausesPane).show(state, self._alternatives())
@@ -77,7 +79,7 @@ class DiagnosisView(View):
                 category,
                 cause,
                 probability,
-                clues(best, f"{category}/{cause}", self.monitor.model),
+                clues(best, f"{category}/{cause}", self.monitor.model, self.monitor.viewing.frozen),
             )
             for category, cause, probability in alternatives_of(diagnosis)
         ]
@@ -93,6 +95,15 @@ class DiagnosisView(View):
             return
         found = self._evidence[self._chosen]
         self.monitor.show_chart(group_key(found.site, found.metric), found.since_step)
+
+    def help_topics(self) -> list[HelpTopic]:
+        diagnosis = self.monitor.shown.diagnosis.diagnosis
+        found = cause_topic(diagnosis.category, diagnosis.root_cause) if diagnosis else []
+        if self._evidence:
+            shown = self._evidence[self._chosen]
+            key = group_key(shown.site, shown.metric)
+            found += metric_topics(self.monitor.model, key)
+        return found
 
     @on(EvidencePane.Clicked)
     def _clicked(self, message: EvidencePane.Clicked) -> None:

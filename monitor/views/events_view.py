@@ -14,6 +14,7 @@ class EventsView(View):
     """The log of the run and of the monitor. Until one is chosen it follows the newest."""
 
     view_name = "events"
+    main_pane = "event-list"
 
     def __init__(self) -> None:
         super().__init__()

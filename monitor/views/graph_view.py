@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from monitor.charts.chart_pane import ChartPane
+from monitor.help_topics import HelpTopic, metric_topics, site_topic
 from monitor.metric_groups import group_key
 from monitor.views import chart_page
 from monitor.views.view import View
@@ -17,6 +18,7 @@ class GraphView(View):
     """Where in the model a fault sits."""
 
     view_name = "graph"
+    main_pane = "big-graph"
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class GraphView(View):
             suspicion = diagnosis.suspicion if diagnosis else {}
             self._put(max(suspicion, key=lambda site: suspicion[site], default=None))
             self._metric = None
-        graph.styles.width = self._graph_width(graph)
+        self.size_pane(graph, width=self._graph_width(graph))
         graph.show(anatomy, diagnosis, self._site)
         if anatomy is not None and self._site is None:
             self._move(0, 0)
@@ -78,7 +80,7 @@ class GraphView(View):
         for index, column in enumerate(header.columns):
             if column.site != self._site:
                 continue
-            value = app.model.column_value(index, step)
+            value = app.model.column_value(index, step, viewing.rank)
             absent = header.absent.get(column.key) or header.absent.get(f"{node}/{column.metric}")
             found.append(
                 Measure(column.metric, header.metric(column.metric, node), value, absent or "")
@@ -104,6 +106,12 @@ class GraphView(View):
             step=app.viewing.steps.cursor,
             chosen=self._metric,
         )
+
+    def choose_site(self, name: str) -> None:
+        """Stand at a component by its name."""
+        self._metric = None
+        self._put(name)
+        self.monitor.acted()
 
     def go(self, across: int, down: int) -> None:
         """Move to the next component, or inside a site to the next metric."""
@@ -139,6 +147,20 @@ class GraphView(View):
             self.monitor.acted()
         elif self._site is not None:
             self.monitor.show_chart(group_key(self._site, measures[self._metric].name))
+
+    def help_topics(self) -> list[HelpTopic]:
+        app = self.monitor
+        anatomy = app.shown.anatomy
+        site = anatomy.site(self._site) if anatomy and self._site else None
+        if site is None:
+            return []
+        diagnosis = app.shown.diagnosis.diagnosis
+        suspicion = diagnosis.suspicion.get(site.name) if diagnosis else None
+        found = [site_topic(site, suspicion)]
+        if self._metric is not None:
+            name = self._measures()[self._metric].name
+            found += metric_topics(app.model, group_key(site.name, name))
+        return found
 
     def leave(self) -> bool:
         was, self._metric = self._metric, None

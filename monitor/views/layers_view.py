@@ -11,6 +11,7 @@ from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap import Heat, layer_of_row, rows_for
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.raster import value_at
+from monitor.help_topics import HelpTopic, metric_topics
 from monitor.metric_groups import MetricGroup, heads_key, whole_key
 from monitor.views import chart_page
 from monitor.views.view import View
@@ -28,6 +29,7 @@ class LayersView(View):
     """One metric over all layers and steps."""
 
     view_name = "layers"
+    main_pane = "layers-heat"
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class LayersView(View):
         heatmap.show(title, heat, unit, chosen=heat.labels[self._row])
         cursor = app.viewing.steps.cursor
         step = cursor if cursor is not None else heat.span[1]
-        curves = app.model.curves(key, app.viewing.frozen)
+        curves = app.model.curves(key, app.viewing.frozen, app.viewing.rank)
         values = [value_at(curve, step) for curve in curves]
         profile.show(f"at step {step}", heat, values, self._row)
         self.query_one(HeadMap).show(self._heads(key, heat, step), heat)
@@ -107,6 +109,10 @@ class LayersView(View):
             return False
         self.monitor.viewing.heatmap = whole_key(key)
         return True
+
+    def help_topics(self) -> list[HelpTopic]:
+        app = self.monitor
+        return metric_topics(app.model, app.viewing.heatmap_key(app.model))
 
     def enter(self) -> None:
         key = self.monitor.viewing.heatmap_key(self.monitor.model)

@@ -14,6 +14,7 @@ class MetricsView(View):
     """The curves, as many at once as the person wants."""
 
     view_name = "metrics"
+    main_pane = "metric-charts"
 
     def compose(self) -> ComposeResult:
         yield ChartGrid(id="metric-charts").add_class("pane")

@@ -8,6 +8,7 @@ from textual.containers import Container, Horizontal
 
 from monitor.chart_data import heat_data
 from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.view_names import ViewName
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.chart_grid import ChartGrid
@@ -15,11 +16,20 @@ from monitor.widgets.diagnosis_pane import DiagnosisPane
 from monitor.widgets.event_log import EventLog
 from monitor.widgets.graph_pane import GraphPane
 
+_LEADS_TO: dict[str, ViewName] = {
+    "graph": "graph",
+    "diagnosis": "diagnosis",
+    "heatmap": "layers",
+    "events": "events",
+}
+"""The view that shows a pane of the overview in full."""
+
 
 class Overview(View):
     """The state of the run at a glance."""
 
     view_name = "overview"
+    main_pane = "charts"
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="main"):
@@ -35,7 +45,7 @@ class Overview(View):
         diagnosis = shown.diagnosis.diagnosis
         graph = self.query_one(GraphPane)
         graph.show(shown.anatomy, diagnosis)
-        graph.styles.width = graph.wanted_width(self.size.width)
+        self.size_pane(graph, width=graph.wanted_width(self.size.width))
         # A quiet diagnosis leaves its room to the charts.
         faulty = diagnosis is not None and diagnosis.verdict == "faulty"
         self.set_class(not faulty, "-quiet")
@@ -59,6 +69,10 @@ class Overview(View):
             heatmap.show(f"Heatmap · {key}", found, metric.unit if metric else "")
 
     def enter(self) -> None:
+        leads_to = _LEADS_TO.get(self.choice.current or "")
+        if leads_to is not None:
+            self.monitor.action_show_view(leads_to)
+            return
         self.monitor.viewing.alone = True
         self.monitor.action_show_view("metrics")
 

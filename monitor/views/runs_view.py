@@ -1,20 +1,25 @@
-"""The runs: what else could be watched, live or recorded."""
+"""The runs: what else could be watched, live or recorded, and runs and ranks side by side."""
 
 from __future__ import annotations
 
 from textual import on
 from textual.app import ComposeResult
 
+from monitor.charts.chart_pane import ChartPane
+from monitor.comparison import WATCHED
 from monitor.run_catalogue import ListedRun
 from monitor.sources.source import Source, SourceError
+from monitor.views import chart_page
 from monitor.views.view import View
+from monitor.widgets.comparison_pane import ComparisonPane, rows_of
 from monitor.widgets.runs_pane import RunsPane
 
 
 class RunsView(View):
-    """Live runs of this user and the newest traces; Enter watches another one."""
+    """Live runs of this user and the newest traces; Enter watches another one, c compares it."""
 
     view_name = "runs"
+    main_pane = "run-list"
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,6 +29,8 @@ class RunsView(View):
 
     def compose(self) -> ComposeResult:
         yield RunsPane(id="run-list").add_class("pane")
+        yield ComparisonPane(id="comparison").add_class("pane")
+        yield ChartPane(id="runs-chart").add_class("companion")
 
     def entered(self) -> None:
         self.look()
@@ -49,7 +56,23 @@ class RunsView(View):
     def draw(self) -> None:
         header = self.monitor.model.header
         current = header.run if header else ""
-        self.query_one(RunsPane).show(self._runs, self._chosen, current, self._note)
+        app = self.monitor
+        letters = {other.run: other.letter for other in app.comparison.runs}
+        if current and letters:
+            letters[current] = WATCHED
+        self.query_one(RunsPane).show(self._runs, self._chosen, current, self._note, letters)
+        name = header.name or header.run if header else app.run_title
+        self.query_one(ComparisonPane).show(rows_of(app.model, name, app.comparison))
+        chart = self.query_one(ChartPane)
+        chart.set_class(not app.comparison and len(app.model.ranks) < 2, "-needless")
+        keys = app.viewing.keys(app.model)
+        key = keys[app.viewing.chosen(keys)] if keys else None
+        chart_page.companion(chart, app, key)
+
+    @property
+    def chosen_run(self) -> ListedRun | None:
+        """The run that the keys mean."""
+        return self._runs[self._chosen] if self._runs else None
 
     def choose(self, by: int) -> None:
         if self._runs:

@@ -1,22 +1,19 @@
-"""The help: keys from the key table, the signs, the chosen metric's definition."""
+"""The help: what is under the cursor, keys from the key table, the signs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from monitor import glyphs
+from monitor.help_topics import HelpTopic
 from monitor.keys import Key
-from monitor.metric_groups import MetricGroup
 from monitor.palette import Palette, palette_for
-from probe.schema import Metric
 
 _SIGNS = (
     (f"{glyphs.BEAD} 1–9", "suspicion of a component in tenths, below 0.1 a dot"),
@@ -29,50 +26,16 @@ _SIGNS = (
         "NaN, +infinity, −infinity; a curve is never drawn across them",
     ),
 )
-_FORMS = {
-    "residual": "a relative error, read on a log scale",
-    "share": "within 0 and 1",
-    "signed": "0 in the middle",
-    "positive": "above 0",
-    "statistic": "any number",
-}
-
-
-def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
-    """What to know of a metric: (name, text) pairs."""
-    metric: Metric | None = group.metric
-    if metric is None:
-        return [("meaning", "a value that the training logs itself")]
-    kind = _FORMS[metric.form]
-    if metric.contract:
-        kind += "; a contract, whose healthy value is known exactly"
-    lines = [
-        ("meaning", metric.meaning),
-        ("unit", metric.unit or "none"),
-        ("healthy", metric.healthy),
-        ("kind", kind),
-    ]
-    if metric.per_head:
-        lines.append(("heads", "told of each head too: filter with @, e.g. @2 for layer 2"))
-    if metric.source:
-        lines.append(("source", metric.source))
-    if absent:
-        lines.append(("not here", absent))
-    return lines
 
 
 def help_text(
-    keys: Sequence[Key],
-    group: MetricGroup | None,
-    absent: str,
-    palette: Palette,
-    facts: Mapping[str, str],
+    keys: Sequence[Key], topics: Sequence[HelpTopic], palette: Palette, facts: Mapping[str, str]
 ) -> Text:
     """The whole help as one text; ``facts``: what is told of the run, by name."""
     text = Text()
-    if group is not None:
-        text.append(f"{group.key}\n", palette.style("accent bold"))
-        for name, sentence in metric_lines(group, absent):
+    for topic in topics:
+        text.append(f"{topic.title}\n", palette.style("accent bold"))
+        for name, sentence in topic.lines:
             text.append(f"  {name:<9}", palette.style("muted"))
             text.append(f"{sentence}\n", palette.style("fg"))
         text.append("\n")
@@ -81,9 +44,6 @@ def help_text(
         for key in (key for key in keys if key.group == heading):
             text.append(f"  {key.shown:<9}", palette.style("accent"))
             text.append(f"{key.help}\n", palette.style("fg"))
-        if heading == "Monitor":
-            text.append(f"  {'ctrl+p':<9}", palette.style("accent"))
-            text.append("command palette: every command, and the themes\n", palette.style("fg"))
     text.append("Signs\n", palette.style("fg bold"))
     for sign, meaning in _SIGNS:
         text.append(f"  {sign:<9}", palette.style("warn"))
@@ -101,20 +61,17 @@ def help_text(
 class HelpScreen(ModalScreen[None]):
     """Closes with the key that opened it, Escape or q."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,h,q", "close", show=False)
-    ]
-
     def __init__(
         self,
         keys: Sequence[Key],
-        group: MetricGroup | None,
-        absent: str,
-        facts: Mapping[str, str] | None = None,
+        topics: Sequence[HelpTopic],
+        facts: Mapping[str, str],
+        closing: str = "question_mark,h",
     ) -> None:
+        """``closing``: the keys that opened it, comma-separated."""
         super().__init__()
-        self._keys, self._group, self._absent = tuple(keys), group, absent
-        self._facts = facts or {}
+        self._keys, self._topics, self._facts = tuple(keys), tuple(topics), facts
+        self._bindings.bind(f"escape,q,{closing}", "close", show=False)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
@@ -124,7 +81,7 @@ class HelpScreen(ModalScreen[None]):
         box = self.query_one("#help")
         box.border_title, box.border_subtitle = "Help", "Esc closes"
         palette = palette_for(self.app.current_theme)
-        text = help_text(self._keys, self._group, self._absent, palette, self._facts)
+        text = help_text(self._keys, self._topics, palette, self._facts)
         if getattr(self.app, "ascii_only", False):
             text.plain = glyphs.to_ascii(text.plain)
         self.query_one(Static).update(text)

@@ -21,8 +21,8 @@ HINT = (
 )
 
 
-def run_line(listed: ListedRun, width: int, chosen: bool, current: bool) -> Line:
-    """Sign and word of its kind, name, id, age, detail."""
+def run_line(listed: ListedRun, width: int, chosen: bool, current: bool, letter: str = "") -> Line:
+    """Sign and word of its kind, name, id, age, detail; ``letter`` where it is compared."""
     live = listed.kind == "live"
     sign = glyphs.LIVE if live else glyphs.ENDED
     word = "watched" if current else "live" if live else "recorded"
@@ -32,6 +32,7 @@ def run_line(listed: ListedRun, width: int, chosen: bool, current: bool) -> Line
     return fitted(
         (
             (glyphs.SELECTED if chosen else " ", "accent bold"),
+            (f"{letter or ' '} ", "accent bold"),
             (f"{sign} {word:<9} ", "ok" if live or current else "muted"),
             (name, role),
             (run, "muted"),
@@ -51,9 +52,19 @@ class RunsPane(ListPane):
         self._chosen = 0
         self._current = ""
         self._note = ""
+        self._letters: dict[str, str] = {}
 
-    def show(self, runs: Sequence[ListedRun], chosen: int, current: str, note: str) -> None:
-        """Draw a list; ``current`` is the id of the run being watched, ``note`` stands for it."""
+    def show(
+        self,
+        runs: Sequence[ListedRun],
+        chosen: int,
+        current: str,
+        note: str,
+        letters: dict[str, str] | None = None,
+    ) -> None:
+        """Draw a list; ``current`` is the id of the run being watched, ``note`` stands for it,
+        ``letters`` are those of the runs compared, by id."""
+        self._letters = letters or {}
         self._runs, self._chosen = tuple(runs), chosen
         self._current, self._note = current, note
         live = sum(run.kind == "live" for run in self._runs)
@@ -75,6 +86,7 @@ class RunsPane(ListPane):
                 width,
                 index == self._chosen,
                 self._runs[index].run == self._current,
+                self._letters.get(self._runs[index].run, ""),
             )
             for index in shown
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from textual.events import Click
 from textual.message import Message
@@ -12,8 +12,13 @@ from monitor.view_names import VIEWS, ViewName
 from monitor.widgets.line_pane import LinePane
 
 
-def tabs(current: ViewName, width: int) -> tuple[Line, tuple[tuple[int, int, ViewName], ...]]:
-    """The line, and the cells (start, stop) of each view in it. Narrow: titles only where room."""
+def tabs(
+    current: ViewName, width: int, keys: Mapping[ViewName, str]
+) -> tuple[Line, tuple[tuple[int, int, ViewName], ...]]:
+    """The line, and the cells (start, stop) of each view in it. Narrow: titles only where room.
+
+    ``keys``: the key of each view as a person reads it.
+    """
     for titled in (True, False):
         pieces: list[Piece] = []
         places = []
@@ -23,7 +28,7 @@ def tabs(current: ViewName, width: int) -> tuple[Line, tuple[tuple[int, int, Vie
             # Brackets, so that it can be seen without colours too.
             left, right = ("[", "]") if on else (" ", " ")
             pieces.append((left, "accent bold"))
-            pieces.append((view.key, "accent bold"))
+            pieces.append((keys[view.name], "accent bold"))
             if titled or on:
                 pieces.append((f" {view.title}", "fg bold" if on else "muted"))
             pieces.append((right, "accent bold"))
@@ -48,17 +53,22 @@ class ViewBar(LinePane):
         self._view: ViewName = "overview"
         self._notes: tuple[Piece, ...] = ()
 
+    @property
+    def _keys(self) -> dict[ViewName, str]:
+        table = self.monitor.keys
+        return {view.name: table.of(f"show_view('{view.name}')").shown for view in VIEWS}
+
     def show(self, view: ViewName, notes: Sequence[Piece]) -> None:
         """Mark a view; ``notes`` stand at the right where there is room."""
         self._view, self._notes = view, tuple(notes)
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
-        line, _ = tabs(self._view, width)
+        line, _ = tabs(self._view, width, self._keys)
         notes = self._notes
         if width_of(line) + width_of(notes) + 1 > width:
             # What the charts are narrowed to matters more than names of other views.
-            line, _ = tabs(self._view, max(0, width - width_of(notes) - 1))
+            line, _ = tabs(self._view, max(0, width - width_of(notes) - 1), self._keys)
         if width_of(line) + width_of(notes) + 1 > width:
             return (fitted(line, width),)
         return (spread(line, notes, width),)
@@ -66,9 +76,9 @@ class ViewBar(LinePane):
     def on_click(self, event: Click) -> None:
         at = event.get_content_offset(self)
         width = self.content_size.width
-        line, places = tabs(self._view, width)
+        line, places = tabs(self._view, width, self._keys)
         if width_of(line) + width_of(self._notes) + 1 > width:
-            _, places = tabs(self._view, max(0, width - width_of(self._notes) - 1))
+            _, places = tabs(self._view, max(0, width - width_of(self._notes) - 1), self._keys)
         for start, stop, view in places:
             if at is not None and start <= at.x < stop:
                 self.post_message(self.Chosen(view))

@@ -8,6 +8,7 @@ from diagnoser import weights
 from diagnoser.diagnosis import to_json
 from diagnoser.engine import Engine, EngineError
 from diagnoser.replay import replay
+from diagnoser.taxonomy import CATEGORY_NAMES
 from probe.catalogue import METRICS
 from probe.schema import Metric
 
@@ -59,6 +60,8 @@ def test_probabilities_are_probabilities_and_json_is_plain(trained):
     for diagnosis in diagnose(trained, header, frames):
         assert 0.0 <= diagnosis.probability <= 1.0
         assert all(0.0 <= value <= 1.0 for value in diagnosis.suspicion.values())
+        assert tuple(diagnosis.categories) == CATEGORY_NAMES
+        assert sum(diagnosis.categories.values()) == pytest.approx(1.0)
         assert msgspec.json.decode(to_json(diagnosis))["run"] == header.run
 
 

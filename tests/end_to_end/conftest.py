@@ -15,6 +15,7 @@ def places(monkeypatch, tmp_path):
     monkeypatch.setenv("DEFAULTPP_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("DEFAULTPP_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("DEFAULTPP_SETTINGS", "")
     monkeypatch.delenv("DEFAULTPP_DEBUG", raising=False)
     yield tmp_path
     shutil.rmtree(runtime, ignore_errors=True)

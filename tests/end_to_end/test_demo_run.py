@@ -7,7 +7,8 @@ import sys
 import pytest
 from training_processes import STAND_IN, drain, outcome, wait_for
 
-from monitor.demo import Demo, DemoSource
+from monitor.demo import Demo, DemoSource, DemoTraining
+from monitor.sources.live import open_entry
 from probe.schema import Control, End, Event, Frame, Header
 from probe.trace import load
 
@@ -18,19 +19,22 @@ def run_of(**options):
 
 @pytest.fixture
 def demo(places):
-    sources = []
+    """Starts a training; gives it and a source of it."""
+    started = []
 
     def start(**options):
-        sources.append(DemoSource(run_of(trace=places / "demo.trace", **options)))
-        return sources[-1]
+        training = DemoTraining(run_of(trace=places / "demo.trace", **options))
+        started.append((training, DemoSource(training)))
+        return started[-1]
 
     yield start
-    for source in sources:
+    for training, source in started:
         source.close()
+        training.end()
 
 
 def test_it_trains_healthy_then_marks_the_fault_then_ends(demo, places):
-    source = demo(steps=9)
+    _, source = demo(steps=9)
     assert source.read(timeout=0.0).link == "connecting"
     assert "still starting" in source.send(Control(action="pause"))
     records, batch = drain(source, lambda records, batch: batch.link == "ended")
@@ -52,31 +56,38 @@ def quick_training(monkeypatch):
     monkeypatch.setattr(Demo, "command", lambda self: words)
 
 
-def test_leaving_ends_the_training(demo, quick_training):
-    source = demo(steps=100_000)
+def test_another_run_may_be_watched_meanwhile_and_leaving_ends_the_training(demo, quick_training):
+    training, source = demo(steps=100_000)
     records, _ = drain(source, lambda records, batch: len(records) > 10)
     pid = next(r.pid for r in records if isinstance(r, Header))
     source.close()
-    assert source.status is not None
+    assert training.status is None
+    os.kill(pid, 0)
+    again = open_entry(training.entry())
+    found, _ = drain(again, lambda records, batch: len(records) > 20)
+    again.close()
+    assert next(r.pid for r in found if isinstance(r, Header)) == pid
+    training.end()
+    assert training.status is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert not source.log.exists()
+    assert not training.log.exists()
 
 
 def test_a_training_that_dies_is_lost_with_its_last_words(demo, quick_training):
-    source = demo(steps=100_000)
+    training, source = demo(steps=100_000)
     records, _ = drain(source, lambda records, batch: len(records) > 10)
     os.kill(next(r.pid for r in records if isinstance(r, Header)), 9)
     _, batch = drain(source, lambda records, batch: batch.link == "lost")
     assert "It said:" in batch.text
-    wait_for(lambda: source.status is not None, "the exit status")
+    wait_for(lambda: training.status is not None, "the exit status")
 
 
 def test_a_training_that_cannot_start_says_why(demo, monkeypatch):
     monkeypatch.setattr(
         Demo, "command", lambda self: ["sh", "-c", "echo first; echo no such thing >&2; exit 1"]
     )
-    source = demo(steps=9)
+    _, source = demo(steps=9)
     _, batch = drain(source, lambda records, batch: batch.link == "lost")
     assert batch.text == "The training could not start: no such thing"
 

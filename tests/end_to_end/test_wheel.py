@@ -27,6 +27,7 @@ def test_the_wheel_installed_elsewhere_runs_the_demo(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert list((site / "diagnoser" / "weights").glob("*.safetensors"))
     assert list((site / "monitor").rglob("*.tcss"))
+    assert {"report.css", "hover.js"} <= {f.name for f in (site / "monitor" / "report").iterdir()}
     command = [sys.executable, "-m", "monitor.cli", "demo", "--headless", "--json"]
     demo = run(
         [*command, "--steps", "45", "--fault", "residual/skip_connection"],

@@ -1,13 +1,17 @@
 """Runs the app without a terminal until it has taken in all of a scripted run."""
 
 from contextlib import asynccontextmanager
+from dataclasses import fields
 
 from scripted_engine import ScriptedEngine
 
 from monitor.app import MonitorApp
+from monitor.settings import Settings
 from monitor.sources.fake import FakeReplay, FakeSource, Script
 from monitor.sources.source import Batch
 from monitor.widgets.line_pane import LinePane
+
+SETTINGS = [field.name for field in fields(Settings)]
 
 
 class GatedSource(FakeSource):
@@ -30,6 +34,8 @@ def no_runs():
 def app_for(source=None, **options):
     """``find_runs`` finds nothing unless told otherwise: tests do not look at this machine."""
     options = {"find_runs": no_runs} | options
+    chosen = {name: options.pop(name) for name in SETTINGS if name in options}
+    options.setdefault("settings", Settings(**chosen))
     return MonitorApp(source or FakeSource(Script()), engine_factory=ScriptedEngine, **options)
 
 

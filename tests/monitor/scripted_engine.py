@@ -10,6 +10,7 @@ class ScriptedEngine:
     def __init__(self, header: Header) -> None:
         self.header = header
         self.frames = 0
+        self.last: Diagnosis | None = None
         self.steps: list[int] = []
         self.flagged: int | None = None
         self.layer = 0
@@ -23,6 +24,11 @@ class ScriptedEngine:
         self.header = header
 
     def update(self, frame: Frame) -> Diagnosis:
+        if frame.rank == self.header.rank or self.last is None:
+            self.last = self._diagnosed(frame)
+        return self.last
+
+    def _diagnosed(self, frame: Frame) -> Diagnosis:
         self.frames += 1
         self.steps.append(frame.step)
         values = frame.array

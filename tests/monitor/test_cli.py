@@ -38,6 +38,7 @@ def places(monkeypatch, tmp_path):
     (tmp_path / "runtime").mkdir(mode=0o700)
     monkeypatch.setenv("DEFAULTPP_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.delenv("DEFAULTPP_DEBUG", raising=False)
+    monkeypatch.setenv("DEFAULTPP_SETTINGS", "")
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_help_and_version_load_nothing_heavy():
         ["demo", "--seed", "7"],
         ["demo", "--steps", "0"],
         ["--fps", "900"],
-        ["export", "x.trace", "-o", "x.parquet"],
+        ["export", "x.trace", "-o", "x.xlsx"],
     ],
 )
 def test_wrong_usage_is_one_line_and_64(words, capsys):

@@ -1,5 +1,6 @@
 """What the docs say of the screen is what the screen does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from streams import a_run, store
 
 from monitor import pictures
 from monitor.keys_page import as_markdown
+from monitor.settings import EXAMPLE
 from monitor.view_names import NAMES, VIEWS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -24,6 +26,11 @@ def test_every_view_is_described_and_pictured(view):
     assert f"## {view.title} (`{view.key}`)" in text
     assert f"views/{view.name}.svg" in text
     assert (DOCS / "views" / f"{view.name}.svg").read_text().startswith("<svg")
+
+
+def test_the_settings_shown_are_settings():
+    shown = re.search(r"```toml\n(.*?)```", (DOCS / "monitor.md").read_text(), re.DOTALL)[1]
+    assert shown.replace("(keys.md)", "(docs/keys.md)") == EXAMPLE
 
 
 async def test_pictures_are_made_of_a_trace(tmp_path):

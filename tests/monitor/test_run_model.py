@@ -106,7 +106,7 @@ def test_model_takes_a_whole_stream():
     loss = model.curves("training/loss")[0]
     assert loss.marks[120] == NAN
     assert len(loss) == 400, "scalars of every step hide the frames' loss"
-    assert math.isfinite(model.latest("training/loss"))
+    assert math.isfinite(model.latest_values("training/loss")[0])
     assert model.measured("attention/entropy")
     assert not model.measured("mask/cross_mass")
     assert model.absence("mask/cross_mass") == "the batch is not packed"
@@ -178,7 +178,7 @@ def test_logged_values_appear_as_charts_of_their_own():
     values = np.array([[1.0], [2.0]], "<f4").tobytes()
     scalars = Scalars(seq=1, names=("reward",), steps=(1, 2), times=(0.0, 1.0), values=values)
     model.take(Batch((header(Script()), scalars), link="live"))
-    assert model.latest("log/reward") == 2.0
+    assert model.latest_values("log/reward")[0] == 2.0
     assert model.groups["log/reward"].metric is None
 
 

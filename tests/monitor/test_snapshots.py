@@ -1,7 +1,10 @@
+import msgspec
 import pytest
 from screen_driver import FakeReplay, FakeSource, Script, app_for, laid_out, settle, show
+from streams import store
 
 from monitor.run_catalogue import ListedRun
+from monitor.sources.fake import records
 from monitor.view_names import NAMES
 from probe.catalogue import METRICS as CATALOGUE
 
@@ -72,10 +75,70 @@ def test_view(snap_compare, view, size):
     assert snap_compare(app, terminal_size=size, run_before=before)
 
 
-@pytest.mark.parametrize("view", ["diagnosis", "layers"])
-def test_view_in_ascii(snap_compare, view):
-    app = app_for(sources()["faulty"], ascii=True)
-    assert snap_compare(app, terminal_size=(80, 24), run_before=seen_in(view))
+def every_view_in(usual):
+    """Every view in every size; all but the usual size are looked at on demand."""
+    return [
+        pytest.param(
+            view,
+            size,
+            id=f"{view}-{size[0]}x{size[1]}",
+            marks=() if size == usual else pytest.mark.matrix,
+        )
+        for view in NAMES
+        for size in SIZES
+    ]
+
+
+@pytest.mark.parametrize(("view", "size"), every_view_in((80, 24)))
+def test_view_in_ascii(snap_compare, view, size):
+    app = app_for(sources()["faulty"], ascii=True, find_runs=found_runs)
+    assert snap_compare(app, terminal_size=size, run_before=seen_in(view))
+
+
+@pytest.mark.parametrize(("view", "size"), every_view_in((120, 40)))
+def test_view_in_light(snap_compare, view, size):
+    app = app_for(sources()["faulty"], theme="monitor-light", find_runs=found_runs)
+    assert snap_compare(app, terminal_size=size, run_before=seen_in(view))
+
+
+def test_looking_back(snap_compare):
+    async def before(pilot):
+        await settle(pilot)
+        await pilot.press("j", *"150", "enter", "tab", "z")
+        await laid_out(pilot)
+
+    app = app_for(sources()["faulty"])
+    assert snap_compare(app, terminal_size=(80, 24), run_before=before)
+
+
+def test_jump_mode(snap_compare):
+    async def before(pilot):
+        await settle(pilot)
+        await pilot.press("w")
+        await pilot.pause()
+
+    app = app_for(sources()["faulty"])
+    assert snap_compare(app, terminal_size=(120, 40), run_before=before)
+
+
+def test_runs_compared_over_time(snap_compare, tmp_path):
+    other = list(records(Script(metrics=METRICS, steps=300, seed=7)))
+    other[0] = msgspec.structs.replace(other[0], run="other", name="other-bert")
+    path = store(tmp_path / "other.trace", other)
+    listed = ListedRun("trace", "other-bert", "other", "BertForMaskedLM", 2.0, path=path)
+
+    async def before(pilot):
+        app = pilot.app
+        await settle(pilot)
+        await show(pilot, "runs")
+        await app.workers.wait_for_complete()
+        await pilot.press("down", "down", "c")
+        await settle(pilot, lambda: app.comparison and app.comparison.runs[0].model.step == 299)
+        await pilot.press("t")
+        await laid_out(pilot)
+
+    app = app_for(sources()["faulty"], find_runs=lambda: (*found_runs(), listed))
+    assert snap_compare(app, terminal_size=(120, 40), run_before=before)
 
 
 def test_view_for_any_colour_vision(snap_compare):
@@ -86,13 +149,3 @@ def test_view_for_any_colour_vision(snap_compare):
 @pytest.mark.parametrize("state", ["replay", "deep"])
 def test_other_screens(snap_compare, state):
     assert snap_compare(app_for(sources()[state]), terminal_size=(120, 40), run_before=settle)
-
-
-def test_light(snap_compare):
-    app = app_for(sources()["faulty"], theme="monitor-light")
-    assert snap_compare(app, terminal_size=(120, 40), run_before=settle)
-
-
-def test_ascii(snap_compare):
-    app = app_for(sources()["faulty"], ascii=True)
-    assert snap_compare(app, terminal_size=(80, 24), run_before=settle)

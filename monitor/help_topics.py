@@ -1,0 +1,90 @@
+"""What there is to say on a metric, a component or a root cause. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diagnoser.taxonomy import categories, root_causes
+from monitor.formatting import percent, spoken
+from monitor.metric_groups import MetricGroup
+from monitor.run_model import RunModel
+from probe.schema import Metric, Site
+
+_FORMS = {
+    "residual": "a relative error, read on a log scale",
+    "share": "within 0 and 1",
+    "signed": "0 in the middle",
+    "positive": "above 0",
+    "statistic": "any number",
+}
+
+
+def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
+    """What to know of a metric: (name, text) pairs."""
+    metric: Metric | None = group.metric
+    if metric is None:
+        return [("meaning", "a value that the training logs itself")]
+    kind = _FORMS[metric.form]
+    if metric.contract:
+        kind += "; a contract, whose healthy value is known exactly"
+    lines = [
+        ("meaning", metric.meaning),
+        ("unit", metric.unit or "none"),
+        ("healthy", metric.healthy),
+        ("kind", kind),
+    ]
+    if metric.per_head:
+        lines.append(("heads", "told of each head too: filter with @, e.g. @2 for layer 2"))
+    if metric.source:
+        lines.append(("source", metric.source))
+    if absent:
+        lines.append(("not here", absent))
+    return lines
+
+
+@dataclass(frozen=True)
+class HelpTopic:
+    """One thing explained: ``lines`` are (name, text) pairs."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+
+
+def metric_topics(model: RunModel, key: str | None) -> list[HelpTopic]:
+    """The metric of a chart; nothing where the run has no such chart."""
+    group = model.groups.get(key) if key else None
+    if group is None:
+        return []
+    absent = "" if model.measured(group.key) else model.absence(group.key)
+    return [HelpTopic(group.key, tuple(metric_lines(group, absent)))]
+
+
+def site_topic(site: Site, suspicion: float | None) -> HelpTopic:
+    """A component of the model, and the fault categories that sit in such a one."""
+    found = [category.title for category in categories().values() if site.node in category.nodes]
+    lines = [("component", spoken(site.node))]
+    if site.layer is not None:
+        lines.append(("layer", str(site.layer)))
+    if suspicion is not None:
+        lines.append(("suspicion", f"{percent(suspicion)} that the fault sits here"))
+    lines += [("module", module) for module in site.modules]
+    if site.where:
+        lines.append(("code", site.where))
+    if found:
+        lines.append(("faults", "; ".join(found)))
+    return HelpTopic(site.name, tuple(lines))
+
+
+def cause_topic(category: str | None, root_cause: str | None) -> list[HelpTopic]:
+    """A root cause in the taxonomy's words; nothing for one it does not know."""
+    cause = root_causes().get(f"{category}/{root_cause}")
+    if cause is None:
+        return []
+    told = (
+        ("means", cause.meaning),
+        ("symptoms", cause.symptoms),
+        ("check", cause.check),
+        ("repair", cause.repair),
+    )
+    name = f"{spoken(cause.category)} › {spoken(cause.name)}: {cause.title}"
+    return [HelpTopic(name, tuple(line for line in told if line[1]))]

@@ -1,0 +1,84 @@
+"""The line on which the past is gone through: where one stands, and what is marked on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from textual.events import Click
+from textual.message import Message
+
+from monitor import glyphs
+from monitor.charts.line import Line, Piece, from_cells, width_of
+from monitor.charts.line_chart import mark_glyph, mark_role
+from monitor.charts.raster import dot_columns, step_at
+from monitor.run_model import StepMark
+from monitor.step_window import Span
+from monitor.widgets.line_pane import LinePane
+
+
+@dataclass(frozen=True)
+class ScrubData:
+    """``at`` is the step on screen, ``span`` the first and last step there are."""
+
+    at: int
+    span: Span
+    word: str
+    """What goes on: playing and how fast, paused, how far behind the newest."""
+    sign: str
+    marks: tuple[StepMark, ...] = ()
+
+
+def rail(data: ScrubData, width: int) -> tuple[Line, int, int]:
+    """The line, and where in it the rail begins and how wide it is."""
+    left: list[Piece] = [
+        (f"{data.sign} {data.word} ", "accent bold"),
+        (f"{data.span[0]} ", "muted"),
+    ]
+    right: list[Piece] = [(f" {data.at} of {data.span[1]}", "fg")]
+    start, room = width_of(left), width - width_of(left) - width_of(right)
+    if room < 10:
+        return ((*left[:1], *right), start, 0)
+    at = int(dot_columns([data.at], data.span, room)[0])
+    characters = np.full(room, glyphs.HORIZONTAL)
+    characters[:at] = glyphs.STRONG_HORIZONTAL
+    roles = np.full(room, "faint", dtype=object)
+    roles[:at] = "accent"
+    for mark in data.marks:
+        column = int(dot_columns([mark.step], data.span, room)[0])
+        characters[column], roles[column] = mark_glyph(mark.kind), mark_role(mark)
+    characters[at], roles[at] = glyphs.LIVE, "accent bold"
+    return (*left, *from_cells(characters, roles), *right), start, room
+
+
+class ScrubBar(LinePane):
+    """There in a replay, and while a live run is looked at as it was."""
+
+    class Sought(Message):
+        """A place on the rail was clicked."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._data: ScrubData | None = None
+
+    def show(self, data: ScrubData | None) -> None:
+        """Draw a position; None hides the line."""
+        self._data = data
+        self.display = data is not None
+        self.redraw()
+
+    def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        return (rail(self._data, width)[0],) if self._data else ()
+
+    def on_click(self, event: Click) -> None:
+        at = event.get_content_offset(self)
+        if at is None or self._data is None:
+            return
+        _, start, room = rail(self._data, self.content_size.width)
+        if room and start <= at.x < start + room:
+            self.post_message(self.Sought(round(step_at(at.x - start, self._data.span, room))))

@@ -1,0 +1,142 @@
+"""A long trace opens at once the second time; an overview of another file counts for nothing."""
+
+import sys
+
+import numpy as np
+import pytest
+from screen_driver import app_for, settle
+from streams import store
+
+from monitor.model_state import pack, unpack
+from monitor.run_model import RunModel
+from monitor.sources import overview_file, replay
+from monitor.sources.fake import Script, records
+from monitor.sources.replay import ReplaySource
+from monitor.sources.source import Batch
+from probe.schema import Frame
+
+SCRIPT = Script(steps=600, every=5, layers=2, fault_step=300, fault_layer=1, nan_steps=(100,))
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(overview_file, "LEAST_BYTES", 1000)
+    monkeypatch.setattr(replay, "RETELL_AFTER", 0.0)
+    return tmp_path / "cache" / "defaultpp-monitor" / "overviews"
+
+
+def full_model():
+    model = RunModel()
+    model.take(Batch(records=records(SCRIPT), link="replay"))
+    return model
+
+
+def same(one, other):
+    assert one.groups.keys() == other.groups.keys()
+    for key in one.groups:
+        for a, b in zip(one.curves(key), other.curves(key), strict=True):
+            for name in ("first", "last", "low", "high", "latest", "marks"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert (one.step, one.first_step, one.frames) == (other.step, other.first_step, other.frames)
+    assert one.marks() == other.marks()
+    assert one.steps_per_second == other.steps_per_second
+    assert one.clock.milliseconds([77]) == other.clock.milliseconds([77])
+
+
+def test_a_model_is_packed_and_goes_on_as_the_one_it_was():
+    model, again = full_model(), RunModel()
+    unpack(again, pack(model))
+    same(model, again)
+    more = [r for r in records(Script(steps=900, every=5, layers=2)) if isinstance(r, Frame)][125:]
+    for one in (model, again):
+        one.take(Batch(records=tuple(more), link="replay"))
+    same(model, again)
+    with pytest.raises(ValueError, match="no header"):
+        pack(RunModel())
+
+
+async def opened(path):
+    source = ReplaySource(path, playing=False)
+    source.jump(sys.maxsize)
+    app = app_for(source)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot, lambda: source.position().at_end and (app._remembered or source._known))
+        await app.workers.wait_for_complete()
+        return app, source
+
+
+async def test_the_second_time_the_overview_is_there_at_once(tmp_path, cache):
+    path = store(tmp_path / "t.trace", records(SCRIPT))
+    first, _ = await opened(path)
+    assert len(list(cache.iterdir())) == 1
+    source = ReplaySource(path, playing=False)
+    source.jump(sys.maxsize)
+    batch = source.read()
+    assert batch.overview is not None
+    assert batch.records == ()
+    assert source.position().at_end
+    told = source.read()
+    assert told.known
+    assert told.records
+    source.close()
+    second, _ = await opened(path)
+    same(first.model, second.model)
+    # The diagnosis goes over the frames all the same.
+    assert second.diagnosis.diagnosis.verdict == "faulty"
+    assert second.diagnosis.diagnosis.frames == second.model.frames
+    assert second.known_flag == first.known_flag == 300
+
+
+async def test_a_trace_that_grew_is_read_on_from_there(tmp_path):
+    everything = records(SCRIPT)
+    whole = store(tmp_path / "whole.trace", everything).read_bytes()
+    path = store(tmp_path / "t.trace", everything[:150])
+    await opened(path)
+    with path.open("ab") as file:
+        file.write(whole[path.stat().st_size :])
+    source = ReplaySource(path, playing=False)
+    source.jump(sys.maxsize)
+    model = RunModel()
+    while not source.position().at_end or model.end is None:
+        batch = source.read()
+        if batch.overview is not None:
+            unpack(model, dict(batch.overview))
+        elif not batch.known:
+            model.take(batch)
+    source.close()
+    same(model, full_model())
+
+
+@pytest.mark.parametrize("change", ["other", "shorter", "damaged", "foreign"])
+async def test_what_does_not_fit_is_made_again(tmp_path, cache, change):
+    path = store(tmp_path / "t.trace", records(SCRIPT))
+    await opened(path)
+    (kept,) = cache.iterdir()
+    if change == "other":
+        path.unlink()
+        store(path, records(Script(steps=600, every=5, layers=2, seed=5)))
+    elif change == "shorter":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif change == "damaged":
+        kept.write_bytes(kept.read_bytes()[:-500])
+    else:
+        kept.write_bytes(b"nothing of the kind")
+    assert overview_file.load(path) is None
+    source = ReplaySource(path, playing=False)
+    source.jump(sys.maxsize)
+    assert source.read().overview is None
+    source.close()
+
+
+def test_only_so_many_are_kept_and_a_full_disk_is_no_error(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(overview_file, "KEPT", 3)
+    for number in range(5):
+        path = store(tmp_path / f"{number}.trace", records(SCRIPT))
+        overview_file.save(path, path.stat().st_size, pack(full_model()))
+    assert len(list(cache.iterdir())) == 3
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a directory should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    overview_file.save(path, path.stat().st_size, pack(full_model()))
+    assert overview_file.load(path) is None

@@ -4,10 +4,10 @@ import msgspec
 from screen_driver import FakeSource, Script, running, settle, show
 from textual.widgets import Static
 
+from monitor.help_topics import metric_lines
 from monitor.metric_groups import groups_of
 from monitor.sources.fake import header
 from monitor.sources.source import Batch
-from monitor.widgets.help_screen import metric_lines
 
 HEADS = Script(steps=100, heads=3)
 

@@ -42,7 +42,9 @@ def calls_compiled(module: nn.Module) -> bool:
     by its class, or where its methods look names up. Flex attention is mostly called so."""
     if "torch._dynamo" not in sys.modules:
         return False
-    return any(_at_hand(type(part)) or _holds(vars(part)) for part in module.modules())
+    parts = list(module.modules())
+    kinds = {type(part) for part in parts}
+    return any(map(_at_hand, kinds)) or any(_holds(vars(part)) for part in parts)
 
 
 def _at_hand(kind: type[nn.Module]) -> bool:

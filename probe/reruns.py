@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, replace
 from probe import absence
 from probe.anatomy import ModelParts
 from probe.capture import Capture
+from probe.compiled import calls_compiled
 from probe.counterfactual import KINDS, Counterfactuals, Kept, outlook
 from probe.measure import effects, kv_cache
 from probe.measure.sampled import Values
+
+_COMPILED = "the model calls a function compiled by itself, which other shapes would compile anew"
 
 CACHE_EVERY = 4
 """Cached decoding is compared on one sample in so many: it runs the model four more times."""
@@ -20,12 +23,18 @@ class Reruns:
     """Over a run: what is still possible. The model may fail at one and not at the other."""
 
     caches: bool = True
+    compiled: bool | None = None
+    """The model calls a function compiled by itself: other shapes would compile it anew."""
     counterfactuals: Counterfactuals = field(default_factory=Counterfactuals)
     _notes: list[str] = field(default_factory=list)
 
     def keep(self, parts: ModelParts, capture: Capture, number: int) -> Waiting:
         """Copy from the batch what the reruns of sample ``number`` need."""
         waiting = Waiting(self, parts)
+        if self.compiled is None:
+            self.compiled = calls_compiled(parts.root)
+        if self.compiled:
+            return waiting
         if self.caches and number % CACHE_EVERY == 0 and kv_cache.possible(parts):
             waiting.rows = kv_cache.keep_rows(capture.batch.ids, capture.batch.mask)
         waiting.kept = self.counterfactuals.keep(parts, capture, number)
@@ -75,10 +84,12 @@ def foreseen(
 ) -> tuple[absence.Seen, Values]:
     """``seen`` with reasons for the counterfactuals, and which of them this batch has something
     for: NaN where not."""
+    values, reasons = {}, dict.fromkeys(KINDS, _COMPILED)
     try:
-        values, reasons = outlook(parts, capture)
+        if not calls_compiled(parts.root):
+            values, reasons = outlook(parts, capture)
     except Exception as error:  # of arguments that cannot be cut; told again when their turn comes
-        values, reasons = {}, dict.fromkeys(KINDS, f"{type(error).__name__}: {error}")
+        reasons = dict.fromkeys(KINDS, f"{type(error).__name__}: {error}")
     named = {name: text for kind, text in reasons.items() for name in effects.names_of(kind)}
     known = {name: v for kind, v in values.items() for name in effects.names_of(kind)}
     return replace(seen, effects=named), known

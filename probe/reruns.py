@@ -84,7 +84,8 @@ def foreseen(
 ) -> tuple[absence.Seen, Values]:
     """``seen`` with reasons for the counterfactuals, and which of them this batch has something
     for: NaN where not."""
-    values, reasons = {}, dict.fromkeys(KINDS, _COMPILED)
+    values: Values = {}
+    reasons = dict.fromkeys(KINDS, _COMPILED)
     try:
         if not calls_compiled(parts.root):
             values, reasons = outlook(parts, capture)

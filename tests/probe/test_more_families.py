@@ -78,6 +78,7 @@ def _all_three(model: nn.Module, optimizer: torch.optim.Optimizer, family: str) 
     norm_output(at)
 
 
+@pytest.mark.matrix
 @pytest.mark.works_with("Model families")
 @pytest.mark.parametrize("family", MORE)
 def test_a_mask_a_projection_and_a_norm_fault_are_seen(family, tmp_path):

@@ -92,6 +92,7 @@ def test_a_training_that_cannot_start_says_why(demo, monkeypatch):
     assert batch.text == "The training could not start: no such thing"
 
 
+@pytest.mark.slow
 def test_headless_prints_the_same_verdict_as_diagnose_of_its_trace(places):
     trace = places / "demo.trace"
     words = ["demo", "--headless", "--json", "--steps", "24", "--fault", "none"]

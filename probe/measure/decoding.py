@@ -15,9 +15,10 @@ from probe.anatomy import LayerParts, ModelParts, is_linear, weight_of
 from probe.attention_call import Recorder, leave
 from probe.cached_tokens import ROWS
 from probe.description import positions_of
-from probe.measure.kv_cache import WithoutDropout, around, compare_keys
+from probe.measure.kv_cache import around, compare_keys
 from probe.measure.numbers import relative
 from probe.measure.sampled import Values
+from probe.silenced import Silenced
 from probe.stopwatch import Stopwatch
 
 LONGEST = 1024
@@ -128,7 +129,11 @@ class Decoding:
             for layer, _ in self._recorders:
                 assert layer.attention is not None
                 handles += around(layer.attention, recorders[layer.index])
-            with torch.no_grad(), torch.random.fork_rng(devices=devices), WithoutDropout():
+            with (
+                torch.no_grad(),
+                torch.random.fork_rng(devices=devices),
+                Silenced(given.ids.device.type),
+            ):
                 out = base(given.ids, **named, use_cache=False)
         finally:
             leave(recorders.values())

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from probe.anatomy import ModelParts, is_linear, weight_of
 from probe.attention_call import Recorder, leave
@@ -16,6 +14,7 @@ from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Values
 from probe.schema import Metric
 from probe.shards import has_shards
+from probe.silenced import Silenced
 from probe.stopwatch import Stopwatch
 
 METRICS = (
@@ -129,27 +128,6 @@ def keep_rows(ids: torch.Tensor | None, mask: torch.Tensor | None) -> Rows | Non
     )
 
 
-class WithoutDropout(TorchFunctionMode):
-    """Dropout does nothing while this is entered; the modules stay in training mode."""
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (F.dropout, torch.dropout):
-            return args[0] if args else kwargs["input"]
-        if func is F.scaled_dot_product_attention:
-            if len(args) > 4:
-                args = (*args[:4], 0.0, *args[5:])
-            elif "dropout_p" in kwargs:
-                kwargs["dropout_p"] = 0.0
-        return func(*args, **kwargs)
-
-
 def possible(parts: ModelParts) -> bool:
     """A transformers decoder that may cache while training (checkpointing switches caches off).
 
@@ -185,7 +163,7 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
             torch.no_grad(),
             torch.autocast(rows.ids.device.type, enabled=False),
             torch.random.fork_rng(devices=devices),
-            WithoutDropout(),
+            Silenced(rows.ids.device.type),
         ):
             try:
                 fresh, cached = _run(parts, rows)

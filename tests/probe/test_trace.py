@@ -1,4 +1,5 @@
 import os
+import random
 import stat
 import struct
 
@@ -141,7 +142,7 @@ def test_an_intact_record_that_does_not_decode_counts_as_damaged(tmp_path):
         (b"", "empty"),
         (preamble()[:9], "empty"),
         (b"step,loss\n1,2.0\n", "not a defaultpp trace"),
-        (os.urandom(500), "not a defaultpp trace"),
+        (random.Random(0).randbytes(500), "not a defaultpp trace"),
         (framed(b"some TFRecord"), "not a defaultpp trace"),
         (framed(b"defaultpp-trace/zwei"), "not a defaultpp trace"),
         (preamble(7), "newer version 7"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -40,10 +41,19 @@ class Picked:
             tensor = tensor[None]
         if tensor.dim() != 3 or tensor.shape[1] != self.length:
             return None
-        rows = self.rows if tensor.shape[0] == self.batch else torch.zeros_like(self.rows)
         if tensor.shape[0] not in (1, self.batch):
             return None
+        if tensor.shape[0] == self.batch and tensor.is_contiguous():
+            # Whole tokens out of one flat table: half the time of indexing by two dimensions.
+            chosen = tensor.view(-1, tensor.shape[2]).index_select(0, self._flat)
+            return chosen.view(len(self.rows), len(self.positions), -1)
+        rows = self.rows if tensor.shape[0] == self.batch else torch.zeros_like(self.rows)
         return tensor[rows[:, None], self.positions[None, :]]
+
+    @cached_property
+    def _flat(self) -> torch.Tensor:
+        """Where the picked tokens lie among all tokens of the batch, (r * p,)."""
+        return (self.rows[:, None] * self.length + self.positions[None, :]).flatten()
 
     def take_ids(self, ids: torch.Tensor) -> torch.Tensor | None:
         """Token or position ids (batch or 1, length) -> copy (r, p)."""

@@ -142,14 +142,21 @@ class DemoTraining:
             self._process.wait(timeout)
 
     def begin(self) -> None:
-        """Let it train now that it is being watched: a short training would be over else."""
+        """Let it train now that it is being watched: a short training would be over else.
+
+        The pipe stays open: when it closes, even by this process being killed, the training ends.
+        """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+        if not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(b"\n")
+                self._process.stdin.flush()
 
     def end(self) -> None:
         """End the training. May be called twice."""
-        self.begin()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         if self._process.poll() is None:
             self._process.terminate()
             try:

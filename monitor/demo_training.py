@@ -8,9 +8,11 @@ nothing. The monitor sees what it sees of any run: the probe's messages.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import sys
+import threading
 import time
 from contextlib import ExitStack
 
@@ -72,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         with run:
             if options.wait:
                 sys.stdin.readline()
+                threading.Thread(target=_end_with_the_monitor, daemon=True).start()
             run.event("note", "demo: every step is sampled, whatever it costs")
             for step in range(options.steps):
                 began = time.perf_counter()
@@ -86,6 +89,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _end_with_the_monitor() -> None:
+    """A demo is nobody's training: it ends when whoever holds its input is gone, however it went."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monitor.demo_training")
     parser.add_argument("--model", choices=("bert", "gpt2", "llama"), default="bert")
@@ -95,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--name", default="demo")
     parser.add_argument("--trace", default=None)
-    parser.add_argument("--wait", action="store_true", help="begin when a line comes on stdin")
+    parser.add_argument("--wait", action="store_true", help="begin when a line comes on stdin, end when stdin closes")
     parser.add_argument("--pace", type=float, default=0.0, help="least seconds per step")
     return parser
 

@@ -49,6 +49,15 @@ def test_it_trains_healthy_then_marks_the_fault_then_ends(demo, places):
     assert [r.seq for r in load(places / "demo.trace")] == [r.seq for r in records]
 
 
+def test_a_training_does_not_outlive_a_monitor_that_was_killed(demo, places):
+    training, source = demo(steps=100_000)
+    drain(source, lambda records, batch: any(isinstance(r, Frame) for r in records))
+    training._process.stdin.close()  # as the system does with what a killed process held
+    wait_for(lambda: training.status is not None, "the training's end")
+    assert training.status == 0
+    assert isinstance(list(load(places / "demo.trace"))[-1], End)
+
+
 @pytest.fixture
 def quick_training(monkeypatch):
     """The stand-in in place of the real training: these tests are about its process."""

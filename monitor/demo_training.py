@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _end_with_the_monitor() -> None:
-    """A demo is nobody's training: it ends when whoever holds its input is gone, however it went."""
+    """A demo is nobody's training: it ends when who holds its input is gone, however that went."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -104,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--name", default="demo")
     parser.add_argument("--trace", default=None)
-    parser.add_argument("--wait", action="store_true", help="begin when a line comes on stdin, end when stdin closes")
+    wait = "begin when a line comes on stdin, end when stdin closes"
+    parser.add_argument("--wait", action="store_true", help=wait)
     parser.add_argument("--pace", type=float, default=0.0, help="least seconds per step")
     return parser
 

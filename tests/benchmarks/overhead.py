@@ -10,8 +10,8 @@ each round. Printed: the ratio of the summed times to those of the unwatched cop
 bootstrap interval over blocks of rounds. ``peer`` needs DEFault++ (``pip install
 defaultplusplus==0.4.1``, in an environment of its own); it reads attention weights, so its copy
 runs the eager kernel, as its manual asks. ``--memory`` compares peak memories of processes,
-``--unsampled`` times steps that are not sampled: what the probe's own watch counts, and all its hooks
-from outside, their calls included.
+``--unsampled`` times steps that are not sampled: what the probe's own watch counts, and all its
+hooks from outside, their calls included.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ KEYS: tuple[Key, ...] = (
         "Training", "live", leaves=0),
     Key("p", "p", "toggle_training", "Pause training", "pause or resume the training; it goes on "
         "by itself when the monitor ends", "Training", "live", leaves=1),
-    Key("n", "n", "step_training", "", "one step of a paused training, then paused again",
+    Key("N", "N", "step_training", "", "one step of a paused training, then paused again",
         "Training", "live", leaves=2),
     Key("B", "B", "breakpoint", "", "stop the training, or the replay, when something comes to "
         "hold: faulty, a category, step 500, training/loss > 5, training/loss nan; several with "

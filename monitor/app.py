@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, cast
 
 from textual import on
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import App, ComposeResult
 from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
+from monitor.breakpoints import Breakpoints
 from monitor.chart_actions import ChartActions
 from monitor.compare_actions import CompareActions
 from monitor.comparison import Comparison
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
+from monitor.help_actions import HelpActions
 from monitor.key_table import remapped
-from monitor.keys import Key
 from monitor.model_state import unpack
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
@@ -40,6 +41,7 @@ from monitor.screen_data import footer_labels, header_data, scrub_data, status_o
 from monitor.settings import Settings
 from monitor.shown import Shown, shown_at, shown_now
 from monitor.sources.source import Batch, Source
+from monitor.training_actions import TrainingActions
 from monitor.verdict_history import VerdictHistory
 from monitor.view_actions import ViewActions
 from monitor.view_names import ViewName
@@ -52,7 +54,6 @@ from monitor.views.metrics_view import MetricsView
 from monitor.views.overview import Overview
 from monitor.views.runs_view import RunsView
 from monitor.views.view import View
-from monitor.widgets.help_screen import HelpScreen
 from monitor.widgets.key_footer import KeyFooter
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
@@ -87,7 +88,15 @@ class BaseScreen(Screen[None], inherit_bindings=False):
     """The screen of the views. Its keys are the table's alone."""
 
 
-class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareActions):
+class MonitorApp(
+    ViewActions,
+    ChartActions,
+    ReplayActions,
+    TrainingActions,
+    PaneActions,
+    CompareActions,
+    HelpActions,
+):
     """The monitor of one run at a time.
 
     ``engine_factory`` makes the diagnosis of a header; None loads the product's, in a thread.
@@ -150,6 +159,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self.verdicts = VerdictHistory()
         self.past = DiagnosisHistory()
         self.diagnosis = DiagnosisState()
+        self.breakpoints = Breakpoints()
         self.shown = Shown()
         self.replaying = Replaying.of(source)
         self.diagnosing = Diagnosing(factory, self.wake)
@@ -275,6 +285,7 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         state = self.diagnosing.state
         if state is not self.diagnosis:
             self._take_diagnosis(state)
+        self.stop_where_wanted()
         contents = (self.model.contents, self._diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
@@ -359,8 +370,10 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         base.query_one(RunHeader).show(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
         )
-        base.query_one(ViewBar).show(self.viewing.view, step_notes(self.model, self.viewing))
+        base.query_one(ViewBar).show(self.viewing.view, step_notes(self.viewing, self.breakpoints))
         labels = footer_labels(self.viewing, self.replaying, self.controlling.pausing)
+        if self.view is not None and self.view.enter_label:
+            labels["enter"] = self.view.enter_label
         base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)
         flag = self.known_flag
         scrub = scrub_data(self.model, self.viewing, self.replaying, flag)
@@ -423,14 +436,6 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
         self.shown = shown_at(self.model, self.diagnosis, self.past.at(step), step)
         self.acted()
 
-    def action_toggle_training(self) -> None:
-        held = self.controlling.pausing or self.model.state == "paused"
-        (self.controlling.resume if held else self.controlling.pause)()
-        self.acted()
-
-    def action_sample(self) -> None:
-        self.controlling.sample()
-
     def ask(
         self,
         label: str,
@@ -440,37 +445,12 @@ class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareA
     ) -> None:
         self.screen_stack[0].query_one(Prompt).ask(label, value, done, changed)
 
-    def action_help(self) -> None:
-        topics = self.view.help_topics() if self.view is not None else []
-        header = self.model.header
-        facts = header.facts if header is not None else {}
-        closing = self.keys.of("help").keys
-        self.push_screen(HelpScreen(self.keys_now(), topics, facts, closing))
-
-    def keys_now(self) -> tuple[Key, ...]:
-        """Keys of any view that work on this source, those of the view on screen first."""
-        here = self.keys.here(self.is_replay, self.viewing.view)
-        return (*here, *(key for key in self.keys.here(self.is_replay) if key not in here))
-
     def action_suspend_process(self) -> None:
         # A timer that fires while the app is suspended can deadlock its writer (textual 8.2.8).
         self._stop_timer()
         super().action_suspend_process()
         self._woken = False
         self.wake()
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette offers the themes and every command of the key table."""
-        yield SystemCommand("Theme", "change the colours", self.action_change_theme)
-        for key in self.keys.here(self.is_replay, self.viewing.view):
-            yield SystemCommand(
-                f"{key.group}: {key.help}",
-                f"key {key.shown}",
-                lambda action=key.action: self._run(action),
-            )
-
-    def _run(self, action: str) -> None:
-        self.call_later(self.run_action, action)
 
 
 __all__ = ["MonitorApp"]

@@ -7,7 +7,10 @@ from typing import Any
 
 from textual.app import App
 
+from monitor.breakpoints import Breakpoints
 from monitor.comparison import Comparison
+from monitor.controlling import Controlling
+from monitor.diagnosing import DiagnosisState
 from monitor.key_table import KeyTable
 from monitor.reader import Reader
 from monitor.replaying import Replaying
@@ -25,6 +28,9 @@ class AppBase(App[None]):
     viewing: Viewing
     replaying: Replaying | None
     comparison: Comparison
+    controlling: Controlling
+    diagnosis: DiagnosisState
+    breakpoints: Breakpoints
     keys: KeyTable
     known_flag: int | None
     message: str

@@ -105,4 +105,5 @@ def heat_data(
     marks = marks_of(model, diagnosis, viewing.frozen)
     span = viewing.span(model)
     curves = [cut(curve, span) for curve in model.curves(key, viewing.frozen, viewing.rank)]
-    return heat(curves, form, columns, marks, cursor=viewing.steps.cursor, tall=tall)
+    whole = viewing.settled(model)
+    return heat(curves, form, columns, marks, cursor=viewing.steps.cursor, tall=tall, whole=whole)

@@ -26,8 +26,9 @@ class Controlling:
         self._source = source
         self._on_reply = on_reply
         self._renew = renew
-        self._wanted: queue.Queue[Control | None] = queue.Queue()
-        self._said = ""
+        self._wanted: queue.Queue[tuple[Control, str] | None] = queue.Queue()
+        self._held = ""
+        """The answer to the pause, and to each renewal of it: told where it changes."""
         self.pausing = False
         """The training is held by our lease."""
         self._thread = threading.Thread(target=self._run, name="monitor-control", daemon=True)
@@ -38,31 +39,41 @@ class Controlling:
     def stop(self) -> None:
         self._wanted.put(None)
 
-    def pause(self) -> None:
+    def pause(self, why: str = "") -> None:
+        """``why`` is told with the answer."""
         self.pausing = True
-        self._wanted.put(Control(action="pause"))
+        self._wanted.put((Control(action="pause"), why))
 
     def resume(self) -> None:
         self.pausing = False
-        self._wanted.put(Control(action="resume"))
+        self._wanted.put((Control(action="resume"), ""))
+
+    def step(self) -> None:
+        """One step more, then paused again."""
+        self.pausing = True
+        self._wanted.put((Control(action="step"), ""))
 
     def sample(self) -> None:
-        self._wanted.put(Control(action="sample"))
+        self._wanted.put((Control(action="sample"), ""))
 
     def _run(self) -> None:
         while True:
             try:
-                control = self._wanted.get(timeout=self._renew if self.pausing else None)
+                wanted = self._wanted.get(timeout=self._renew if self.pausing else None)
             except queue.Empty:
                 renewal = self._source.send(Control(action="pause"))
-                if renewal != self._said:
+                if renewal != self._held:
+                    self._held = renewal
                     self._say(renewal)
                 continue
-            if control is None:
+            if wanted is None:
                 return
-            self._say(self._source.send(control))
+            control, why = wanted
+            answer = self._source.send(control)
+            if control.action == "pause":
+                self._held = answer
+            self._say(f"{why}: {answer}" if why else answer)
 
     def _say(self, text: str) -> None:
-        self._said = text
         if text:
             self._on_reply(text)

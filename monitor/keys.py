@@ -19,7 +19,8 @@ class Key:
     """One command. ``keys`` in Textual's names, ``shown`` as a person reads them.
 
     ``footer`` empty: not in the footer. ``views`` empty: in all of them. Where the footer has too
-    little room, keys of the highest ``leaves`` leave first; 0 stays.
+    little room, keys of the highest ``leaves`` leave first; 0 stays. ``pair`` is the action that
+    does the opposite: its key stands beside in the footer.
     """
 
     keys: str
@@ -31,6 +32,7 @@ class Key:
     when: When = "always"
     views: tuple[ViewName, ...] = ()
     leaves: int = 9
+    pair: str = ""
 
     @property
     def id(self) -> str:
@@ -77,21 +79,25 @@ KEYS: tuple[Key, ...] = (
 
     Key("space", "space", "toggle_play", "Play", "play or pause the replay", "Replay", "replay",
         leaves=0),
-    Key("greater_than_sign", ">", "faster", "Speed", "replay at double the speed", "Replay",
-        "replay", leaves=4),
-    Key("less_than_sign", "<", "slower", "", "replay at half the speed", "Replay", "replay"),
+    Key("greater_than_sign", ">", "faster", "", "replay at double the speed", "Replay", "replay"),
+    Key("less_than_sign", "<", "slower", "Speed", "replay at half the speed", "Replay", "replay",
+        leaves=4, pair="faster"),
 
     Key("space", "space", "toggle_view", "Pause", "pause the view, data keep coming in; then back "
         "to the newest",
         "Training", "live", leaves=0),
     Key("p", "p", "toggle_training", "Pause training", "pause or resume the training; it goes on "
         "by itself when the monitor ends", "Training", "live", leaves=1),
+    Key("N", "N", "step_training", "", "one step of a paused training, then paused again",
+        "Training", "live", leaves=2),
+    Key("B", "B", "breakpoint", "", "stop the training, or the replay, when something comes to "
+        "hold: faulty, a category, step 500, training/loss > 5, training/loss nan; several with "
+        "commas", "Training"),
     Key("s", "s", "sample", "Sample", "measure the next step", "Training", "live", leaves=6),
 
-    Key("full_stop", ".", "step_forward", "Step", "one frame on, while paused", "Past",
-        leaves=7),
-    Key("comma", ",", "step_back", "", "one frame back; a live run is shown as it was then, while "
-        "data keep coming in", "Past"),
+    Key("full_stop", ".", "step_forward", "", "one frame on, while paused", "Past"),
+    Key("comma", ",", "step_back", "Frame", "one frame back; a live run is shown as it was then, "
+        "while data keep coming in", "Past", leaves=7, pair="step_forward"),
     Key("j", "j", "jump", "Jump", "jump to a step", "Past", leaves=6),
     Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Past",
         leaves=7),
@@ -99,13 +105,13 @@ KEYS: tuple[Key, ...] = (
     Key("right", "→", "cursor(1)", "", "cursor one sample on; its values show in every chart",
         "Steps", views=STEPPED),
     Key("left", "←", "cursor(-1)", "Cursor", "cursor one sample back", "Steps", views=STEPPED,
-        leaves=4),
+        leaves=4, pair="cursor(1)"),
     Key("shift+right,right_curly_bracket", "}", "cursor(10)", "", "cursor ten samples on",
         "Steps", views=STEPPED),
     Key("shift+left,left_curly_bracket", "{", "cursor(-10)", "", "cursor ten samples back",
         "Steps", views=STEPPED),
     Key("plus,equals_sign", "+", "zoom(0.5)", "Zoom", "zoom in around the cursor; also the wheel",
-        "Steps", views=STEPPED, leaves=5),
+        "Steps", views=STEPPED, leaves=5, pair="zoom(2.0)"),
     Key("minus", "−", "zoom(2.0)", "", "zoom out", "Steps", views=STEPPED),
     Key("ctrl+right,right_parenthesis", ")", "pan(0.25)", "", "move the zoomed part on", "Steps",
         views=STEPPED),
@@ -117,10 +123,10 @@ KEYS: tuple[Key, ...] = (
 
     Key("slash", "/", "filter", "Filter", "show only charts whose name matches a regex", "Charts",
         views=CHARTS, leaves=3),
-    Key("right_square_bracket,down", "]", "next_chart(1)", "Next", "choose the next chart",
-        "Charts", views=CHARTS, leaves=6),
-    Key("left_square_bracket,up", "[", "next_chart(-1)", "", "choose the previous chart",
+    Key("right_square_bracket,down", "]", "next_chart(1)", "", "choose the next chart",
         "Charts", views=CHARTS),
+    Key("left_square_bracket,up", "[", "next_chart(-1)", "Chart", "choose the previous chart",
+        "Charts", views=CHARTS, leaves=6, pair="next_chart(1)"),
     Key("pagedown", "PgDn", "next_page(1)", "", "next page of charts", "Charts", views=CHARTS),
     Key("pageup", "PgUp", "next_page(-1)", "", "previous page of charts", "Charts", views=CHARTS),
     Key("enter", "Enter", "enter", "Enlarge", "the chosen chart alone, and back", "Charts",
@@ -138,34 +144,37 @@ KEYS: tuple[Key, ...] = (
 
     Key("down", "↓", "choose(1)", "", "next evidence", "Diagnosis", views=("diagnosis",)),
     Key("up", "↑", "choose(-1)", "Evidence", "previous evidence", "Diagnosis",
-        views=("diagnosis",), leaves=3),
+        views=("diagnosis",), leaves=3, pair="choose(1)"),
     Key("enter", "Enter", "enter", "Its chart", "the chart of the chosen evidence, at its step",
         "Diagnosis", views=("diagnosis",), leaves=1),
 
     Key("right", "→", "go(1, 0)", "", "next layer", "Graph", views=("graph",)),
-    Key("left", "←", "go(-1, 0)", "Layer", "previous layer", "Graph", views=("graph",), leaves=3),
+    Key("left", "←", "go(-1, 0)", "Layer", "previous layer", "Graph", views=("graph",), leaves=3,
+        pair="go(1, 0)"),
     Key("down", "↓", "go(0, 1)", "", "next component; inside a site: next metric", "Graph",
         views=("graph",)),
     Key("up", "↑", "go(0, -1)", "Component", "previous component or metric", "Graph",
-        views=("graph",), leaves=3),
+        views=("graph",), leaves=3, pair="go(0, 1)"),
     Key("o", "o", "origin", "Origin", "to the likely origin of the fault", "Graph",
         views=("graph",), leaves=4),
-    Key("enter", "Enter", "enter", "Enter", "enter the site; inside: the chart of the chosen "
+    Key("enter", "Enter", "enter", "Its metrics", "enter the site; inside: the chart of the chosen "
         "metric", "Graph", views=("graph",), leaves=1),
 
     Key("m", "m", "choose_heatmap", "Metric", "choose the heatmap's metric", "Layers",
         views=("overview", "layers"), leaves=5),
-    Key("right_square_bracket", "]", "next_heatmap(1)", "Next", "next metric that has layers",
-        "Layers", views=("layers",), leaves=4),
-    Key("left_square_bracket", "[", "next_heatmap(-1)", "", "previous metric that has layers",
+    Key("right_square_bracket", "]", "next_heatmap(1)", "", "next metric that has layers",
         "Layers", views=("layers",)),
+    Key("left_square_bracket", "[", "next_heatmap(-1)", "Next", "previous metric that has layers",
+        "Layers", views=("layers",), leaves=4, pair="next_heatmap(1)"),
     Key("down", "↓", "choose(1)", "", "next layer", "Layers", views=("layers",)),
-    Key("up", "↑", "choose(-1)", "Layer", "previous layer", "Layers", views=("layers",), leaves=5),
+    Key("up", "↑", "choose(-1)", "Layer", "previous layer", "Layers", views=("layers",), leaves=5,
+        pair="choose(1)"),
     Key("enter", "Enter", "enter", "Its chart", "the chart of this metric", "Layers",
         views=("layers",), leaves=3),
 
     Key("down", "↓", "choose(1)", "", "next event", "Events", views=("events",)),
-    Key("up", "↑", "choose(-1)", "Event", "previous event", "Events", views=("events",), leaves=3),
+    Key("up", "↑", "choose(-1)", "Event", "previous event", "Events", views=("events",), leaves=3,
+        pair="choose(1)"),
     Key("pagedown", "PgDn", "choose(10)", "", "ten events on", "Events", views=("events",)),
     Key("pageup", "PgUp", "choose(-10)", "", "ten events back", "Events", views=("events",)),
     Key("home", "Home", "choose(-1000000)", "", "first event", "Events", views=("events",)),
@@ -175,7 +184,8 @@ KEYS: tuple[Key, ...] = (
         "replay, replay to it", "Events", views=("events",), leaves=1),
 
     Key("down", "↓", "choose(1)", "", "next run", "Runs", views=("runs",)),
-    Key("up", "↑", "choose(-1)", "Run", "previous run", "Runs", views=("runs",), leaves=3),
+    Key("up", "↑", "choose(-1)", "Run", "previous run", "Runs", views=("runs",), leaves=3,
+        pair="choose(1)"),
     Key("enter", "Enter", "enter", "Open", "watch this run, or replay this trace, instead", "Runs",
         views=("runs",), leaves=1),
     Key("c", "c", "compare_run", "Compare", "lay this run's curves over those of the run watched, "

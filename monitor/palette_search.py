@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from textual.command import Hit, Hits, Provider
 
+from monitor.widgets.pane_title import title_text
+
 if TYPE_CHECKING:
     from monitor.app import MonitorApp
 
@@ -24,7 +26,7 @@ def places(app: MonitorApp) -> Iterator[Place]:
     for site in anatomy.sites if anatomy else ():
         yield f"Component: {site.name}", "in the graph", partial(app.show_site, site.name)
     for index, target in enumerate(app.view.targets() if app.view is not None else []):
-        title = str(target.widget.border_title or target.widget.id or f"chart {index + 1}")
+        title = title_text(target.widget) or target.widget.id or f"chart {index + 1}"
         yield f"Pane: {title}", "choose this pane", partial(app.go_to_pane, target.go)
 
 

@@ -60,7 +60,8 @@ async def take(trace: Path, into: Path, engine_factory: EngineFactory | None = N
     from monitor.sources.replay import FASTEST, ReplaySource
 
     def this_one() -> tuple[ListedRun, ...]:
-        return (ListedRun("trace", "demo-bert", "demo", "BertForMaskedLM", 60.0, path=trace),)
+        path = Path(TITLE)
+        return (ListedRun("trace", "demo-bert", "demo", "BertForMaskedLM", 60.0, path=path),)
 
     (into / "views").mkdir(parents=True, exist_ok=True)
     source = ReplaySource(trace, speed=FASTEST)

@@ -91,6 +91,11 @@ class RunModel:
         self._take_records(batch.records)
 
     @property
+    def over(self) -> bool:
+        """The run ended, or nothing more is heard of it."""
+        return self.end is not None or self.link in ("ended", "lost")
+
+    @property
     def ignored(self) -> int:
         """Messages that could not be read, and frames that do not fit their header."""
         return self._unreadable + self._misfits

@@ -6,7 +6,9 @@ import math
 from dataclasses import replace
 
 from monitor import glyphs
+from monitor.breakpoints import Breakpoints
 from monitor.charts.line import Line, Piece
+from monitor.formatting import clipped
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel, StepMark
 from monitor.sources.source import Position
@@ -15,6 +17,8 @@ from monitor.widgets.run_header import HeaderData
 from monitor.widgets.scrub_bar import ScrubData
 
 _LOSS = "training/loss"
+_STOPS = 30
+"""Cells that the breakpoints may take."""
 
 
 def header_data(
@@ -75,9 +79,11 @@ def scrub_data(
     return ScrubData(viewing.frozen, span, word, glyphs.PAUSED, tuple(marks))
 
 
-def step_notes(model: RunModel, viewing: Viewing) -> Line:
-    """What the steps on screen are narrowed to: cursor, zoom, smoothing."""
+def step_notes(viewing: Viewing, breakpoints: Breakpoints) -> Line:
+    """What the steps on screen are narrowed to: cursor, zoom, smoothing; where it will stop."""
     notes: list[Piece] = []
+    if breakpoints.points:
+        notes.append((f"{glyphs.PAUSED} {clipped(breakpoints.text, _STOPS)}  ", "accent"))
     if viewing.smoothing and viewing.view in ("overview", "metrics"):
         notes.append((f"EMA {viewing.smoothing:g}  ", "muted"))
     if viewing.rank is not None:
@@ -99,6 +105,7 @@ def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) 
         labels["leave"] = "Back"
     if holding:
         labels["toggle_training"] = "Resume training"
+        labels["step_training"] = "One step"
     if replaying is not None and replaying.position.playing and not replaying.position.at_end:
         labels["toggle_play"] = "Pause"
     return labels

@@ -87,6 +87,10 @@ class Viewing:
         """The steps that the charts show."""
         return self.steps.span(self.whole(model))
 
+    def settled(self, model: RunModel) -> bool:
+        """No more steps will come into what the charts show: the run is over, or zoomed into."""
+        return model.over or self.steps.zoomed is not None
+
     def new_run(self) -> None:
         """Another run: what was chosen of the old one's steps means nothing."""
         self.frozen = None

@@ -19,7 +19,7 @@ from probe.schema import (
 from probe.status import Status
 from probe.stream import Stream
 
-Action = Literal["pause", "resume", "sample"]
+Action = Literal["pause", "resume", "step", "sample"]
 
 
 class Answers:
@@ -80,13 +80,14 @@ class Answers:
 
     def _control(self, request: Control) -> Done:
         now = self._clock()
-        if request.action == "pause" and not self._lease.allows(now):
+        holds = request.action in ("pause", "step")
+        if holds and not self._lease.allows(now):
             return Done(
                 ok=False,
                 text="the pause was ended: the other ranks of this run would have timed out",
             )
         done = self._carry_out(request.action)
-        if request.action == "pause" and done.ok:
+        if holds and done.ok:
             self._lease.renew(now)
         elif request.action == "resume":
             self._lease.end()

@@ -22,13 +22,16 @@ class Controls:
         self._pause = pause
         self._budget = budget
 
-    def control(self, action: Literal["pause", "resume", "sample"]) -> Done:
+    def control(self, action: Literal["pause", "resume", "step", "sample"]) -> Done:
         """Carry out a request, or see to it that the training thread does."""
         if self.off:
             return Done(ok=False, text="the probe is off")
         if action == "pause":
             self._pause.hold()
-            return Done(ok=True, text=f"training pauses after step {self.step}")
+            return Done(ok=True, text="training pauses before its next step")
+        if action == "step":
+            self._pause.step()
+            return Done(ok=True, text="one more step, then paused again")
         if action == "resume":
             self._pause.release()
             return Done(ok=True, text="training goes on")

@@ -22,6 +22,7 @@ class Pause:
         self._ranks = ranks
         self._until = 0.0
         self._released = threading.Event()
+        self._one_more = False
 
     @property
     def held(self) -> bool:
@@ -33,6 +34,12 @@ class Pause:
         self._released.clear()
         self._until = time.monotonic() + 2 * PAUSE_LEASE_SECONDS
 
+    def step(self) -> None:
+        """Let one step through; the training is held again after it."""
+        self.hold()
+        self._one_more = True
+        self._released.set()
+
     def release(self) -> None:
         """Let the training go on."""
         self._until = 0.0
@@ -41,9 +48,12 @@ class Pause:
     def wait(self) -> float:
         """Seconds the training was held."""
         began = time.monotonic()
-        while self.held:
+        while self.held and not self._one_more:
             if self._ranks > 1 and time.monotonic() - began > RANKS_SECONDS:
                 break
             self._released.wait(0.2)
-        self._until = 0.0
+        if self._one_more:
+            self._one_more = False
+        else:
+            self._until = 0.0
         return time.monotonic() - began

@@ -218,9 +218,10 @@ class Backlog(msgspec.Struct, tag="backlog", kw_only=True):
 
 
 class Control(msgspec.Struct, tag="control", kw_only=True):
-    """``pause`` (a lease: renew it within :data:`PAUSE_LEASE_SECONDS`), ``resume``, ``sample``."""
+    """``pause`` (a lease: renew it within :data:`PAUSE_LEASE_SECONDS`), ``resume``, ``step`` (one
+    more, then paused again: a renewal too), ``sample``."""
 
-    action: Literal["pause", "resume", "sample"]
+    action: Literal["pause", "resume", "step", "sample"]
 
 
 PAUSE_LEASE_SECONDS = 3.0

@@ -3,7 +3,7 @@
 Columns are buckets of samples, filled from left to right. When there are more buckets than
 columns, two, four, ... share a column; when there are fewer, each takes two, four or eight: a
 column once drawn changes only when its own buckets do, so that a screen sent over a slow link needs
-only its newest part again.
+only its newest part again. What does not grow any more is spread over the whole width.
 
 :func:`heat` turns curves into levels, :func:`draw_tile` levels into lines; both are pure.
 """
@@ -62,32 +62,32 @@ def heat(
     scale: Scale | None = None,
     cursor: int | None = None,
     tall: int = 3,
+    whole: bool = False,
 ) -> Heat:
     """Levels of a metric over layers and time. All curves share their buckets.
 
     Of a column's values the one that matters is shown: the largest magnitude of a signed metric,
     the one furthest from the metric's median where any real number may come, else the largest.
-    ``scale`` overrides the one made for the values; ``cursor`` is a step.
+    ``scale`` overrides the one made for the values; ``cursor`` is a step. ``whole``: nothing more
+    will come, so that the buckets take the whole width.
     """
     buckets = len(curves[0]) if curves else 0
-    share, stretch = _fit(buckets, columns)
+    begins, ends = _whole_fit(buckets, columns) if whole else _fit(buckets, columns)
     scale = scale or _scale(curves, form)
     levels = np.full((len(curves), columns), EMPTY, np.int64)
     for row, curve in enumerate(curves):
         if not buckets:
             break
-        drawn = np.repeat(_levels(curve, form, share, scale), stretch)
-        levels[row, : len(drawn)] = drawn
+        levels[row, : len(begins)] = _levels(curve, form, begins, ends, scale)
     first = curves[0].first if curves else np.zeros(0, np.int64)
     last = curves[0].last if curves else np.zeros(0, np.int64)
 
     def column(step: int) -> int:
-        bucket = int(np.searchsorted(last, step))
-        return min(bucket, buckets - 1) // share * stretch
+        bucket = min(int(np.searchsorted(last, step)), buckets - 1)
+        return int(np.searchsorted(ends, bucket, side="right"))
 
     span = (int(first[0]), int(last[-1])) if buckets else (0, 0)
     seen = [mark for mark in marks if buckets and span[0] <= mark.step <= span[1]]
-    ends = [min(at + share, buckets) - 1 for at in range(0, buckets, share)]
     return Heat(
         labels=tuple(curve.label for curve in curves),
         levels=levels,
@@ -98,31 +98,42 @@ def heat(
         tall=tall,
         cursor=column(cursor) if cursor is not None and span[0] <= cursor <= span[1] else None,
         steps=tuple(
-            (int(first[at]), int(last[end]))
-            for at, end in zip(range(0, buckets, share), ends, strict=True)
-            for _ in range(stretch)
+            (int(first[begin]), int(last[end - 1])) for begin, end in zip(begins, ends, strict=True)
         ),
     )
 
 
-def _fit(buckets: int, columns: int) -> tuple[int, int]:
-    """Buckets per column and columns per bucket, one of them 1, the other a power of two."""
+def _fit(buckets: int, columns: int) -> tuple[IntArray, IntArray]:
+    """First bucket of each column, and the one after its last: buckets per column, or columns per
+    bucket, are a power of two."""
     share = stretch = 1
     while buckets > share * columns:
         share *= 2
     while buckets and stretch < WIDEST and 2 * stretch * buckets <= columns:
         stretch *= 2
-    return share, stretch
+    begins = np.repeat(np.arange(0, buckets, share), stretch)
+    return begins, np.minimum(begins + share, buckets)
 
 
-def _levels(curve: Curve, form: Form, share: int, scale: Scale | None) -> IntArray:
-    """Level of each column, shape (columns,); a column holds ``share`` buckets."""
-    columns = -(-len(curve) // share)
-    values = np.full((columns, share), np.nan)
-    values.reshape(-1)[: len(curve)] = _telling(curve, form)
-    marks = np.zeros((columns, share), np.uint8)
-    marks.reshape(-1)[: len(curve)] = curve.marks
-    seen = np.bitwise_or.reduce(marks, axis=1)
+def _whole_fit(buckets: int, columns: int) -> tuple[IntArray, IntArray]:
+    """The same with every column filled, as evenly as can be."""
+    if not buckets:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = np.arange(columns)
+    begins = at * buckets // columns
+    return begins, np.maximum((at + 1) * buckets // columns, begins + 1)
+
+
+def _levels(
+    curve: Curve, form: Form, begins: IntArray, ends: IntArray, scale: Scale | None
+) -> IntArray:
+    """Level of each column, shape (columns,), of the buckets from ``begins`` to before ``ends``."""
+    columns, share = len(begins), int((ends - begins).max())
+    at = begins[:, None] + np.arange(share)
+    beyond = at >= ends[:, None]
+    at = np.minimum(at, len(curve) - 1)
+    values = np.where(beyond, np.nan, _telling(curve, form)[at])
+    seen = np.bitwise_or.reduce(np.where(beyond, 0, curve.marks[at]), axis=1)
     size = np.abs(values - _centre(curve, form))
     finite = np.isfinite(size)
     furthest = np.where(finite, size, -1.0).argmax(axis=1)

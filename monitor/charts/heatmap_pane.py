@@ -18,6 +18,7 @@ from monitor.charts.heatmap import Heat, draw_tile, legend, rows_for, shown_laye
 from monitor.charts.line import Line
 from monitor.formatting import clipped
 from monitor.widgets.line_pane import LinePane
+from monitor.widgets.pane_title import set_title
 
 TILE_WIDTH = 16
 MAX_TILES = 20
@@ -130,7 +131,7 @@ class HeatmapPane(Vertical, can_focus=False):
         chosen: str | None = None,
     ) -> None:
         """Draw a heatmap, or the note that says why there is none; ``chosen`` is a row's label."""
-        self.border_title = title
+        set_title(self, title)
         self._fit_tiles()
         labels, key = self.query_one(_Labels), self.query_one(_Legend)
         labels.chosen = chosen

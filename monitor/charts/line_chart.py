@@ -16,7 +16,7 @@ from monitor import glyphs
 from monitor.charts import raster
 from monitor.charts.duration import duration
 from monitor.charts.line import Line, Piece, fitted, from_cells, spread
-from monitor.charts.scale import Scale, scale_for, tick_labels
+from monitor.charts.scale import Scale, round_steps, scale_for, tick_labels
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
 from monitor.formatting import clipped, number
 from monitor.run_model import StepMark
@@ -24,6 +24,8 @@ from monitor.run_model import StepMark
 LABEL_WIDTH = 7
 END_WIDTH = 4
 SERIES_COLOURS = 8
+_APART = 14
+"""Cells between two labels of the horizontal axis, at least."""
 _NOTED = 56
 """Narrower charts have no room for the note."""
 
@@ -129,7 +131,10 @@ def _value(data: ChartData) -> tuple[Piece, ...]:
         text = number(low) if low == high else f"{number(low)} … {number(high)}"
         return ((text, "accent bold" if np.isfinite(known).all() else "bad bold"),)
     if len(data.curves) == 1 and len(data.curves[0]):
-        value = float(data.curves[0].latest[-1])
+        curve = data.curves[0]
+        # Measured on rare samples only: the newest of them, not the absence after it.
+        known = np.flatnonzero(~np.isnan(curve.latest)) if curve.sparse else []
+        value = float(curve.latest[known[-1] if len(known) else -1])
         return ((number(value), "fg" if np.isfinite(value) else "bad bold"),)
     return ()
 
@@ -314,13 +319,20 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
 
 
 def _step_labels(data: ChartData, width: int, total: int) -> Line:
-    """The first and last step, and the cursor's under its column."""
+    """The first and last step, round ones between, and the cursor's under its column."""
     told = str if data.step_of is None else duration
     first, last = (told(place) for place in data.span)
     characters = np.full(width, " ")
     roles = np.full(width, "muted", dtype=object)
     characters[: len(first)] = list(first[:width])
     characters[-len(last) :] = list(last[:width])
+    if data.step_of is None:
+        for step in round_steps(data.span, width // _APART):
+            text, column = str(step), int(raster.dot_columns([step], data.span, width)[0])
+            start = column - len(text) // 2
+            around = characters[max(start - 2, 0) : start + len(text) + 2]
+            if start >= 2 and start + len(text) + 2 <= width and (around == " ").all():
+                characters[start : start + len(text)] = list(text)
     cursor = _cursor_column(data, width)
     if cursor is not None:
         text = f" {told(data.cursor or 0)} "[:width]

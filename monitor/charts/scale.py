@@ -81,6 +81,15 @@ def _linear_scale(low: float, high: float, ticks: int) -> Scale:
     return Scale(values[0], values[-1], False, values)
 
 
+def round_steps(span: tuple[int, int], most: int) -> tuple[int, ...]:
+    """Round steps inside a span (first, last), at most ``most``, evenly apart."""
+    first, last = span
+    if most < 1 or last - first < 2:
+        return ()
+    every = max(1, round(_nice((last - first) / (most + 1))))
+    return tuple(range((first // every + 1) * every, last, every))
+
+
 def _nice(size: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least ``size``."""
     power = 10.0 ** math.floor(math.log10(size))

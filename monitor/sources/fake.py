@@ -269,6 +269,8 @@ class FakeSource:
         if control.action == "pause":
             self._state = "paused"
             return "training paused before its next step"
+        if control.action == "step":
+            return "one more step, then paused again"
         if control.action == "resume":
             self._state = "training"
             return "training resumed"

@@ -87,7 +87,7 @@ class LiveSource:
         if not isinstance(reply, Done):
             return f"No answer from {self._name} to {control.action}: it may be busy; try again."
         if reply.ok and control.action != "sample":
-            self._pausing = control.action == "pause"
+            self._pausing = control.action != "resume"
         return reply.text
 
     def close(self) -> None:

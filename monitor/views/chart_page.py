@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from monitor.chart_data import chart_data
 from monitor.charts.chart_pane import ChartPane
 from monitor.comparison import WATCHED
+from monitor.viewing import pattern_error
 from monitor.widgets.chart_grid import ChartGrid
 
 if TYPE_CHECKING:
@@ -56,4 +57,5 @@ def companion(pane: ChartPane, app: MonitorApp, key: str | None) -> None:
 def _title(start: int, shown: int, total: int, pattern: str) -> str:
     span = f"{start + 1}–{start + shown}" if shown > 1 else f"{start + 1}"
     title = f"Charts · {span} of {total}" if total else "Charts · none"
-    return f"{title} · filter {pattern}" if pattern else title
+    error = pattern_error(pattern)
+    return f"{title} · filter {pattern}{f': {error}' if error else ''}" if pattern else title

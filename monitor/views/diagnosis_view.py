@@ -67,7 +67,9 @@ class DiagnosisView(View):
         marks = marks_of(app.model, app.shown.diagnosis.diagnosis, viewing.frozen)
         history = app.verdicts.bands(viewing.frozen)
         span = viewing.span(app.model)
-        self.query_one(VerdictBands).show(history, span, marks, viewing.steps.cursor)
+        self.query_one(VerdictBands).show(
+            history, span, marks, viewing.steps.cursor, viewing.settled(app.model)
+        )
 
     def _alternatives(self) -> list[Alternative]:
         diagnosis = self.monitor.shown.diagnosis.diagnosis

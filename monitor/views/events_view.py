@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 
 from monitor.views.view import View
 from monitor.widgets.event_log import EventLog
+from monitor.widgets.pane_title import set_title
 from probe.schema import Event
 
 
@@ -32,7 +33,7 @@ class EventsView(View):
         log = self.query_one(EventLog)
         events = self.monitor.shown.events
         log.show(events, self._index())
-        log.border_title = f"Events · {len(events)}" if events else "Events"
+        set_title(log, f"Events · {len(events)}" if events else "Events")
 
     def choose(self, by: int) -> None:
         events = self.monitor.shown.events

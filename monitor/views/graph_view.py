@@ -162,6 +162,10 @@ class GraphView(View):
             found += metric_topics(app.model, group_key(site.name, name))
         return found
 
+    @property
+    def enter_label(self) -> str:
+        return "Its chart" if self._metric is not None else ""
+
     def leave(self) -> bool:
         was, self._metric = self._metric, None
         return was is not None

@@ -29,6 +29,10 @@ class MetricsView(View):
         self.monitor.viewing.alone = not self.monitor.viewing.alone
         self.monitor.acted()
 
+    @property
+    def enter_label(self) -> str:
+        return "All charts" if self.monitor.viewing.alone else ""
+
     def leave(self) -> bool:
         was, self.monitor.viewing.alone = self.monitor.viewing.alone, False
         return was

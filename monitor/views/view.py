@@ -142,6 +142,11 @@ class View(Container, can_focus=False):
         keys = app.viewing.keys(app.model)
         return metric_topics(app.model, keys[app.viewing.chosen(keys)]) if keys else []
 
+    @property
+    def enter_label(self) -> str:
+        """What Enter would do now, for the footer; empty: as the key table says."""
+        return ""
+
     def leave(self) -> bool:
         """Go out of what was entered; False where nothing was."""
         return False

@@ -16,6 +16,7 @@ from monitor.formatting import clipped, percent, spoken
 from monitor.telling_apart import Clue, check_of
 from monitor.widgets.diagnosis_lines import lines_for, title_of
 from monitor.widgets.line_pane import LinePane
+from monitor.widgets.pane_title import set_title
 
 SHOWN = 4
 """Alternatives listed."""
@@ -167,7 +168,7 @@ class CausesPane(LinePane):
         """Draw a diagnosis and what it might be instead."""
         self._state, self._alternatives = state, tuple(alternatives)
         faulty = state.diagnosis is not None and state.diagnosis.verdict == "faulty"
-        self.border_title = "Causes · ranking, how to tell, what to try" if faulty else "Verdict"
+        set_title(self, "Causes · ranking, how to tell, what to try" if faulty else "Verdict")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:

@@ -11,6 +11,7 @@ from textual.message import Message
 
 from monitor.charts.chart_pane import ChartPane
 from monitor.charts.line_chart import ChartData
+from monitor.widgets.pane_title import set_title
 
 CHART_WIDTH, CHART_HEIGHT = 36, 8
 """The smallest a chart becomes before fewer are shown, unless more are asked for."""
@@ -92,6 +93,6 @@ class ChartGrid(Container, can_focus=False):
 
     def show(self, title: str, charts: Sequence[ChartData]) -> None:
         """Draw these charts, at most as many as there are places."""
-        self.border_title = title
+        set_title(self, title)
         for index, pane in enumerate(self.panes):
             pane.show(charts[index] if index < len(charts) else None)

@@ -12,6 +12,7 @@ from monitor.comparison import WATCHED, Comparison
 from monitor.formatting import clipped, number
 from monitor.run_model import RunModel
 from monitor.widgets.line_pane import LinePane
+from monitor.widgets.pane_title import set_title
 
 _LOSS = "training/loss"
 _NAME = 26
@@ -112,8 +113,6 @@ def table(rows: Sequence[Compared], width: int) -> tuple[Line, ...]:
 class ComparisonPane(LinePane):
     """There while runs are compared, or where a run has several ranks."""
 
-    BORDER_TITLE = "Side by side · apart: loss less the baseline's at the same step"
-
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: tuple[Compared, ...] = ()
@@ -121,6 +120,7 @@ class ComparisonPane(LinePane):
     def show(self, rows: Sequence[Compared]) -> None:
         """Draw these; one row alone compares with nothing and hides the pane."""
         self._rows = tuple(rows)
+        set_title(self, "Side by side · apart: loss less the baseline's at the same step")
         self.set_class(len(self._rows) < 2, "-needless")
         if len(self._rows) > 1:
             self.styles.height = len(self._rows) + 2

@@ -100,7 +100,7 @@ def _faulty(diagnosis: Diagnosis, width: int, height: int) -> tuple[Line, ...]:
     room = height - len(lines) - len(alternatives)
     # The repair may take a third of what is left; evidence takes the rest.
     kept_repair = _shortened(repair, max(2, room // 3), width) if repair else []
-    evidence = _evidence(diagnosis, width, room - len(kept_repair) - (1 if kept_repair else 0))
+    evidence = _evidence(diagnosis, width, room - len(kept_repair))
     spare = room - len(evidence) - len(kept_repair)
     if spare > 1 and len(repair) > len(kept_repair):
         kept_repair = _shortened(repair, len(kept_repair) + spare - 1, width)

@@ -1,4 +1,4 @@
-"""The evidence as a list to choose from; the chosen sentence in full."""
+"""The evidence as a list to choose from; the chosen sentence in full, all of them with room."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from monitor.formatting import clipped
 from monitor.metric_groups import group_key
 from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
+from monitor.widgets.pane_title import set_title
 
 
 class EvidencePane(ListPane):
@@ -26,7 +27,7 @@ class EvidencePane(ListPane):
         """Draw a list."""
         self._evidence, self._chosen = tuple(evidence), chosen
         count = len(self._evidence)
-        self.border_title = f"Evidence · {count}" if count else "Evidence"
+        set_title(self, f"Evidence · {count}" if count else "Evidence")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
@@ -36,14 +37,16 @@ class EvidencePane(ListPane):
         lines: list[Line] = []
         owners: list[int] = []
         chosen_line = 0
+        whole = [textwrap.wrap(found.text, max(10, width - 2)) or [""] for found in self._evidence]
+        roomy = sum(map(len, whole)) + 1 <= height
         for index, found in enumerate(self._evidence):
             chosen = index == self._chosen
-            wrapped = textwrap.wrap(found.text, max(10, width - 2)) or [""]
+            wrapped = whole[index]
             if chosen:
                 chosen_line = len(lines) + len(wrapped)
                 where = f"{glyphs.RIGHT} {group_key(found.site, found.metric)}"
                 wrapped.append(f"{where}, expected {found.expected}, since {found.since_step}")
-            elif len(wrapped) > 1:
+            elif len(wrapped) > 1 and not roomy:
                 # The others in one line each: the list stays in sight.
                 wrapped = [clipped(found.text, width - 2)]
             for row, text in enumerate(wrapped):

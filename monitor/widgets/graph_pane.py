@@ -79,10 +79,13 @@ class GraphPane(LinePane):
         if self._path:
             texts = (
                 f" {glyphs.ORIGIN} origin   1–9 suspicion in tenths",
-                f" {glyphs.ORIGIN} origin  1–9 tenths",
+                f" {glyphs.ORIGIN} origin   1–9 suspicion",
             )
         elif self._suspicion:
-            texts = (f" {glyphs.BEAD} no suspicion   1–9 in tenths", f" {glyphs.BEAD} no suspicion")
+            texts = (
+                f" {glyphs.BEAD} no suspicion   1–9 suspicion in tenths",
+                f" {glyphs.BEAD} none   1–9 suspicion",
+            )
         else:
             return ()
         text = next((text for text in texts if len(text) <= width), texts[-1])

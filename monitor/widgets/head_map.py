@@ -11,6 +11,7 @@ import numpy.typing as npt
 from monitor.charts.heatmap import EMPTY, LEVELS, MINUS, NOT_A_NUMBER, PLUS, Heat, draw_tile
 from monitor.charts.line import Line
 from monitor.widgets.line_pane import LinePane
+from monitor.widgets.pane_title import set_title
 
 WIDEST_CELL = 3
 WIDEST = 48
@@ -82,7 +83,7 @@ class HeadMap(LinePane):
         self.display = layers is not None and self._heads > 0
         if layers is None or not self.display:
             return
-        self.border_title = "heads"
+        set_title(self, "heads")
         self.styles.width = pane_width(self._heads)
         self._heat = head_heat(values, layers)
         self.redraw()

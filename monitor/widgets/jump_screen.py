@@ -27,7 +27,7 @@ class JumpScreen(ModalScreen[int | None]):
 
     def compose(self) -> ComposeResult:
         for letter, place in zip(LETTERS, self._places, strict=False):
-            mark = Static(f" {letter} ", classes="jump-letter")
+            mark = Static(letter, classes="jump-letter")
             mark.styles.offset = (place.x, place.y)
             yield mark
 

@@ -15,17 +15,27 @@ def footer_line(keys: Sequence[Key], labels: dict[str, str], width: int) -> Line
     Where they do not fit, those leave first that the table says can; all stay in the help.
     """
     shown = [key for key in keys if labels.get(key.action, key.footer)]
+    told = {key.action: key.shown for key in keys}
+
+    def line() -> Line:
+        return _line([(_keys(key, told), labels.get(key.action, key.footer)) for key in shown])
+
     for most in sorted({key.leaves for key in shown}, reverse=True):
-        line = _line([(key.shown, labels.get(key.action, key.footer)) for key in shown])
-        if width_of(line) <= width:
-            return line
+        if width_of(line()) <= width:
+            break
         # One by one from the end of the table, so that as many as possible stay.
         for key in [key for key in reversed(shown) if key.leaves == most and most > 0]:
             shown = [other for other in shown if other is not key]
-            line = _line([(key.shown, labels.get(key.action, key.footer)) for key in shown])
-            if width_of(line) <= width:
-                return line
-    return _line([(key.shown, labels.get(key.action, key.footer)) for key in shown])
+            if width_of(line()) <= width:
+                break
+    return line()
+
+
+def _keys(key: Key, told: dict[str, str]) -> str:
+    """The key, and the one that does the opposite: ``←→``, ``F2/F3``."""
+    other = told.get(key.pair, "")
+    between = "/" if other and len(key.shown) + len(other) > 2 else ""
+    return f"{key.shown}{between}{other}"
 
 
 def _line(shown: list[tuple[str, str]]) -> Line:

@@ -10,6 +10,7 @@ from monitor.charts.heatmap import Heat, rows_for, shown_layer
 from monitor.charts.line import Line, fitted
 from monitor.formatting import number
 from monitor.widgets.line_pane import LinePane
+from monitor.widgets.pane_title import set_title
 
 VALUE_WIDTH = 9
 
@@ -27,7 +28,7 @@ class LayerProfile(LinePane):
         self, title: str, heat: Heat | None, values: Sequence[float], chosen: int | None
     ) -> None:
         """Draw the values of the heatmap's rows."""
-        self.border_title = title
+        set_title(self, title)
         self._heat, self._values, self._chosen = heat, tuple(values), chosen
         self.redraw()
 

@@ -24,9 +24,10 @@ class ListPane(LinePane):
         super().__init__(id=id)
         self._first = 0
         self._owners: Sequence[int] = ()
-        """The entry that each line of the whole list belongs to."""
+        """The entry that each line of the whole list belongs to; below 0: to none."""
 
     def on_click(self, event: Click) -> None:
         at = event.get_content_offset(self)
-        if at is not None and self._first + at.y < len(self._owners):
-            self.post_message(self.Clicked(self._owners[self._first + at.y]))
+        line = self._first + at.y if at is not None else len(self._owners)
+        if line < len(self._owners) and self._owners[line] >= 0:
+            self.post_message(self.Clicked(self._owners[line]))

@@ -69,7 +69,7 @@ def _identity(data: HeaderData, width: int) -> Line:
     if data.run and data.title and data.title != data.run:
         origin = f"  {data.title}"
         if width_of(left) + len(origin) <= room:
-            left.append((origin, "faint"))
+            left.append((origin, "muted"))
     return spread(left, right, width)
 
 
@@ -111,7 +111,7 @@ def _numbers(data: HeaderData, width: int) -> Line:
     if math.isfinite(data.steps_per_second):
         fields.insert(1, ("", f"{number(data.steps_per_second)} steps/s", "fg"))
     if math.isfinite(data.overhead):
-        fields.append(("probe", f"{data.overhead * 100:.1f} %", "fg"))
+        fields.append(("probe costs", f"{number(data.overhead * 100, 2)} %", "fg"))
     if data.ignored:
         fields.append(("ignored", f"{data.ignored} unreadable", "warn"))
     for name, value, role in fields:

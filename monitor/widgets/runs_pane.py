@@ -10,15 +10,49 @@ from monitor.formatting import ago, clipped
 from monitor.run_catalogue import ListedRun
 from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
+from monitor.widgets.pane_title import set_title
 
 _NAME, _RUN, _AGE = 22, 30, 10
-HINT = (
-    "No live run and no recorded one. Put one line into the training script:",
-    "",
-    "    import probe; probe.attach(model, optimizer)",
-    "",
-    "start it, and press r. To see how it looks first: defaultpp-monitor demo",
-)
+_SPARE = 5
+"""Free lines from which on more is told of the chosen run."""
+
+
+def hint(again: str) -> tuple[str, ...]:
+    """What to do where no run was found; ``again``: the key that looks again."""
+    return (
+        "No live run and no recorded one. Put one line into the training script:",
+        "",
+        "    import probe; probe.attach(model, optimizer)",
+        "",
+        f"start it, and press {again}. To see how it looks first: defaultpp-monitor demo",
+    )
+
+
+def details(listed: ListedRun, another: str) -> tuple[Line, ...]:
+    """Where the chosen run is, and how one that is not listed is opened: by the key ``another``."""
+    told = [("run", listed.run)]
+    if listed.path is not None:
+        told.append(("trace", str(listed.path)))
+    if listed.entry is not None:
+        told += [("address", listed.entry.control), ("trace", listed.entry.trace or "not stored")]
+    return (
+        (),
+        *(((f"{name:<9}", "muted"), (value, "fg")) for name, value in told),
+        (
+            (f"{another:<9}", "accent bold"),
+            (
+                "opens one that is not listed: ssh://host/run, an address, the path of a trace",
+                "muted",
+            ),
+        ),
+    )
+
+
+def heading(width: int) -> Line:
+    """What stands in the columns."""
+    run = f"{'run':<{_RUN}} " if width > 100 else ""
+    text = f"{'':<16}{'name':<{_NAME}} {run}{'when':>{_AGE}}  what"
+    return fitted([(text, "muted")], width)
 
 
 def run_line(listed: ListedRun, width: int, chosen: bool, current: bool, letter: str = "") -> Line:
@@ -68,19 +102,25 @@ class RunsPane(ListPane):
         self._runs, self._chosen = tuple(runs), chosen
         self._current, self._note = current, note
         live = sum(run.kind == "live" for run in self._runs)
-        self.border_title = f"Runs · {live} live, {len(self._runs) - live} recorded"
+        set_title(self, f"Runs · {live} live, {len(self._runs) - live} recorded")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
-        self._owners = () if self._note else range(len(self._runs))
+        self._owners = ()
         if self._note:
             return (((self._note, "muted"),),)
+        keys = self.monitor.keys
         if not self._runs:
-            return tuple(((clipped(text, width), "fg"),) for text in HINT)
+            again = keys.of("refresh_runs").shown
+            return tuple(((clipped(text, width), "fg"),) for text in hint(again))
         count = len(self._runs)
-        self._first = first_shown(self._chosen, count, height, self._first)
-        shown = range(self._first, min(count, self._first + height))
-        return tuple(
+        # The heading stands before the first entry.
+        self._owners = range(-1, count)
+        room = max(1, height - 1)
+        self._first = first_shown(self._chosen, count, room, self._first)
+        shown = range(self._first, min(count, self._first + room))
+        lines: list[Line] = [heading(width)]
+        lines += [
             run_line(
                 self._runs[index],
                 width,
@@ -89,4 +129,7 @@ class RunsPane(ListPane):
                 self._letters.get(self._runs[index].run, ""),
             )
             for index in shown
-        )
+        ]
+        if height - len(lines) >= _SPARE and self._chosen < count:
+            lines += details(self._runs[self._chosen], keys.of("open_address").shown)
+        return tuple(lines)

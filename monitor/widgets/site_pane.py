@@ -11,9 +11,12 @@ from monitor.charts.line import Line, Piece, fitted
 from monitor.formatting import clipped, number, percent, spoken
 from monitor.widgets.line_pane import LinePane
 from monitor.widgets.list_window import first_shown
+from monitor.widgets.pane_title import set_title
 from probe.schema import Metric, Site
 
-_NAME_WIDTH = 18
+_NAME_WIDTH, _VALUE_WIDTH, _UNIT_WIDTH = 18, 9, 8
+_NARROW = 50
+"""Below this width the units are left out: what would be healthy matters more."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,15 @@ def head_lines(data: SiteData, width: int) -> list[Line]:
     return lines
 
 
+def heading(count: int, step: int | None, width: int) -> Line:
+    """What stands in the columns of the metrics."""
+    name = f" {count} metric{'s' if count > 1 else ''}"
+    value = "newest" if step is None else f"at {step}"
+    unit = f" {'unit':<{_UNIT_WIDTH}}" if width >= _NARROW else ""
+    text = f"{name:<{_NAME_WIDTH + 1}}{value:>{_VALUE_WIDTH}}  {unit} healthy"
+    return ((clipped(text, width), "muted"),)
+
+
 def _measure_line(measure: Measure, width: int, chosen: bool) -> Line:
     metric = measure.metric
     known = not math.isnan(measure.value)
@@ -76,16 +88,16 @@ def _measure_line(measure: Measure, width: int, chosen: bool) -> Line:
     name_role = "accent bold" if chosen else "fg" if known else "muted"
     value_role = "bad bold" if over or math.isinf(measure.value) else "fg" if known else "muted"
     sign = f" {glyphs.FAULTY}" if over else "  "
-    unit = clipped(metric.unit, 6) if metric else ""
+    unit = clipped(metric.unit, _UNIT_WIDTH) if metric else ""
     expected = ""
     if metric is not None:
-        expected = measure.absent or f"healthy: {metric.healthy}"
+        expected = measure.absent or metric.healthy
     pieces: list[Piece] = [
         (glyphs.SELECTED if chosen else " ", "accent bold"),
         (f"{clipped(measure.name, _NAME_WIDTH):<{_NAME_WIDTH}}", name_role),
-        (f"{value:>9}", value_role),
+        (f"{value:>{_VALUE_WIDTH}}", value_role),
         (sign, "bad bold"),
-        (f" {unit:<6} ", "muted"),
+        (f" {unit:<{_UNIT_WIDTH}} " if width >= _NARROW else " ", "muted"),
     ]
     room = width - sum(len(text) for text, _ in pieces)
     pieces.append((clipped(expected, max(0, room)), "muted"))
@@ -105,7 +117,7 @@ class SitePane(LinePane):
         if data is None or self._data is None or data.site.name != self._data.site.name:
             self._first = 0
         self._data = data
-        self.border_title = spoken(data.site.name) if data else "Component"
+        set_title(self, spoken(data.site.name) if data else "Component")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
@@ -117,9 +129,7 @@ class SitePane(LinePane):
         count = len(data.measures)
         if count == 0:
             return (*lines, (("nothing is measured here", "muted"),))
-        at = f"at step {data.step}" if data.step is not None else "newest values"
-        head = f"{count} metric{'s' if count > 1 else ''}, {at}"
-        lines.append(((clipped(head, width), "muted"),))
+        lines.append(heading(count, data.step, width))
         chosen = -1 if data.chosen is None else data.chosen
         told = data.measures[chosen].metric if chosen >= 0 else None
         body = max(1, room - 1 - (2 if told else 0))

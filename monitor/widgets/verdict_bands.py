@@ -20,6 +20,7 @@ from monitor.run_model import StepMark
 from monitor.step_window import Span
 from monitor.verdict_history import WORDS, Bands
 from monitor.widgets.line_pane import LinePane
+from monitor.widgets.pane_title import set_title
 
 LABEL_WIDTH = 21
 _NAME = LABEL_WIDTH - 8
@@ -62,8 +63,10 @@ def band_heat(
     rows: int,
     marks: Sequence[StepMark],
     cursor: int | None,
+    whole: bool = False,
 ) -> tuple[Heat, tuple[str, ...]]:
-    """The bands as a heatmap of at most ``rows`` rows, and the names that fit its labels."""
+    """The bands as a heatmap of at most ``rows`` rows, and the names that fit its labels;
+    ``whole``: over the whole width."""
     curves = [cut(curve, span) for curve in (bands.fault, *bands.categories)[:rows]]
     names = []
     for curve in curves:
@@ -75,7 +78,16 @@ def band_heat(
         Curve(name, c.first, c.last, c.low, c.high, c.latest, np.zeros_like(c.marks))
         for name, c in zip(names, curves, strict=True)
     ]
-    found = heat(labelled, "share", columns, marks, scale=_PROBABILITY, cursor=cursor, tall=2)
+    found = heat(
+        labelled,
+        "share",
+        columns,
+        marks,
+        scale=_PROBABILITY,
+        cursor=cursor,
+        tall=2,
+        whole=whole,
+    )
     return found, tuple(names)
 
 
@@ -106,9 +118,11 @@ class VerdictBands(Vertical, can_focus=False):
         span: Span,
         marks: Sequence[StepMark],
         cursor: int | None,
+        whole: bool = False,
     ) -> None:
-        """Draw the history of the verdict; None before the first."""
-        self.border_title = "Verdict over time · probability of each category"
+        """Draw the history of the verdict, ``whole``: over the whole width; None before the
+        first."""
+        set_title(self, "Verdict over time · probability of each category")
         head, heatmap = self.query_one(_Lane), self.query_one(HeatmapPane)
         if bands is None or not len(cut(bands.fault, span)):
             head.line = (("no verdict in these steps", "muted"),)
@@ -116,7 +130,7 @@ class VerdictBands(Vertical, can_focus=False):
             head.redraw()
             return
         rows = max(1, heatmap.content_size.height - 2)
-        found, _ = band_heat(bands, span, heatmap.columns, rows, marks, cursor)
+        found, _ = band_heat(bands, span, heatmap.columns, rows, marks, cursor, whole)
         label = f"{'verdict':<{LABEL_WIDTH - 1}} "
         words = lane(bands.verdict, found.steps, heatmap.columns)
         head.line = ((label, "muted"), *words)

@@ -59,7 +59,7 @@ async def test_a_healthy_run():
         header = text(app, RunHeader)
         for part in (
             "bert-wikitext", "BertForMaskedLM", "4 layers × 128 × 4 heads", "● live", "▶ training",
-            "step 399", "12.5 steps/s", "loss 2.2", "probe 1.3 %",
+            "step 399", "12.5 steps/s", "loss 2.2", "probe costs 1.3 %",
         ):  # fmt: skip
             assert part in header
         assert "✓ healthy" in text(app, DiagnosisPane)

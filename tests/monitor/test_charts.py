@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from monitor.charts.heatmap import (
 )
 from monitor.charts.line import fitted, spread, text_of, width_of
 from monitor.charts.line_chart import ChartData, draw
-from monitor.charts.scale import scale_for
+from monitor.charts.scale import Scale, round_steps, scale_for
 from monitor.envelope import Envelope
 from monitor.formatting import clipped, number, percent
 from monitor.glyphs import to_ascii
@@ -188,6 +190,43 @@ def test_a_heat_column_once_drawn_stays_when_more_steps_come():
     late = heat([curve(values)], "share", 100)
     assert early.scale.high == late.scale.high
     np.testing.assert_array_equal(early.levels[:, :70], late.levels[:, :70])
+
+
+@pytest.mark.parametrize("buckets", [1, 7, 50, 99, 160])
+def test_a_heat_that_is_complete_fills_the_width(buckets):
+    values = np.zeros(buckets)
+    values[-1] = 1.0
+    mark, scale = StepMark(buckets - 1, "fault"), Scale(0.0, 1.0, False, ())
+    found = heat([curve(values)], "share", 50, [mark], scale=scale, whole=True)
+    assert len(found.steps) == 50
+    assert (found.levels >= 0).all()
+    assert found.levels[0, -1] == LEVELS - 1, "no bucket is left out"
+    assert found.steps[0][0] == 0
+    assert found.steps[-1][1] == buckets - 1
+    assert all(one[1] + 1 >= other[0] for one, other in pairwise(found.steps))
+    at = found.marks[0][0]
+    assert found.steps[at][0] <= buckets - 1 <= found.steps[at][1]
+
+
+def test_round_steps_stand_between_the_first_and_the_last():
+    assert round_steps((0, 179), 4) == (50, 100, 150)
+    assert round_steps((130, 160), 2) == (140, 150)
+    assert round_steps((0, 1), 5) == ()
+    assert round_steps((0, 100), 0) == ()
+    data = ChartData("x/y", (curve(np.arange(180.0)),), (0, 179))
+    assert text_of(draw(data, 80, 10)[-1]).split() == ["0", "50", "100", "150", "179"]
+    assert text_of(draw(data, 20, 10)[-1]).split() == ["0", "179"]
+
+
+def test_of_a_metric_measured_rarely_the_newest_value_is_told():
+    values = np.full(40, np.nan)
+    values[[0, 20]] = 0.5, 0.25
+    data = ChartData("x/y", (curve(values),), (0, 39))
+    assert text_of(draw(data, 50, 10)[0]).rstrip().endswith("0.250")
+    often = np.ones(40)
+    often[-1] = np.nan
+    data = ChartData("x/y", (curve(often),), (0, 39))
+    assert text_of(draw(data, 50, 10)[0]).rstrip().endswith("nan")
 
 
 @pytest.mark.parametrize("layers", [1, 4, 12, 30])

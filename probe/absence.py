@@ -345,7 +345,7 @@ def _residual(ask: Question) -> str:
     if layer.norm_attention is None or layer.norm_ffn is None:
         return "the block has no norm on each of its branches"
     if not layer.plain_sums:
-        return "a norm stands on a branch, or both branches read the same stream"
+        return "both branches read the same stream, or a norm reads more than a branch"
     drop = layer.attention_dropout if ask.site.node == "residual_attention" else layer.ffn_dropout
     if ask.metric == "dropout_gap":
         if drop is None:
@@ -354,7 +354,7 @@ def _residual(ask: Question) -> str:
     if ask.metric == "branch_gain" and ask.seen.half:
         return "the branch is too small beside the stream for 16 bits"
     if ask.metric in ("sum_error", "skip_gain", "branch_gain"):
-        return "dropout is called as a function inside the block, or branch and stream are parallel"
+        return "dropout of an unstated rate runs as a function, or branch and stream are parallel"
     return ""
 
 

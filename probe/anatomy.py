@@ -91,9 +91,13 @@ class LayerParts:
     norm_next: nn.Module | None = None
     """The norm that first reads the stream after the attention branch joined it."""
     norm_before_ffn: nn.Module | None = None
+    """The norm that ran last before the feed-forward block; none that stands on a branch."""
+    attention_last: nn.Module | None = None
+    """Where a norm stands on the attention branch, behind its projection: that norm, or the
+    dropout behind it."""
+    ffn_last: nn.Module | None = None
     plain_sums: bool = True
     """Stream + branch is the next stream, one branch after the other."""
-    """The norm that ran last before the feed-forward block."""
 
     def site(self, node: str) -> str:
         """Name of this layer's site of ``node``, e.g. ``decoder.mask@0``."""

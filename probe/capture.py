@@ -54,6 +54,8 @@ class LayerCapture:
     norm_ffn: Flow | None = None
     norm_next: Flow | None = None
     norm_before_ffn: Flow | None = None
+    attention_last: Flow | None = None
+    ffn_last: Flow | None = None
     gate: Flow | None = None
     expand: Flow | None = None
     contract: Flow | None = None
@@ -67,7 +69,7 @@ class LayerCapture:
 _LAYER_FLOWS = (
     "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
     "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
-    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts",
+    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts", "attention_last", "ffn_last",
 )  # fmt: skip
 
 

@@ -57,6 +57,16 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("attention", "backend_fallback"): "a slower attention backend runs than could be used",
     ("attention", "kernel_calls"): "the kernel is called {factor} times per layer",
     ("attention", "precision_gap"): "the kernel's inputs lost {size} bits of precision",
+    ("router", "logits_error"): "the router's logits are not its input times its weights: "
+    "relative error {value}",
+    ("router", "choice_error"): "{percent} of the tokens go to other experts than those with the "
+    "largest logits",
+    ("router", "weight_error"): "experts are not weighed as the router's logits imply: relative "
+    "error {value}",
+    ("router", "sum_gap"): "the weights of a token's experts sum to {size} {direction} what the "
+    "config implies",
+    ("router", "count_gap"): "a token is given to {factor} times the configured number of experts",
+    ("router", "untrained"): "{percent} of the experts that tokens chose get no gradient",
     ("kv_cache", "key_error"): "cached keys differ from fresh ones: relative error {value}",
     ("kv_cache", "value_error"): "cached values differ from fresh ones: relative error {value}",
     ("kv_cache", "length_gap"): "the cache holds {factor} times the positions seen",

@@ -63,10 +63,15 @@ class SchemaMismatch(ValueError):
     """A run's metrics are not those of this version. Names the difference."""
 
 
+CONTRACTS_ONLY = frozenset({"router"})
+"""Node kinds that the network does not know. What their contracts say is told as evidence."""
+
+
 @lru_cache(maxsize=1)
 def node_kinds() -> tuple[str, ...]:
-    """All node kinds of the catalogue, in its order."""
-    return tuple(dict.fromkeys(node for metric in METRICS for node in metric.nodes))
+    """The node kinds of the catalogue that the network knows, in its order."""
+    found = dict.fromkeys(node for metric in METRICS for node in metric.nodes)
+    return tuple(node for node in found if node not in CONTRACTS_ONLY)
 
 
 @lru_cache(maxsize=64)

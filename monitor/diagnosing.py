@@ -125,11 +125,13 @@ class Diagnosing:
     def feed(self, records: Sequence[Record]) -> None:
         """Headers, frames and crashes are taken in, other records ignored.
 
-        A header that starts anew drops what waits.
+        A header that starts anew drops what waits; one of another rank of the run is ignored.
         """
         with self._changed:
             for record in records:
                 if isinstance(record, Header):
+                    if of_another_rank(record, self._header):
+                        continue
                     if not _continues(record, self._header):
                         self._pending.clear()
                         self._generation += 1
@@ -194,6 +196,12 @@ class Diagnosing:
             self._factory = load_engine()
         self._engine = self._factory(header)
         return DiagnosisState("ready")
+
+
+def of_another_rank(header: Header, known: Header | None) -> bool:
+    """A header of the run that is being diagnosed, of a rank that is not: the rank whose header
+    came first stands for the run."""
+    return known is not None and header.run == known.run and header.rank != known.rank
 
 
 def _continues(header: Header, known: Header | None) -> bool:

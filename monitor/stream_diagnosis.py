@@ -9,13 +9,14 @@ import msgspec
 
 from diagnoser.crashes import read as read_crash
 from diagnoser.diagnosis import Diagnosis
-from monitor.diagnosing import EngineFactory, EngineLike, load_engine
+from monitor.diagnosing import EngineFactory, EngineLike, load_engine, of_another_rank
 from monitor.sources.source import SourceError
 from probe.schema import Event, Frame, Header, Record
 
 
 class StreamDiagnosis:
-    """Feeds frames to the engine, in order. The header of another run starts a new engine."""
+    """Feeds frames to the engine, in order. The header of another run starts a new engine, one of
+    another rank of the same run is ignored."""
 
     def __init__(self, factory: EngineFactory | None = None) -> None:
         """``factory`` None: the product's engine, loaded with the first header (imports torch)."""
@@ -28,7 +29,8 @@ class StreamDiagnosis:
     def take(self, record: Record) -> Diagnosis | None:
         """The diagnosis after this record if it was a frame, else None."""
         if isinstance(record, Header):
-            self._begin(record)
+            if not of_another_rank(record, self.header):
+                self._begin(record)
         elif isinstance(record, Frame) and self._engine is not None:
             self.current = self._engine.update(record)
             return self.current

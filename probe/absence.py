@@ -19,6 +19,8 @@ from probe.attention_call import AttentionCall
 from probe.capture import Capture
 from probe.measure import effects
 from probe.schema import Column, Site
+from probe.sharded import REASON
+from probe.shards import is_sharded
 
 Key = tuple[str, str]
 
@@ -175,6 +177,8 @@ def _why(ask: Question) -> str:
         return answer(ask) if answer is not None else ""
     if ask.metric in _AT_THE_STEP:
         return _parameters(ask)
+    if ask.metric == "untrained":
+        return _untrained(ask)
     if answer is None:
         return ""
     if not ask.seen.understood:
@@ -345,7 +349,7 @@ def _residual(ask: Question) -> str:
     if layer.norm_attention is None or layer.norm_ffn is None:
         return "the block has no norm on each of its branches"
     if not layer.plain_sums:
-        return "a norm stands on a branch, or both branches read the same stream"
+        return "both branches read the same stream, or a norm reads more than a branch"
     drop = layer.attention_dropout if ask.site.node == "residual_attention" else layer.ffn_dropout
     if ask.metric == "dropout_gap":
         if drop is None:
@@ -354,7 +358,7 @@ def _residual(ask: Question) -> str:
     if ask.metric == "branch_gain" and ask.seen.half:
         return "the branch is too small beside the stream for 16 bits"
     if ask.metric in ("sum_error", "skip_gain", "branch_gain"):
-        return "dropout is called as a function inside the block, or branch and stream are parallel"
+        return "dropout of an unstated rate runs as a function, or branch and stream are parallel"
     return ""
 
 
@@ -373,6 +377,29 @@ def _ffn(ask: Question) -> str:
     if ask.metric in ("in_level", "out_level"):
         return "the attention's own weights were not found"
     return "the feed-forward linears were not called with the batch's tokens"
+
+
+def _untrained(ask: Question) -> str:
+    """Read at the step; empty where it is still to come."""
+    if ask.parts.intent.shifted_labels is None or not ask.seen.labels:
+        return "which tokens the loss counts is not known"
+    held = ask.layer.experts if ask.layer is not None else None
+    stacked = [p for p in held.parameters() if p.dim() == 3] if held is not None else []
+    if not stacked:
+        return "the experts are modules of a list, which are not read one by one"
+    if not any(p.requires_grad for p in stacked):
+        return "its parameters are frozen"
+    return REASON if any(map(is_sharded, stacked)) else ""
+
+
+def _router(ask: Question) -> str:
+    if ask.metric == "count_gap":
+        return "no config states the number of experts a token is given to, or it was not seen"
+    if ask.metric in ("choice_error", "weight_error", "sum_gap"):
+        return "how experts are chosen and weighed is stated nowhere, or not by a plain softmax"
+    if ask.metric == "logits_error":
+        return "noise is put on what is routed, or the router's logits were not seen"
+    return "the router was not called, or every expert was given every token"
 
 
 def _output(ask: Question) -> str:
@@ -455,6 +482,7 @@ _BY_NODE: dict[str, Callable[[Question], str]] = {
     "norm_ffn": _norm,
     "norm_final": _norm,
     "ffn": _ffn,
+    "router": _router,
     "output": _output,
     "drift": _drift,
     "training": _training,

@@ -27,6 +27,7 @@ from probe.recognition import (
     unwrap,
     weight_of,
 )
+from probe.routing import adds_balance_to_loss, router_of
 from probe.stacks import Blocks, lists_of_blocks
 
 _OUT = re.compile(
@@ -76,6 +77,8 @@ class LayerParts:
     ffn: nn.Module | None = None
     experts: nn.Module | None = None
     """The feed-forward part where it is a choice of several, which is seen as a whole."""
+    router: nn.Module | None = None
+    """What chooses among them: its weights have a row for each."""
     gate: nn.Module | None = None
     expand: nn.Module | None = None
     contract: nn.Module | None = None
@@ -91,9 +94,13 @@ class LayerParts:
     norm_next: nn.Module | None = None
     """The norm that first reads the stream after the attention branch joined it."""
     norm_before_ffn: nn.Module | None = None
+    """The norm that ran last before the feed-forward block; none that stands on a branch."""
+    attention_last: nn.Module | None = None
+    """Where a norm stands on the attention branch, behind its projection: that norm, or the
+    dropout behind it."""
+    ffn_last: nn.Module | None = None
     plain_sums: bool = True
     """Stream + branch is the next stream, one branch after the other."""
-    """The norm that ran last before the feed-forward block."""
 
     def site(self, node: str) -> str:
         """Name of this layer's site of ``node``, e.g. ``decoder.mask@0``."""
@@ -217,7 +224,7 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     lists = [Blocks("", list(blocks.children()))] if blocks is not None else lists_of_blocks(root)
     main = next((found for found in lists if not found.name), None)
     intent = read_intent(root, main.config if main is not None else None)
-    if adds_to_loss(model):
+    if adds_to_loss(model) or adds_balance_to_loss(root):
         intent = replace(intent, shifted_labels=None)
     parts = ModelParts(root, intent, [_stack(found, intent) for found in lists], paths)
     inside = {module for layer in parts.layers for module in layer.block.modules()}
@@ -295,6 +302,7 @@ def _find_ffn(layer: LayerParts) -> None:
     layer.experts = experts_of(layer.block)
     if layer.experts is not None:
         layer.ffn = layer.experts
+        layer.router = router_of(layer.block)
         return
     own |= {m for mixer in layer.block.modules() if is_state_space(mixer) for m in mixer.modules()}
     rest = [(n, m) for n, m in parts_within(layer.block) if is_linear(m) and m not in own]

@@ -19,6 +19,7 @@ from probe.attention_call import AttentionCall, Recorder, leave
 from probe.batch import Batch, read_batch
 from probe.compiled import calls_compiled
 from probe.quiet import quiet
+from probe.routing import Routed, RouterWatch
 from probe.rows import Picked, pick
 from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
@@ -54,6 +55,8 @@ class LayerCapture:
     norm_ffn: Flow | None = None
     norm_next: Flow | None = None
     norm_before_ffn: Flow | None = None
+    attention_last: Flow | None = None
+    ffn_last: Flow | None = None
     gate: Flow | None = None
     expand: Flow | None = None
     contract: Flow | None = None
@@ -67,7 +70,7 @@ class LayerCapture:
 _LAYER_FLOWS = (
     "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
     "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
-    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts",
+    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts", "attention_last", "ffn_last",
 )  # fmt: skip
 
 
@@ -90,6 +93,8 @@ class Capture:
     final_norms: dict[str, Flow] = field(default_factory=dict)
     """By site."""
     head: Flow | None = None
+    routing: dict[str, Routed] = field(default_factory=dict)
+    """What routers of experts chose, by site."""
     logits: torch.Tensor | None = None
     """The model's logits; dropped at the end of the forward."""
     loss: torch.Tensor | None = None
@@ -122,6 +127,7 @@ class Capturing:
         self._early: list[Callable[[], None]] | None = [] if batch.turned is not None else None
         self._watched: set[nn.Module] = set()
         self._attentions: set[nn.Module] = set()
+        self._routers: dict[nn.Module, RouterWatch] = {}
         device = next(parts.root.parameters()).device
         with watch, quiet():
             picked = _picked(parts, batch, device)
@@ -159,6 +165,11 @@ class Capturing:
         final = {site: flow(module) for site, module in parts.final_norms}
         capture.final_norms = {site: seen for site, seen in final.items() if seen is not None}
         capture.head = flow(parts.head)
+        capture.routing = {
+            layer.site("router"): self._routers[layer.router].routed
+            for layer in parts.layers
+            if layer.router in self._routers and layer.turn == 0
+        }
         capture.stream = self._stream()
         return capture
 
@@ -214,6 +225,7 @@ class Capturing:
             for norm in layer.norms:
                 self._watch(norm, layer.stack)
             self._watch_attention(layer)
+            self._watch_router(layer)
         for stack in parts.stacks:
             self._watch(stack.norm_final, stack.name)
         self._watch(parts.head, "decoder")
@@ -333,6 +345,26 @@ class Capturing:
 
         self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def _watch_router(self, layer: LayerParts) -> None:
+        if layer.router is None or layer.experts is None or layer.router in self._routers:
+            return
+
+        def run(read: Callable[[], None]) -> None:
+            try:
+                with self._stopwatch, quiet():
+                    read()
+            except Exception as error:
+                self._on_error(error)
+
+        watch = self._routers[layer.router] = RouterWatch(
+            layer.experts,
+            layer.router,
+            lambda: self.capture.of_stack(layer.stack),
+            self._parts.intent.shifted_labels,
+            run,
+        )
+        self._handles += watch.handles
 
     def _watch_turns(self, turns: Turns) -> None:
         """Before all other hooks of a block: which call of it is under way."""

@@ -20,6 +20,7 @@ from probe.measure import (
     positional,
     qkv,
     residual,
+    router,
     score,
     training,
 )
@@ -36,6 +37,7 @@ METRICS: tuple[Metric, ...] = (
     *residual.METRICS,
     *norm.METRICS,
     *ffn.METRICS,
+    *router.METRICS,
     *output.METRICS,
     *effects.METRICS,
     *drift.METRICS,

@@ -103,6 +103,8 @@ def _of_stack(parts: ModelParts, stack: Stack) -> list[Site]:
             add("residual_attention", at, part.block, part.attention_dropout)
         if part.norm_attention is not None:
             add("norm_attention", at, part.norm_attention)
+        if part.router is not None:
+            add("router", at, part.router)
         if part.ffn is not None:
             add("ffn", at, part.ffn, part.gate, part.expand, part.contract)
             add("residual_ffn", at, part.block, part.ffn_dropout)

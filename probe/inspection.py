@@ -30,7 +30,7 @@ _MODEL_ROLES = (
     "token_embedding", "position_embedding", "type_embedding", "embedding_norm",
     "embedding_dropout", "head",
 )  # fmt: skip
-_EXTRA_ROLES = ("packed", "query_norm", "key_norm", "cross", "relative_bias")
+_EXTRA_ROLES = ("packed", "query_norm", "key_norm", "cross", "relative_bias", "router")
 
 
 @dataclass

@@ -20,6 +20,7 @@ from probe.measure import (
     positional,
     qkv,
     residual,
+    router,
     score,
 )
 from probe.measure.sampled import (
@@ -67,6 +68,10 @@ def measure_forward(parts: ModelParts, capture: Capture) -> Measurement:
     for name in aside:
         norm.against_peers({s: v for s, v in norms.items() if s.partition(".")[0] == name})
     norm.against_peers({s: v for s, v in norms.items() if s.partition(".")[0] not in aside})
+    for layer in parts.layers:
+        routed = capture.routing.get(layer.site("router"))
+        if layer.router is not None and routed is not None:
+            found[layer.site("router")] = router.measure(parts, layer.router, routed)
     found["output"] = output.measure(stacks[-1])
     return measured
 

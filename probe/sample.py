@@ -14,11 +14,12 @@ from probe.batch import Batch
 from probe.capture import Capturing
 from probe.frames import FrameDraft, Measured
 from probe.gradients import Gradients
-from probe.measure import parameters, training
+from probe.measure import parameters, router, training
 from probe.measure.sampled import Values
 from probe.measurement import Measurement, measure_forward
 from probe.optimizers import loss_scale, parameters_of
 from probe.reruns import Reruns, Waiting, foreseen
+from probe.routing import Routed
 from probe.stopwatch import Stopwatch
 
 OnError = Callable[[BaseException], None]
@@ -43,6 +44,7 @@ class Sample:
         self._measured = Measurement()
         self._ids: torch.Tensor | None = None
         self._waiting: Waiting | None = None
+        self._routing: dict[str, Routed] = {}
         self._foreseen: Values = {}
         self._moving: parameters.Moving | None = None
         self._gradients = Gradients()
@@ -75,6 +77,7 @@ class Sample:
             self._measured = measure_forward(self._parts, capture)
         self._measured.values = sharded.measured(self._measured.values, self._parts, unknown)
         self.seen = absence.facts(capture, self._parts)
+        self._routing = capture.routing
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
         if reruns is None:
@@ -105,6 +108,10 @@ class Sample:
         """
         self._gradients.remove()
         own = list(self._parts.root.parameters())
+        for site, routed in self._routing.items():
+            share = router.untrained(routed)
+            if share is not None:
+                self._add({site: {"untrained": share}})
         if self._moving is None:
             self._keep_weights()
         if not self._read:

@@ -73,7 +73,7 @@ def settle(
     for layer in parts.layers:
         _norms(parts, layer, calls)
         _branches(parts, layer, calls)
-        layer.plain_sums = not _otherwise_joined(layer, handed)
+        layer.plain_sums = _ends_of_normed_branches(layer, handed, calls)
     for stack in parts.stacks:
         _final_norm(parts, stack, calls)
     _embeddings(parts, calls)
@@ -132,13 +132,43 @@ def _branches(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
     layer.inner_dropout = inner[0] if inner else None
 
 
-def _otherwise_joined(layer: LayerParts, handed: Handed) -> bool:
-    """A norm stands on a branch, behind its projection, or both branches read one stream."""
-    ends = {layer.attention_out, layer.contract, layer.ffn, layer.attention, layer.packed}
-    if any(handed.source.get(norm) in ends for norm in layer.norms if norm in handed.source):
-        return True
+def _ends_of_normed_branches(layer: LayerParts, handed: Handed, calls: Calls) -> bool:
+    """Find what ends a branch on which a norm stands. False where the sums cannot be told: both
+    branches read one stream, or a norm reads what may be more than a branch."""
     pair = {layer.norm_attention, layer.norm_ffn}
-    return any(handed.sibling.get(n) in pair - {n} for n in pair if n in handed.sibling)
+    if any(handed.sibling.get(n) in pair - {n} for n in pair if n in handed.sibling):
+        return False
+    projections = {layer.attention_out, layer.packed, layer.attention_dropout} - {None}
+    contracting = {layer.contract, layer.experts, layer.ffn_dropout} - {None}
+    wholes = {layer.attention, layer.ffn} - {None}
+    on_branch = {}
+    for norm in layer.norms:
+        source = handed.source.get(norm)
+        if source in projections or source in contracting:
+            on_branch[norm] = source in projections
+        elif source in wholes:
+            return False  # a whole module may have added the stream to its branch
+    normed = [norm for norm, attends in on_branch.items() if attends]
+    normed_ffn = [norm for norm, attends in on_branch.items() if not attends]
+    if on_branch and (layer.cross is not None or len(normed) > 1 or len(normed_ffn) > 1):
+        return False
+    began = calls.entered.get(layer.expand or layer.experts or layer.block, -1)
+    if normed:
+        layer.attention_last = _last(layer, normed[0], began, calls)
+        if layer.norm_before_ffn is normed[0]:
+            layer.norm_before_ffn = None
+        layer.attention_outlet = None
+    if normed_ffn:
+        end = calls.left.get(layer.block, len(calls.left) + len(calls.entered))
+        layer.ffn_last = _last(layer, normed_ffn[0], end, calls)
+        layer.ffn_outlet = None
+    return True
+
+
+def _last(layer: LayerParts, norm: nn.Module, end: int, calls: Calls) -> nn.Module:
+    """The dropout that follows a norm on a branch, else the norm."""
+    drops = calls.between(calls.left[norm], end, _dropouts(layer.block))
+    return drops[-1] if drops else norm
 
 
 def _end_of_attention(layer: LayerParts, calls: Calls) -> int | None:

@@ -49,6 +49,7 @@ OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
         "linear_error", "in_weight", "out_weight", "in_gap", "out_gap", "weight_kurtosis",
         "constant_weights", "in_level", "out_level",
     ),
+    "router": ("weight", "logits_error"),
     "output": (
         "head_error", "head_gain", "zero_rows", "head_weight", "weight_gap", "untied",
         "small_rows",

@@ -17,7 +17,7 @@ from probe.shards import is_sharded, local
 
 NODES = (
     "embedding", "positional", "qkv", "attention", "norm_attention", "norm_ffn", "norm_final", "ffn",
-    "output",
+    "output", "router",
 )  # fmt: skip
 
 METRICS = (
@@ -152,6 +152,7 @@ def watched(parts: ModelParts) -> list[Watched]:
         add(site("norm_attention"), layer.norm_attention)
         for module in (layer.gate, layer.expand, layer.contract):
             add(site("ffn"), module)
+        add(site("router"), layer.router)
         add(site("norm_ffn"), layer.norm_ffn)
         for module in layer.experts.modules() if layer.experts is not None else ():
             # Each expert by itself may go without tokens; stacked ones share a parameter.

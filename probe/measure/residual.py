@@ -103,21 +103,27 @@ def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
     block, first, second = kept.block, kept.norm_attention, kept.norm_ffn
     if block is None or first is None or second is None or not layer.plain_sums:
         return {}
-    attention = kept.attention_dropout or kept.attention_out or kept.packed
-    ffn = kept.ffn_dropout or kept.contract or kept.experts
-    pre = norm_order == "pre"
-    joined = kept.norm_next or second
-    last = kept.norm_before_ffn or first
+    attention = kept.attention_last or kept.attention_dropout or kept.attention_out or kept.packed
+    ffn = kept.ffn_last or kept.ffn_dropout or kept.contract or kept.experts
+    if layer.attention_last is not None or layer.ffn_last is not None:
+        reads = kept.norm_before_ffn or kept.expand or kept.experts
+        between = reads.into if reads is not None else None
+        ends = block.into, between, between, block.out
+    elif norm_order == "pre":
+        ends = block.into, (kept.norm_next or second).into, second.into, block.out
+    else:
+        ends = block.into, first.into, (kept.norm_before_ffn or first).out, second.into
+    drops = [
+        drop if last in (None, drop) else None
+        for drop, last in (
+            (layer.attention_dropout, layer.attention_last),
+            (layer.ffn_dropout, layer.ffn_last),
+        )
+    ]
     candidates = {
-        "residual_attention": (
-            block.into, attention, joined.into if pre else first.into,
-            kept.attention_outlet, layer.attention_dropout,
-        ),
-        "residual_ffn": (
-            second.into if pre else last.out, ffn, block.out if pre else second.into,
-            kept.ffn_outlet, layer.ffn_dropout,
-        ),
-    }  # fmt: skip
+        "residual_attention": (ends[0], attention, ends[1], kept.attention_outlet, drops[0]),
+        "residual_ffn": (ends[2], ffn, ends[3], kept.ffn_outlet, drops[1]),
+    }
     found = {}
     for node, (before, flow, after, other, dropout) in candidates.items():
         branch = flow.out if flow is not None else None
@@ -160,43 +166,74 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         "branch_gain": gain - 1.0,
     }
     if junction.after.dtype != torch.float32:
-        return values | _in_16_bits(sampled, junction, values, dropout)
+        return values | _in_16_bits(sampled, junction, branch, values, dropout)
     if dropout is not None or not sampled.intent.family:
-        changed = torch.where(tokens > 0, after - before, torch.ones_like(after))
-        zero = ((changed == 0) | ((branch == 0) & (tokens > 0))).float().sum()
-        share = zero / (valid.sum() * width).clamp_min(1.0)
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
-            values["dropout_gap"] = share - dropout
+            changed = torch.where(tokens > 0, after - before, torch.ones_like(after))
+            zero = ((changed == 0) | ((branch == 0) & (tokens > 0))).float().sum()
+            values["dropout_gap"] = zero / (valid.sum() * width).clamp_min(1.0) - dropout
         else:
-            values |= _unless_dropped_unseen(sampled, junction, branch, values)
+            values |= _dropped_unseen(sampled, junction, branch, values, dropout)
     return values
 
 
-def _unless_dropped_unseen(
-    sampled: Sampled, junction: Junction, branch: torch.Tensor, values: Values
+def _dropped_unseen(
+    sampled: Sampled,
+    junction: Junction,
+    branch: torch.Tensor,
+    values: Values,
+    intended: float | None,
 ) -> Values:
-    """Dropout called as a function inside the block shows only in what it leaves out: where parts
-    of the branch that the stream could not have rounded away are missing, NaN."""
-    before, after = junction.before.float(), junction.after.float()
+    """Dropout called as a function inside the block shows only in what it leaves out: the stream
+    does not change where it could not have rounded the branch away.
+
+    Where some but not all is left out so, the sum is compared with what is left of the branch,
+    grown by the intended rate, or by what fits best where no rate is stated or another one ran.
+    """
+    before, after, tokens = junction.before.float(), junction.after.float(), sampled.tokens
     eps = torch.finfo(junction.after.dtype).eps
-    large = (branch.abs() > 8.0 * eps * before.abs()) & (sampled.tokens > 0)
+    large = (branch.abs() > 8.0 * eps * before.abs()) & (tokens > 0)
     share = ((after == before) & large).float().sum() / large.float().sum().clamp_min(1.0)
+    left = branch * (after != before)
+    skip, gain = _fit(before * tokens, left * tokens, after * tokens)
+    asked = torch.tensor(torch.nan if intended is None else intended, device=after.device)
+    rate = torch.where((share - asked).abs() < _RATE_NOISE, asked, torch.nan)
+    grown = torch.where(rate.isnan(), gain, 1.0 / (1.0 - rate))
+    found: Values = {
+        "sum_error": relative(after, before + left * grown, tokens),
+        "skip_gain": skip - 1.0,
+        "branch_gain": gain * (1.0 - rate) - 1.0,
+        "dropout_gap": share - asked,
+    }
     hidden = (share > 0.01) & (share < 0.99)
-    names = ("sum_error", "skip_gain", "branch_gain")
-    return {n: torch.where(hidden, torch.nan, torch.as_tensor(values[n])) for n in names}
+    return {
+        name: torch.where(hidden, value, torch.as_tensor(values.get(name, torch.nan)))
+        for name, value in found.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+_RATE_NOISE = 0.05
+"""How far the share of left-out elements may be from the rate: about a thousand are seen."""
 
 
 def _in_16_bits(
-    sampled: Sampled, junction: Junction, values: Values, dropout: float | None
+    sampled: Sampled,
+    junction: Junction,
+    branch: torch.Tensor,
+    values: Values,
+    dropout: float | None,
 ) -> Values:
     """A small branch is lost in the rounding of the sum, so that its zeros are read from the
     branch itself, and its coefficient only where it is well above that rounding."""
-    floor = 16.0 * torch.finfo(junction.after.dtype).eps
-    gain, ratio = torch.as_tensor(values["branch_gain"]), torch.as_tensor(values["branch_ratio"])
-    found: Values = {"branch_gain": torch.where(ratio < floor, torch.nan, gain)}
+    found: Values = {}
     if dropout != 0.0 and junction.dropout is None:
-        branch = junction.branch.float()
-        found = _unless_dropped_unseen(sampled, junction, branch, values | found)
+        found |= _dropped_unseen(sampled, junction, branch, values, dropout)
+    floor = 16.0 * torch.finfo(junction.after.dtype).eps
+    small = torch.as_tensor(values["branch_ratio"]) < floor
+    for name in ("branch_gain", "dropout_gap"):
+        known = torch.as_tensor((values | found).get(name, torch.nan))
+        found[name] = torch.where(small, torch.nan, known)
     if dropout is not None and junction.dropout is not None:
         zero = ((junction.branch == 0) & (sampled.tokens > 0)).float().sum()
         width = junction.branch.shape[-1]

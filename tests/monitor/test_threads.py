@@ -10,6 +10,7 @@ from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing
 from monitor.reader import Reader
 from monitor.sources.fake import FakeReplay, FakeSource, Script, records
+from monitor.stream_diagnosis import StreamDiagnosis
 from probe.schema import Frame, Header
 
 
@@ -112,6 +113,36 @@ def test_a_later_header_of_the_run_is_bound_to_the_engine_there_is():
     until(lambda: len(engines) == 2 and diagnosing.idle)
     assert diagnosing.take() == [None]
     diagnosing.stop()
+
+
+@pytest.mark.parametrize("revision", [0, 1])
+def test_another_ranks_header_changes_nothing(revision):
+    engines = []
+
+    def factory(header):
+        engines.append(ScriptedEngine(header))
+        return engines[-1]
+
+    everything = records(Script(fault_step=100))
+    own = everything[0]
+    other = msgspec.structs.replace(own, rank=1, columns=own.columns[:3], revision=revision)
+    half = len(everything) // 2
+    together = [*everything[:half], other, *everything[half:]]
+    stream = StreamDiagnosis(factory)
+    for record in together:
+        stream.take(record)
+    diagnosing = Diagnosing(factory)
+    diagnosing.start()
+    diagnosing.feed(together)
+    until(lambda: diagnosing.idle)
+    diagnosing.stop()
+    assert len(engines) == 2, "one each"
+    for engine, verdict in zip(engines, (stream.current, diagnosing.state.diagnosis), strict=True):
+        assert engine.header is own
+        assert engine.steps == [r.step for r in everything if isinstance(r, Frame)]
+        assert verdict.first_flagged_step == 100
+    assert stream.header is own
+    assert [d.last_step for d in diagnosing.take()[1:]] == engines[1].steps
 
 
 @pytest.mark.parametrize("where", ["start", "update"])

@@ -62,6 +62,8 @@ class Family:
     packed: str = ""
     """A stack that works on rows packed into one, which are not taken apart: it is not read."""
     order: str = "pre"
+    parallel: bool = False
+    """Both branches of a block read the same stream: the sums are not read."""
 
 
 def _text(shape: str, padding: str = "right") -> dict[str, torch.Tensor]:
@@ -166,7 +168,9 @@ MORE: dict[str, Family] = {
         lambda: hf.ViTForImageClassification(hf.ViTConfig(**VISION, num_labels=3)), _images
     ),
     "gpt_neo": Family(lambda: hf.GPTNeoForCausalLM(hf.GPTNeoConfig(**NEO)), GPT_LIKE),
-    "gpt_neox": Family(lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SIZES)), GPT_LIKE),
+    "gpt_neox": Family(
+        lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SIZES)), GPT_LIKE, parallel=True
+    ),
     "opt": Family(lambda: hf.OPTForCausalLM(hf.OPTConfig(**OPT)), GPT_LIKE),
     "bloom": Family(
         lambda: hf.BloomForCausalLM(
@@ -176,7 +180,7 @@ MORE: dict[str, Family] = {
     ),
     "falcon": Family(
         lambda: hf.FalconForCausalLM(hf.FalconConfig(**FALCON, num_attention_heads=4)), GPT_LIKE,
-        order="unknown",
+        order="unknown", parallel=True,
     ),
     "qwen2": Family(lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**DECODER)), GPT_LIKE),
     "gemma2": Family(_gemma2, GPT_LIKE),

@@ -63,6 +63,13 @@ def test_sites_are_found_and_nothing_fires(family, tmp_path):
         for known in ("qkv@1/v_error", "qkv@1/q_error", "mask@1/hidden",
                       "norm_attention@1/formula_error", "attention@1/reaches_output"):  # fmt: skip
             assert np.isnan(seen[at + known]).any() == (stack == kind.packed != ""), known
+        for node in ("residual_attention@1", "residual_ffn@2"):
+            errors = seen[f"{at}{node}/sum_error"]
+            assert (
+                np.isnan(errors).all()
+                if stack == kind.packed != "" or kind.parallel
+                else (errors < 1e-5).all()
+            )
     assert over(seen) == {}
 
 

@@ -152,7 +152,8 @@ def test_nothing_fires(attention, inline, dtype, tmp_path):
     assert seen.header.anatomy.layers == 3 and seen.header.anatomy.norm_order == "pre"
     assert over(seen) == {}
     assert (seen["norm_ffn@1/formula_error"] < (1e-5 if dtype == torch.float32 else 0.01)).all()
-    assert np.isnan(seen["residual_ffn@1/sum_error"]).all() == inline
+    assert (seen["residual_ffn@1/sum_error"] < (1e-5 if dtype == torch.float32 else 0.01)).all()
+    assert np.isnan(seen["residual_ffn@1/branch_gain"]).any() == inline or dtype != torch.float32
 
 
 def test_heads_in_modules_of_their_own_are_not_taken_for_layers(tmp_path):

@@ -52,6 +52,7 @@ from monitor.views.metrics_view import MetricsView
 from monitor.views.overview import Overview
 from monitor.views.runs_view import RunsView
 from monitor.views.view import View
+from monitor.widgets.front_first import FrontFirst
 from monitor.widgets.help_screen import HelpScreen
 from monitor.widgets.key_footer import KeyFooter
 from monitor.widgets.prompt import Prompt
@@ -85,6 +86,10 @@ class News(Message):
 
 class BaseScreen(Screen[None], inherit_bindings=False):
     """The screen of the views. Its keys are the table's alone."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._compositor = FrontFirst()
 
 
 class MonitorApp(ViewActions, ChartActions, ReplayActions, PaneActions, CompareActions):

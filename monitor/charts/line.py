@@ -80,6 +80,4 @@ def from_grid(
         )
     ]
     ends = np.cumsum(begins.sum(axis=1)).tolist()
-    return [
-        tuple(pieces[first:last]) for first, last in zip([0, *ends[:-1]], ends, strict=True)
-    ]
+    return [tuple(pieces[first:last]) for first, last in zip([0, *ends[:-1]], ends, strict=True)]

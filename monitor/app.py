@@ -54,6 +54,7 @@ from monitor.views.metrics_view import MetricsView
 from monitor.views.overview import Overview
 from monitor.views.runs_view import RunsView
 from monitor.views.view import View
+from monitor.widgets.front_first import FrontFirst
 from monitor.widgets.key_footer import KeyFooter
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
@@ -86,6 +87,10 @@ class News(Message):
 
 class BaseScreen(Screen[None], inherit_bindings=False):
     """The screen of the views. Its keys are the table's alone."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._compositor = FrontFirst()
 
 
 class MonitorApp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -125,6 +126,15 @@ class Palette:
         self.colours = colours
         self._styles: dict[str, Style] = {}
         self._plain: dict[str, Style] = {}
+        self._grounded: dict[tuple[Style, bool], _Grounded] = {}
+
+    def on(self, ground: Style, plain: bool = False) -> Mapping[str, Style]:
+        """The styles of all roles before a background, by role; ``plain``: without colours."""
+        found = self._grounded.get((ground, plain))
+        if found is None:
+            found = _Grounded(ground, self.plain if plain else self.style)
+            self._grounded[ground, plain] = found
+        return found
 
     def style(self, role: str) -> Style:
         """The style of a role such as ``bad bold`` or ``h3 on h7``."""
@@ -142,6 +152,18 @@ class Palette:
             style = self._plain[role] = Style(
                 bold="bold" in words or None, reverse="reverse" in words or None
             )
+        return style
+
+
+class _Grounded(dict[str, Style]):
+    """Styles by role, each made when first asked for."""
+
+    def __init__(self, ground: Style, style: Callable[[str], Style]) -> None:
+        super().__init__()
+        self._ground, self._style = ground, style
+
+    def __missing__(self, role: str) -> Style:
+        style = self[role] = self._ground + self._style(role)
         return style
 
 
@@ -176,8 +198,19 @@ def _between(stops: tuple[str, ...], share: float) -> str:
     return Color.parse(stops[index]).blend(Color.parse(stops[index + 1]), at - index).hex
 
 
+_FOUND: dict[int, tuple[Theme, Palette]] = {}
+"""By the theme's identity: asked for with every picture, and a theme is never changed."""
+
+
 def palette_for(theme: Theme) -> Palette:
     """The palette of a theme. Themes of terminal colours, which cannot be mixed, give ours."""
+    known = _FOUND.get(id(theme))
+    if known is None or known[0] is not theme:
+        known = _FOUND[id(theme)] = (theme, _palette_for(theme))
+    return known[1]
+
+
+def _palette_for(theme: Theme) -> Palette:
     own = DARK if theme.dark else LIGHT
     names = ("accent", "success", "warning", "error")
     values = [getattr(theme, name) or getattr(own, name) for name in names]

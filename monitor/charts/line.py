@@ -7,7 +7,7 @@ A role is a few words: a colour name of the palette (``fg muted faint accent ok 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,34 @@ def spread(left: Iterable[Piece], right: Iterable[Piece], width: int) -> Line:
 
 def from_cells(characters: npt.NDArray[np.str_], roles: npt.NDArray[np.object_]) -> Line:
     """A line from one character and one role per cell, equal neighbours joined."""
-    pieces: list[Piece] = []
-    start = 0
-    for at in range(1, len(characters) + 1):
-        if at == len(characters) or roles[at] != roles[start]:
-            pieces.append(("".join(characters[start:at]), roles[start]))
-            start = at
-    return tuple(pieces)
+    names = list(dict.fromkeys(roles.tolist()))
+    codes = {name: code for code, name in enumerate(names)}
+    found = np.array([codes[role] for role in roles], np.int64)
+    return from_grid(characters[None, :], found[None, :], names)[0]
+
+
+def from_grid(
+    characters: npt.NDArray[np.str_], codes: npt.NDArray[np.int64], roles: Sequence[str]
+) -> list[Line]:
+    """A line for each row of cells, shape (rows, columns), equal neighbours joined.
+
+    ``codes`` are places in ``roles``.
+    """
+    rows, columns = characters.shape
+    if not columns:
+        return [()] * rows
+    text = np.ascontiguousarray(characters, "<U1").tobytes().decode("utf-32-le")
+    begins = np.ones((rows, columns), bool)
+    begins[:, 1:] = codes[:, 1:] != codes[:, :-1]
+    starts = np.flatnonzero(begins)
+    pieces = [
+        (text[start:stop], roles[code])
+        for start, stop, code in zip(
+            starts.tolist(),
+            [*starts[1:].tolist(), len(text)],
+            codes.reshape(-1)[starts].tolist(),
+            strict=True,
+        )
+    ]
+    ends = np.cumsum(begins.sum(axis=1)).tolist()
+    return [tuple(pieces[first:last]) for first, last in zip([0, *ends[:-1]], ends, strict=True)]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from monitor import glyphs
 from monitor.charts import raster
 from monitor.charts.duration import duration
-from monitor.charts.line import Line, Piece, fitted, from_cells, spread
+from monitor.charts.line import Line, Piece, fitted, from_cells, from_grid, spread
 from monitor.charts.scale import Scale, round_steps, scale_for, tick_labels
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
 from monitor.formatting import clipped, number
@@ -186,60 +186,65 @@ def _plot(
         for curve in (*data.raw, *data.curves)
     ]
     characters, owner = raster.cells(layers, width, height, dots)
-    roles = _roles(len(data.raw), len(data.curves), owner)
+    owners = [*_owner_roles(data), "fg"]  # the last one's are the empty cells: their owner is -1
+    roles = list(dict.fromkeys([*owners, *MARK_ROLES, "accent"]))
+    codes = np.array([roles.index(role) for role in owners])[owner]
+    empty = owner < 0
     for mark in data.marks:
         column = int(raster.dot_columns([mark.step], data.span, width)[0])
-        empty = owner[:, column] < 0
-        characters[empty, column] = glyphs.STEP_MARK
-        roles[empty, column] = mark_role(mark)
+        characters[empty[:, column], column] = glyphs.STEP_MARK
+        codes[empty[:, column], column] = roles.index(mark_role(mark))
     if data.healthy is not None:
-        _shade(data.healthy, scale, characters, roles, owner, plain)
+        shaded = _healthy_rows(data.healthy, scale, height)
+        if plain:
+            _dot(characters[shaded], codes[shaded], owner[shaded], roles.index("faint"))
+        else:
+            codes[shaded] += len(roles)
+            roles += [f"{role} on band" for role in roles]
     cursor = _cursor_column(data, width)
     if cursor is not None:
-        empty = owner[:, cursor] < 0
-        characters[empty, cursor] = glyphs.CURSOR_LINE
-        roles[empty, cursor] = "accent"
+        characters[empty[:, cursor], cursor] = glyphs.CURSOR_LINE
+        codes[empty[:, cursor], cursor] = roles.index("accent")
     ticks = _tick_rows(scale, height)
     ends = _end_labels(data.curves, scale, height) if len(data.curves) > 1 else {}
     lines = []
-    for row in range(height):
+    for row, cells in enumerate(from_grid(characters, codes, roles)):
         label = ticks.get(row, "")
         rim = "┤" if label else glyphs.VERTICAL
-        pieces: list[Piece] = [(label.rjust(LABEL_WIDTH), "muted"), (rim, "faint")]
-        pieces += from_cells(characters[row], roles[row])
-        pieces.append(ends.get(row, ("", "fg")))
-        lines.append(fitted(pieces, total))
+        end = ends.get(row, ("", "fg"))
+        pieces: list[Piece] = [(label.rjust(LABEL_WIDTH), "muted"), (rim, "faint"), *cells, end]
+        room = total - LABEL_WIDTH - 1 - width - len(end[0])
+        lines.append((*pieces, (" " * room, "fg")) if room > 0 else fitted(pieces, total))
     return lines
 
 
-def _roles(raw: int, curves: int, owner: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
-    colours = [*["faint"] * raw, *(series_role(i, curves) for i in range(curves))]
-    return np.array([*colours, "fg"], dtype=object)[owner]
+def _owner_roles(data: ChartData) -> list[str]:
+    """Colours of the raw curves and the curves, in the order they are drawn."""
+    total = len(data.curves)
+    return [*["faint"] * len(data.raw), *(series_role(i, total) for i in range(total))]
 
 
-def _shade(
-    healthy: tuple[float, float],
-    scale: Scale,
-    characters: npt.NDArray[np.str_],
-    roles: npt.NDArray[np.object_],
-    owner: npt.NDArray[np.int64],
-    plain: bool,
-) -> None:
-    """The healthy range behind the curves: a shade, or points where there are no colours."""
-    height = len(characters)
+def _healthy_rows(healthy: tuple[float, float], scale: Scale, height: int) -> slice:
+    """The rows of the healthy range, none where it lies outside the chart."""
     low, high = healthy
     if high < scale.low or low > scale.high:
-        return
+        return slice(0)
     top = round((1 - float(scale.position(high))) * (height - 1))
     bottom = round((1 - float(scale.position(low))) * (height - 1))
-    rows = slice(top, bottom + 1)
-    if plain:
-        empty = (owner[rows] < 0) & (characters[rows] == " ")
-        empty[:, np.arange(empty.shape[1]) % 4 != 1] = False
-        characters[rows][empty] = glyphs.BEAD
-        roles[rows][empty] = "faint"
-    else:
-        roles[rows] += " on band"
+    return slice(top, bottom + 1)
+
+
+def _dot(
+    characters: npt.NDArray[np.str_],
+    codes: npt.NDArray[np.int64],
+    owner: npt.NDArray[np.int64],
+    code: int,
+) -> None:
+    """Points in place of a shade, where there are no colours."""
+    empty = (owner < 0) & (characters == " ")
+    empty[:, np.arange(empty.shape[1]) % 4 != 1] = False
+    characters[empty] = glyphs.BEAD
+    codes[empty] = code
 
 
 def _cursor_column(data: ChartData, width: int) -> int | None:
@@ -248,8 +253,12 @@ def _cursor_column(data: ChartData, width: int) -> int | None:
     return int(raster.dot_columns([data.cursor], data.span, width)[0])
 
 
+MARK_ROLES = ("bad", "warn", "faint")
+
+
 def mark_role(mark: StepMark) -> str:
-    """Colour of a vertical mark: faults and flags stand out, other events stay quiet."""
+    """Colour of a vertical mark, one of MARK_ROLES: faults and flags stand out, other events stay
+    quiet."""
     return {"fault": "bad", "crash": "bad", "flagged": "warn"}.get(mark.kind, "faint")
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.filter import ANSIToTruecolor
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
 from monitor.charts.line import Line
 from monitor.glyphs import to_ascii
-from monitor.palette import palette_for
+from monitor.palette import Palette, palette_for
 
 if TYPE_CHECKING:
     from monitor.app import MonitorApp
@@ -37,6 +39,9 @@ class LinePane(Widget, can_focus=False):
         super().__init__(id=id, classes=classes)
         self._lines: tuple[Line, ...] = ()
         self._drawn_with: tuple[str, int] = ("", 0)
+        self._strips: dict[int, tuple[Line, Strip]] = {}
+        """What was made of the lines on screen, by their place."""
+        self._made_with: tuple[Palette, Style, int] | None = None
 
     @property
     def monitor(self) -> MonitorApp:
@@ -59,15 +64,17 @@ class LinePane(Widget, can_focus=False):
             return
         lines = tuple(self.compose_lines(width, height))[:height]
         drawn_with = (self.app.theme, width)
-        if drawn_with != self._drawn_with or abs(len(lines) - len(self._lines)) > 0:
+        if drawn_with != self._drawn_with or len(lines) != len(self._lines):
             self._lines, self._drawn_with = lines, drawn_with
             self.refresh()
             return
-        changed = [
-            y for y, (new, old) in enumerate(zip(lines, self._lines, strict=True)) if new != old
-        ]
-        self._lines = lines
+        old = self._lines
+        changed = [y for y, line in enumerate(lines) if line != old[y]]
         if changed:
+            # A line that is equal stays the one that its strip was made of.
+            self._lines = tuple(
+                new if new != before else before for new, before in zip(lines, old, strict=True)
+            )
             self.refresh(*(Region(0, y, width, 1) for y in changed))
 
     @property
@@ -83,17 +90,63 @@ class LinePane(Widget, can_focus=False):
     def on_resize(self) -> None:
         self.redraw()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """A pane without a border is its lines: laying out the styles of each would cost more
+        than drawing them."""
+        width, height = self.size
+        if crop.column_span != (0, width) or self.gutter.totals != (0, 0) or not self._colours_true:
+            return super().render_lines(crop)
+        self._prepare()
+        return [self._strip(y, width) for y in crop.line_range]
+
+    @property
+    def _colours_true(self) -> bool:
+        """Nothing changes the colours between here and the terminal."""
+        return all(isinstance(each, ANSIToTruecolor) for each in self.get_line_filters())
+
     def render_line(self, y: int) -> Strip:
-        width = self.content_size.width
+        self._prepare()
+        return self._strip(y, self.content_size.width)
+
+    def _prepare(self) -> None:
+        """What was made with other colours or characters counts for nothing."""
+        palette = palette_for(self.app.current_theme)
         ground = Style(bgcolor=self.background_colors[1].rich_color)
+        made_with = (palette, ground, 2 * self.monitor.ascii_only + self.app.no_color)
+        if made_with != self._made_with:
+            self._made_with = made_with
+            self._strips.clear()
+
+    def _strip(self, y: int, width: int) -> Strip:
+        assert self._made_with is not None
+        palette, ground, _ = self._made_with
         if y >= len(self._lines):
             return Strip.blank(width, ground)
-        palette = palette_for(self.app.current_theme)
+        line = self._lines[y]
+        known = self._strips.get(y)
+        if known is not None and known[0] is line and known[1].cell_length == width:
+            return known[1]
+        strip = self._made(line, width, palette, ground)
+        self._strips[y] = line, strip
+        return strip
+
+    def _made(self, line: Line, width: int, palette: Palette, ground: Style) -> Strip:
+        styles = palette.on(ground, plain=self.app.no_color)
         ascii_only = self.monitor.ascii_only
-        style = palette.plain if self.app.no_color else palette.style
-        segments = [
-            Segment(to_ascii(safe(text)) if ascii_only else safe(text), style(role))
-            for text, role in self._lines[y]
-            if text
-        ]
-        return Strip(segments).adjust_cell_length(width).simplify().apply_style(ground)
+        segments: list[Segment] = []
+        before: Style | None = None
+        text = ""
+        for piece, role in line:
+            style = styles[role]
+            if style is before:
+                text += piece
+                continue
+            if text:
+                segments.append(Segment(safe(text), before))
+            text, before = piece, style
+        if text:
+            segments.append(Segment(safe(text), before))
+        if ascii_only:
+            segments = [Segment(to_ascii(text), style) for text, style, _ in segments]
+        taken = sum(cell_len(segment.text) for segment in segments)
+        return Strip(segments, taken).adjust_cell_length(width, ground)

@@ -1,8 +1,8 @@
 """What each rank of a test under torchrun does: trains twice, without and with the probe.
 
-torchrun --nproc-per-node 2 ranks_at_work.py FOLDER MODE..., with a MODE of ddp, fsdp, fsdp1 (the first FSDP,
-with flat parameters), no_sync (DDP that accumulates two micro-batches) or alone (DDP, with the
-probe on rank 0 only). Writes what it found to FOLDER/MODE-RANK.json.
+torchrun --nproc-per-node 2 ranks_at_work.py FOLDER MODE..., with a MODE of ddp, fsdp, fsdp1 (torch's
+first FSDP), no_sync (DDP that accumulates two micro-batches) or alone (DDP, with the probe on rank
+0 only). Writes what it found to FOLDER/MODE-RANK.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What each rank of a test under torchrun does: trains twice, without and with the probe.
 
-torchrun --nproc-per-node 2 ranks_at_work.py FOLDER MODE..., with a MODE of ddp, fsdp, fsdp1 (torch's
+torchrun --nproc-per-node 2 ranks_at_work.py FOLDER MODE..., MODE being ddp, fsdp, fsdp1 (torch's
 first FSDP), no_sync (DDP that accumulates two micro-batches) or alone (DDP, with the probe on rank
 0 only). Writes what it found to FOLDER/MODE-RANK.json.
 """

@@ -233,6 +233,8 @@ def _attention(ask: Question) -> str:
         return ""
     if ask.layer.per_head:
         return _PER_HEAD
+    if ask.layer.unseen and ask.parts.intent.attention_implementation == "flex_attention":
+        return "flex attention: its compiled kernel hides its rows, masks and scores"
     if ask.layer.unseen:
         return "attention runs in a function compiled by itself, which is not looked into"
     return "no call of an attention kernel, nor matmul, softmax, matmul, was seen"

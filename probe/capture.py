@@ -316,6 +316,7 @@ class Capturing:
             return
         layer.unseen = attention_is_compiled(self._parts, module)
         if layer.unseen:
+            self._watch(module, layer.stack)  # when it ran tells which norm comes before what
             return
         if module in self._attentions:
             return

@@ -20,6 +20,7 @@ from probe.measurement import Measurement, measure_forward
 from probe.optimizers import loss_scale, parameters_of
 from probe.reruns import Reruns, Waiting, foreseen
 from probe.routing import Routed
+from probe.shards import is_flattened
 from probe.stopwatch import Stopwatch
 
 OnError = Callable[[BaseException], None]
@@ -145,7 +146,7 @@ class Sample:
         self._add(parameters.read_after(self._watched, moving, rates))
         own = training.coverage(self._parts, optimizers, self._gradients)
         total = self._gradients.total()
-        if total is not None:
+        if total is not None and not is_flattened(self._parts.root):
             own["grad_norm"] = total
         layers = self._parts.layers
         ends = [layers[at].site("ffn") for at in (0, -1)] if layers else ["", ""]

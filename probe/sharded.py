@@ -17,9 +17,12 @@ from torch import nn
 from probe.anatomy import ModelParts
 from probe.measure.sampled import Values
 from probe.schema import Column
-from probe.shards import is_sharded, local
+from probe.shards import is_flattened, is_sharded, local
 
 REASON = "the weights are spread over ranks, and gathering them would make ranks wait"
+FLAT_REASON = (
+    "FSDP1 keeps the weights in flat parameters that are spread over ranks: use fully_shard"
+)
 DECODE_REASON = "the weights are spread over ranks: a forward of one rank waits for all"
 NORM_REASON = "the gradients are spread over ranks: no rank knows their norm by itself"
 
@@ -104,6 +107,13 @@ def reasons(
 ) -> dict[str, str]:
     """Why a column of a sharded model has no value; by ``chart/metric``, as in a header."""
     owners = {m for m in parts.root.modules() if any(map(is_sharded, m._parameters.values()))}
+    if is_flattened(parts.root):
+        return {"training/grad_norm": NORM_REASON} | {
+            f"{column.site.partition('@')[0]}/{column.metric}": FLAT_REASON
+            for column in columns
+            if (column.site, column.metric) not in measured
+            and not column.site.startswith(("training", "validation"))
+        }
     if not owners:
         return {}
     found = {

@@ -9,6 +9,12 @@ import torch
 from torch import nn
 
 
+def is_flattened(root: nn.Module) -> bool:
+    """Whether torch's first FSDP keeps the weights: as parts of one flat parameter, which other
+    names are views of for the time of a forward only."""
+    return any(type(m).__name__ == "FullyShardedDataParallel" for m in root.modules())
+
+
 def is_sharded(tensor: Any) -> bool:
     """Whether this is a rank's part of a larger tensor."""
     kinds = sys.modules.get("torch.distributed.tensor")

@@ -13,7 +13,7 @@ from probe.gradients import Gradients
 from probe.measure.numbers import TINY, strided
 from probe.measure.sampled import Values
 from probe.schema import Metric
-from probe.shards import is_sharded, local
+from probe.shards import is_flattened, is_sharded, local
 
 NODES = (
     "embedding", "positional", "qkv", "attention", "norm_attention", "norm_ffn", "norm_final", "ffn",
@@ -118,6 +118,8 @@ class Moving:
 def watched(parts: ModelParts) -> list[Watched]:
     """The parameters of every site that has some."""
     found: list[Watched] = []
+    if is_flattened(parts.root):
+        return found
 
     def add(
         site: str, module: nn.Module | None, part: str = "", key: bool = False, mixed: bool = False

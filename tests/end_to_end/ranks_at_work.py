@@ -1,19 +1,22 @@
 """What each rank of a test under torchrun does: trains twice, without and with the probe.
 
-torchrun --nproc-per-node 2 ranks_at_work.py FOLDER MODE..., with a MODE of ddp, fsdp or alone (DDP,
-with the probe on rank 0 only). Writes what it found to FOLDER/MODE-RANK.json.
+torchrun --nproc-per-node 2 ranks_at_work.py FOLDER MODE..., MODE being ddp, fsdp, fsdp1 (torch's
+first FSDP), no_sync (DDP that accumulates two micro-batches) or alone (DDP, with the probe on rank
+0 only). Writes what it found to FOLDER/MODE-RANK.json.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -29,6 +32,12 @@ STEPS = 5
 def made(mode: str) -> nn.Module:
     torch.manual_seed(0)
     model = TinyGPT(Config())
+    if mode == "fsdp1":
+        policy = ModuleWrapPolicy({type(model.blocks[0])})
+        cpu = torch.device("cpu")
+        return FullyShardedDataParallel(
+            model, auto_wrap_policy=policy, use_orig_params=True, device_id=cpu
+        )
     if mode != "fsdp":
         return DistributedDataParallel(model)
     for block in model.blocks:
@@ -47,10 +56,12 @@ def train(mode: str, folder: Path, watched: bool) -> dict:
     before = dist.group.WORLD._get_sequence_number_for_group()
     p = probe.attach(model, optimizer, **options) if watched else None
     for step in range(STEPS):
-        tokens = torch.randint(0, 96, (4, 17))
-        logits = model(tokens[:, :-1])
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
+        for last in (False, True) if mode == "no_sync" else (True,):
+            tokens = torch.randint(0, 96, (4, 17))
+            with nullcontext() if last else model.no_sync():
+                logits = model(tokens[:, :-1])
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+                loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if p is not None:

@@ -16,9 +16,11 @@ from probe.schema import End, Frame, Header
 from probe.trace import load
 
 WORK = Path(__file__).with_name("ranks_at_work.py")
-MODES = ("ddp", "fsdp", "alone")
+MODES = ("ddp", "no_sync", "fsdp", "fsdp1", "alone")
 NAMES = {
     "ddp": "DDP under torchrun, two gloo ranks",
+    "no_sync": "DDP that accumulates under `no_sync`",
+    "fsdp1": "FSDP1 under torchrun, two gloo ranks (components are not read)",
     "fsdp": "FSDP2 under torchrun, two gloo ranks (weights are not read)",
     "alone": "DDP, the probe on one rank only",
 }
@@ -74,7 +76,7 @@ def test_the_probe_calls_no_collective_and_no_rank_waits_for_another(found, mode
         assert rank["watched"]["collectives"] == rank["plain"]["collectives"]
 
 
-@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+@pytest.mark.parametrize("mode", ["ddp", "no_sync", "fsdp", "fsdp1"])
 def test_the_ranks_are_one_run(found, mode):
     folder, results = found
     zero, one = (rank["watched"] for rank in results[mode])
@@ -116,6 +118,23 @@ def test_of_sharded_weights_only_what_a_shard_can_tell_is_measured(found):
     assert np.isnan(values["training/grad_norm"]).all()
     assert "no rank knows" in header.absent["training/grad_norm"]
     assert header.anatomy.model == "TinyGPT" and header.anatomy.layers == 3
+
+
+def test_of_flat_parameters_nothing_fires_and_the_reason_is_told(found):
+    records = trace(found[0], "fsdp1", 1)
+    header = next(r for r in records if isinstance(r, Header))
+    frames = np.stack([r.array for r in records if isinstance(r, Frame)])
+    values = {c.key: frames[:, at] for at, c in enumerate(header.columns)}
+    assert np.isfinite(values["training/learning_rate"]).all()
+    assert np.isnan(values["training/grad_norm"]).all()
+    nodes = {site.name: site.node for site in header.anatomy.sites}
+    for column in header.columns:
+        metric = header.metric(column.metric, nodes.get(column.site.partition(".h")[0], ""))
+        if metric is not None and metric.contract:
+            seen = np.abs(values[column.key])
+            assert not (seen > metric.tolerance).any(), column.key
+    for chart in ("ffn/unmoved", "qkv/q_weight"):
+        assert "FSDP1" in header.absent[chart]
 
 
 def test_a_shards_gradient_is_on_the_scale_of_the_whole(found):

@@ -8,9 +8,11 @@ import torch._dynamo
 import torch.nn.functional as F
 import transformers as hf
 from family_grid import over
-from more_models import DECODER
+from more_models import DECODER, GPT_LIKE
+from test_more_families import run
 from tiny_models import Seen
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from written_models import SIZE, Titan, loss_of
 
 import probe
@@ -87,6 +89,25 @@ def test_no_graph_is_added_and_the_reason_is_told(kind, tmp_path):
     seen = Seen(tmp_path / "t")
     assert "compiled by itself" in seen.header.absent["mask/hidden"]
     assert seen["norm_ffn@1/formula_error"].max() < 1e-5 and over(seen) == {}
+
+
+def test_of_flex_attention_the_reason_is_told_and_the_rest_is_read(monkeypatch, tmp_path):
+    """Its backward needs another device than a CPU: here another kernel stands in for it."""
+
+    def stand_in(module, query, key, value, attention_mask, **kwargs):
+        key, value = (t.repeat_interleave(2, dim=1) for t in (key, value))
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return out.transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flex_attention", stand_in)
+    torch.manual_seed(1)
+    config = hf.LlamaConfig(**DECODER, attn_implementation="flex_attention")
+    seen = run(hf.LlamaForCausalLM(config).train(), GPT_LIKE, tmp_path / "t")
+    for key in ("mask/hidden", "score/scale_ratio", "attention/entropy", "qkv/q_error"):
+        assert "flex attention" in seen.header.absent[key], key
+    for key in ("norm_ffn@1/formula_error", "residual_attention@1/sum_error"):
+        assert seen[key].max() < 1e-5
+    assert over(seen) == {}
 
 
 def test_only_what_is_compiled_is_left_alone():

@@ -15,6 +15,7 @@ from typing import ClassVar, cast
 from textual import on
 from textual.app import App, ComposeResult
 from textual.containers import Container
+from textual.driver import Driver
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
@@ -26,6 +27,7 @@ from monitor.comparison import Comparison
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
+from monitor.frugal_output import Pace, frugal
 from monitor.help_actions import HelpActions
 from monitor.key_table import remapped
 from monitor.model_state import unpack
@@ -130,6 +132,7 @@ class MonitorApp(
         # Textual binds the palette's key itself, by priority.
         palette_key = self.keys.of("command_palette").keys.split(",")[0]
         setattr(self, "COMMAND_PALETTE_BINDING", palette_key)  # noqa: B010 (declared for classes)
+        self.pace = Pace()
         # With NO_COLOR the terminal's own two colours, not shades of grey.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
@@ -178,6 +181,9 @@ class MonitorApp(
         self._noted_flag: int | None = None
         self.known_flag: int | None = None
         """First flagged step of this run, kept when a replay goes back before it."""
+
+    def get_driver_class(self) -> type[Driver]:
+        return frugal(super().get_driver_class())
 
     def compose(self) -> ComposeResult:
         yield RunHeader(id="header")
@@ -257,7 +263,7 @@ class MonitorApp(
 
     @on(News)
     def _news(self) -> None:
-        wait = self._ticked + 1 / self.settings.fps - time.monotonic()
+        wait = max(self._ticked + 1 / self.settings.fps - time.monotonic(), self.pace.wait)
         if wait <= 0:
             self.tick()
         elif self._timer is None:

@@ -93,7 +93,7 @@ class LinePane(Widget, can_focus=False):
     def render_lines(self, crop: Region) -> list[Strip]:
         """A pane without a border is its lines: laying out the styles of each would cost more
         than drawing them."""
-        width, height = self.size
+        width = self.size.width
         if crop.column_span != (0, width) or self.gutter.totals != (0, 0) or not self._colours_true:
             return super().render_lines(crop)
         self._prepare()

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/monitor_speed.py [--only NAME ...] [--trace BIG] [--no-docs]
 
-Without ``--only`` everything in turn, some four minutes; with it the rows of the other items stay as
-they are in the table. The long trace is made first (515 MB, in a temporary directory) unless one of
+Without ``--only`` everything in turn, some four minutes; with it the rows of the other items stay
+as they are in the table. The long trace is made first (515 MB, in a temporary directory) unless one of
 tests/benchmarks/big_trace.py is named. textual-plot and textual-plotext are measured beside our
 charts where they are installed. Close other programs first: most figures are clock times.
 """
@@ -62,10 +62,8 @@ def long_trace(directory: Path, frames: int) -> Path:
 def measured(name: str, directory: Path, big: Path | None, frames: int) -> list[str]:
     """The rows of one item, printed as they come."""
     load = os.getloadavg()[0]
-    if name == "long_trace":
-        trace = big or long_trace(directory, frames)
-    else:
-        trace = short_trace(directory)
+    long = name == "long_trace"
+    trace = (big or long_trace(directory, frames)) if long else short_trace(directory)
     rows = []
     for figure in MEASURES[name](trace):
         rows.append("| " + " | ".join((name, *figure.cells, f"{load:.1f}")) + " |")

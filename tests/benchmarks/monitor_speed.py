@@ -3,8 +3,8 @@
     python tests/benchmarks/monitor_speed.py [--only NAME ...] [--trace BIG] [--no-docs]
 
 Without ``--only`` everything in turn, some four minutes; with it the rows of the other items stay
-as they are in the table. The long trace is made first (515 MB, in a temporary directory) unless one of
-tests/benchmarks/big_trace.py is named. textual-plot and textual-plotext are measured beside our
+as they are in the table. The long trace is made first (515 MB, in a temporary directory) unless one
+of tests/benchmarks/big_trace.py is named. textual-plot and textual-plotext are measured beside our
 charts where they are installed. Close other programs first: most figures are clock times.
 """
 

@@ -382,7 +382,7 @@ class MonitorApp(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.viewing, self.breakpoints))
-        labels = footer_labels(self.viewing, self.replaying, self.controlling.pausing)
+        labels = footer_labels(self.viewing, self.replaying, self.holding)
         if self.view is not None and self.view.enter_label:
             labels["enter"] = self.view.enter_label
         base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)

@@ -62,3 +62,8 @@ def clipped(text: str, width: int, ellipsis: str = "…") -> str:
     if width <= len(ellipsis):
         return text[: max(width, 0)]
     return text[: width - len(ellipsis)].rstrip() + ellipsis
+
+
+def left_clipped(text: str, width: int, ellipsis: str = "…") -> str:
+    """Shortened at its beginning where it must be: the end of a path tells most."""
+    return text if len(text) <= width else ellipsis + text[len(text) - width + len(ellipsis) :]

@@ -97,7 +97,7 @@ def step_notes(viewing: Viewing, breakpoints: Breakpoints) -> Line:
 
 
 def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) -> dict[str, str]:
-    """Labels that say what a key would do now."""
+    """Labels that say what a key would do now; ``holding``: the training is paused by us."""
     labels = {}
     if viewing.frozen is not None:
         labels["toggle_view"] = "Unpause"

@@ -11,19 +11,21 @@ class TrainingActions(AppBase):
     """Part of the application."""
 
     def action_toggle_training(self) -> None:
-        if self._held:
+        if self.holding:
             self.controlling.resume()
         else:
             self.controlling.pause()
         self.acted()
 
     @property
-    def _held(self) -> bool:
-        return self.controlling.pausing or self.model.state == "paused"
+    def holding(self) -> bool:
+        """The training is paused, by this monitor or another."""
+        held = self.controlling.pausing or self.model.state == "paused"
+        return held and not self.model.over
 
     def action_step_training(self) -> None:
         """One step more; a training that runs is paused first."""
-        if self._held:
+        if self.holding:
             self.controlling.step()
         else:
             self.controlling.pause()
@@ -43,6 +45,10 @@ class TrainingActions(AppBase):
                 return
             self.breakpoints.put(points, self.model, self.diagnosis.diagnosis)
             self.message = f"stops when {self.breakpoints.text}" if points else "no breakpoints"
+            now = self.model.step or 0
+            past = [p.text for p in points if p.kind == "step" and p.level <= now]
+            if past and not self.is_replay:
+                self.message = f"{past[0]} is past: the training is at step {now}"
             self.draw()
 
         self.ask("stop when", done, self.breakpoints.text or self._proposal())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.text import Text
@@ -28,32 +29,44 @@ _SIGNS = (
 )
 
 
+_WIDEST = 92
+"""Cells of the box at most, as the style sheet says."""
+_NAME = 11
+"""Cells of the names at the left."""
+
+
 def help_text(
-    keys: Sequence[Key], topics: Sequence[HelpTopic], palette: Palette, facts: Mapping[str, str]
+    keys: Sequence[Key],
+    topics: Sequence[HelpTopic],
+    palette: Palette,
+    facts: Mapping[str, str],
+    width: int,
 ) -> Text:
-    """The whole help as one text; ``facts``: what is told of the run, by name."""
+    """The whole help as one text of that width; ``facts``: what is told of the run, by name."""
     text = Text()
+
+    def entry(name: str, role: str, told: str, room: int = _NAME) -> None:
+        lines = textwrap.wrap(told, max(20, width - room - 2)) or [""]
+        text.append(f"  {name:<{room}}", palette.style(role))
+        text.append(("\n" + " " * (room + 2)).join(lines) + "\n", palette.style("fg"))
+
     for topic in topics:
         text.append(f"{topic.title}\n", palette.style("accent bold"))
         for name, sentence in topic.lines:
-            text.append(f"  {name:<9}", palette.style("muted"))
-            text.append(f"{sentence}\n", palette.style("fg"))
+            entry(name, "muted", sentence)
         text.append("\n")
     for heading in dict.fromkeys(key.group for key in keys):
         text.append(f"{heading}\n", palette.style("fg bold"))
         for key in (key for key in keys if key.group == heading):
-            text.append(f"  {key.shown:<9}", palette.style("accent"))
-            text.append(f"{key.help}\n", palette.style("fg"))
+            entry(key.shown, "accent", key.help)
     text.append("Signs\n", palette.style("fg bold"))
     for sign, meaning in _SIGNS:
-        text.append(f"  {sign:<9}", palette.style("warn"))
-        text.append(f"{meaning}\n", palette.style("fg"))
+        entry(sign, "warn", meaning)
     if facts:
         text.append("This run\n", palette.style("fg bold"))
-    width = max((len(name) for name in facts), default=0) + 2
+    room = max((len(name) for name in facts), default=0) + 2
     for name, told in facts.items():
-        text.append(f"  {name:<{width}}", palette.style("muted"))
-        text.append(f"{told}\n", palette.style("fg"))
+        entry(name, "muted", told, room)
     text.rstrip()
     return text
 
@@ -80,12 +93,16 @@ class HelpScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         box = self.query_one("#help")
         box.border_title, box.border_subtitle = "Help", "Esc closes"
+        box.focus()
+
+    def on_resize(self) -> None:
         palette = palette_for(self.app.current_theme)
-        text = help_text(self._keys, self._topics, palette, self._facts)
+        # The box takes nine tenths of the screen; its frame, margins and scrollbar are not text.
+        width = min(_WIDEST, self.app.size.width * 9 // 10) - 7
+        text = help_text(self._keys, self._topics, palette, self._facts, width)
         if getattr(self.app, "ascii_only", False):
             text.plain = glyphs.to_ascii(text.plain)
         self.query_one(Static).update(text)
-        box.focus()
 
     def action_close(self) -> None:
         self.dismiss(None)

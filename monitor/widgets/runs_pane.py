@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from monitor import glyphs
 from monitor.charts.line import Line, fitted
-from monitor.formatting import ago, clipped
+from monitor.formatting import ago, clipped, left_clipped
 from monitor.run_catalogue import ListedRun
 from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
@@ -28,7 +28,7 @@ def hint(again: str) -> tuple[str, ...]:
     )
 
 
-def details(listed: ListedRun, another: str) -> tuple[Line, ...]:
+def details(listed: ListedRun, another: str, width: int) -> tuple[Line, ...]:
     """Where the chosen run is, and how one that is not listed is opened: by the key ``another``."""
     told = [("run", listed.run)]
     if listed.path is not None:
@@ -37,11 +37,14 @@ def details(listed: ListedRun, another: str) -> tuple[Line, ...]:
         told += [("address", listed.entry.control), ("trace", listed.entry.trace or "not stored")]
     return (
         (),
-        *(((f"{name:<9}", "muted"), (value, "fg")) for name, value in told),
+        *(
+            ((f"{name:<9}", "muted"), (left_clipped(value, width - 9), "fg"))
+            for name, value in told
+        ),
         (
             (f"{another:<9}", "accent bold"),
             (
-                "opens one that is not listed: ssh://host/run, an address, the path of a trace",
+                "opens one that is not listed: ssh://host/run, or a trace by its path",
                 "muted",
             ),
         ),
@@ -131,5 +134,5 @@ class RunsPane(ListPane):
             for index in shown
         ]
         if height - len(lines) >= _SPARE and self._chosen < count:
-            lines += details(self._runs[self._chosen], keys.of("open_address").shown)
+            lines += details(self._runs[self._chosen], keys.of("open_address").shown, width)
         return tuple(lines)

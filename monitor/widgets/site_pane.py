@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, fitted
-from monitor.formatting import clipped, number, percent, spoken
+from monitor.formatting import clipped, left_clipped, number, percent, spoken
 from monitor.widgets.line_pane import LinePane
 from monitor.widgets.list_window import first_shown
 from monitor.widgets.pane_title import set_title
@@ -41,11 +41,6 @@ class SiteData:
     chosen: int | None = None
 
 
-def _left_clipped(text: str, width: int) -> str:
-    """Shortened at its beginning: the end of a path tells most."""
-    return text if len(text) <= width else glyphs.ELLIPSIS + text[len(text) - width + 1 :]
-
-
 def head_lines(data: SiteData, width: int) -> list[Line]:
     """Suspicion, class and modules of the site."""
     site = data.site
@@ -60,7 +55,7 @@ def head_lines(data: SiteData, width: int) -> list[Line]:
     for label, values in (("module", site.modules), ("code", (code,) if code else ())):
         for index, value in enumerate(values):
             head = f"{label:<7}" if index == 0 else " " * 7
-            lines.append(((head, "muted"), (_left_clipped(value, width - 7), "fg")))
+            lines.append(((head, "muted"), (left_clipped(value, width - 7), "fg")))
     if not site.modules and not site.where:
         lines.append((("computed from the whole run, not by a module", "muted"),))
     return lines
@@ -137,5 +132,6 @@ class SitePane(LinePane):
         for index in range(self._first, min(count, self._first + body)):
             lines.append(_measure_line(data.measures[index], width, index == chosen))
         if told is not None:
-            lines += [(), ((clipped(told.meaning, width), "fg"),)]
+            text = data.measures[chosen].absent or told.meaning
+            lines += [(), ((clipped(text, width), "fg"),)]
         return tuple(lines)

@@ -236,7 +236,7 @@ async def test_help_tells_the_chosen_metric_and_every_key():
     async with running() as (app, pilot):
         await pilot.press("]", "question_mark")
         assert isinstance(app.screen, HelpScreen)
-        shown = str(app.screen.query_one("#help-text").render())
+        shown = " ".join(str(app.screen.query_one("#help-text").render()).split())
         assert "global gradient norm as the optimizer sees it" in shown
         for key in KeyTable().here(replay=False):
             assert key.help in shown

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import msgspec
 import pytest
 from screen_driver import FakeReplay, FakeSource, Script, app_for, laid_out, settle, show
@@ -125,10 +127,11 @@ def test_jump_mode(snap_compare):
     assert snap_compare(app, terminal_size=(120, 40), run_before=before)
 
 
-def test_runs_compared_over_time(snap_compare, tmp_path):
+def test_runs_compared_over_time(snap_compare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path is on the picture
     other = list(records(Script(metrics=METRICS, steps=300, seed=7)))
     other[0] = msgspec.structs.replace(other[0], run="other", name="other-bert")
-    path = store(tmp_path / "other.trace", other)
+    path = store(Path("other.trace"), other)
     listed = ListedRun("trace", "other-bert", "other", "BertForMaskedLM", 2.0, path=path)
 
     async def before(pilot):

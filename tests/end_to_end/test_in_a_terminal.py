@@ -12,6 +12,7 @@ from training_processes import wait_for
 from probe.registry import list_runs
 
 TMUX = shutil.which("tmux")
+_SIZE = ("COLUMNS", "LINES")
 pytestmark = pytest.mark.skipif(TMUX is None, reason="tmux is not installed")
 
 
@@ -26,8 +27,10 @@ class Terminal:
         self._run("new-session", "-d", "-x", "120", "-y", "40", line)
 
     def _run(self, *words):
+        # A size in the environment, as test runners leave it, would stand before the window's.
+        env = {name: value for name, value in os.environ.items() if name not in _SIZE}
         done = subprocess.run(
-            [*self._server, *words], capture_output=True, text=True, check=False, env=os.environ
+            [*self._server, *words], capture_output=True, text=True, check=False, env=env
         )
         return done.stdout
 

@@ -328,25 +328,29 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
 
 
 def _step_labels(data: ChartData, width: int, total: int) -> Line:
-    """The first and last step, round ones between, and the cursor's under its column."""
+    """The cursor's step under its column, the first and last step, round ones between; one that
+    would touch another already there is left out."""
     told = str if data.step_of is None else duration
-    first, last = (told(place) for place in data.span)
     characters = np.full(width, " ")
     roles = np.full(width, "muted", dtype=object)
-    characters[: len(first)] = list(first[:width])
-    characters[-len(last) :] = list(last[:width])
-    if data.step_of is None:
-        for step in round_steps(data.span, width // _APART):
-            text, column = str(step), int(raster.dot_columns([step], data.span, width)[0])
-            start = column - len(text) // 2
-            around = characters[max(start - 2, 0) : start + len(text) + 2]
-            if start >= 2 and start + len(text) + 2 <= width and (around == " ").all():
-                characters[start : start + len(text)] = list(text)
+
+    def place(text: str, start: int, role: str = "muted") -> None:
+        start = min(max(start, 0), max(width - len(text), 0))
+        around = characters[max(start - 1, 0) : start + len(text) + 1]
+        if len(text) <= width and (around == " ").all():
+            characters[start : start + len(text)] = list(text)
+            roles[start : start + len(text)] = role
+
     cursor = _cursor_column(data, width)
     if cursor is not None:
-        text = f" {told(data.cursor or 0)} "[:width]
-        start = min(max(cursor - len(text) // 2, 0), width - len(text))
-        characters[start : start + len(text)] = list(text)
-        roles[start : start + len(text)] = "accent bold"
+        text = told(data.cursor or 0)
+        place(text, cursor - len(text) // 2, "accent bold")
+    first, last = (told(end) for end in data.span)
+    place(first, 0)
+    place(last, width - len(last))
+    if data.step_of is None:
+        for step in round_steps(data.span, width // _APART):
+            column = int(raster.dot_columns([step], data.span, width)[0])
+            place(str(step), column - len(str(step)) // 2)
     indent = " " * (LABEL_WIDTH + 1)
     return fitted([(indent, "muted"), *from_cells(characters, roles)], total)

@@ -105,7 +105,7 @@ def _log_scale(low: FloatArray, high: FloatArray) -> Scale:
     if top < 10 * bottom:
         # Less than a decade: between 1, 2 and 5, so that the curve is not a flat line.
         decade = math.floor(math.log10(bottom))
-        steps = [m * 10.0**n for n in (decade, decade + 1) for m in (1, 2, 5)]
+        steps = [m * 10.0**n for n in range(decade, decade + 3) for m in (1, 2, 5)]
         low_at = max(i for i, step in enumerate(steps) if step <= bottom * (1 + 1e-9))
         high_at = next(i for i, step in enumerate(steps) if step >= top and i > low_at)
         return Scale(steps[low_at], steps[high_at], True, tuple(steps[low_at : high_at + 1]))

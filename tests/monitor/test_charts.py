@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -208,6 +209,17 @@ def test_a_heat_that_is_complete_fills_the_width(buckets):
     assert found.steps[at][0] <= buckets - 1 <= found.steps[at][1]
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [((3.0, 4.5), (2, 5)), ((7.0, 69.0), (5, 10, 20, 50, 100)), ((1.0, 9.0), (1, 2, 5, 10)),
+     ((2.0, 2.0), (2, 5)), ((9.99, 10.01), (5, 10, 20)), ((1e-9, 5e-9), (1e-9, 1e-8))],
+)  # fmt: skip
+def test_a_logarithmic_axis_fits_what_spans_less_than_a_decade(values, ticks):
+    scale = scale_for([curve(values)], log=True)
+    assert scale.ticks == pytest.approx(ticks)
+    assert (scale.low, scale.high) == (scale.ticks[0], scale.ticks[-1])
+
+
 def test_round_steps_stand_between_the_first_and_the_last():
     assert round_steps((0, 179), 4) == (50, 100, 150)
     assert round_steps((130, 160), 2) == (140, 150)
@@ -216,6 +228,13 @@ def test_round_steps_stand_between_the_first_and_the_last():
     data = ChartData("x/y", (curve(np.arange(180.0)),), (0, 179))
     assert text_of(draw(data, 80, 10)[-1]).split() == ["0", "50", "100", "150", "179"]
     assert text_of(draw(data, 20, 10)[-1]).split() == ["0", "179"]
+    for cursor, told in (
+        (146, ["0", "50", "100", "146", "179"]),  # no remnant of 150
+        (1, ["1", "50", "100", "150", "179"]),
+        (178, ["0", "50", "100", "150", "178"]),
+    ):
+        at = replace(data, cursor=cursor)
+        assert text_of(draw(at, 80, 10)[-1]).split() == told
 
 
 def test_of_a_metric_measured_rarely_the_newest_value_is_told():

@@ -18,6 +18,9 @@ class Batch:
     mask: torch.Tensor | None = None
     full_mask: torch.Tensor | None = None
     """A mask of four dimensions, which the caller built itself."""
+    memory_mask: torch.Tensor | None = None
+    """(batch, length), nonzero at real ones of the states that cross-attention reads, where the
+    caller gave one for them alone."""
     positions: torch.Tensor | None = None
     types: torch.Tensor | None = None
     labels: torch.Tensor | None = None
@@ -45,6 +48,8 @@ _NAMES = {
     "labels": ("labels", "targets", "target"),
     "decoder_ids": ("decoder_input_ids", "tgt"),
     "decoder_mask": ("decoder_attention_mask",),
+    "memory_mask": ("encoder_attention_mask",),
+    "memory_ignored": ("memory_key_padding_mask",),
 }
 
 
@@ -95,13 +100,14 @@ def read_batch(
     if torch_masks and own and mask is not None and mask.dtype == torch.bool:
         mask, ignored = None, mask if ignored is None else ignored
     if ignored is not None and ignored.dim() == 2:
-        # Float masks of torch's own modules hold 0 at tokens and -inf at padding.
-        mask = (ignored == 0) if ignored.dtype != torch.bool else ~ignored
+        mask = _shown(ignored)
+    memory, hidden = found.get("memory_mask"), found.get("memory_ignored")
     fits = mask is not None and mask.shape == shape[:2]
     return Batch(
         ids=ids,
         mask=mask if fits else None,
         full_mask=full,
+        memory_mask=_shown(hidden) if hidden is not None else memory,
         positions=found.get("positions"),
         types=found.get("types"),
         labels=found.get("labels"),
@@ -112,6 +118,11 @@ def read_batch(
         args=args,
         kwargs=kwargs,
     )
+
+
+def _shown(ignored: torch.Tensor) -> torch.Tensor:
+    """Float masks of torch's own modules hold 0 at tokens and -inf at padding."""
+    return (ignored == 0) if ignored.dtype != torch.bool else ~ignored
 
 
 def _without_tokens(found: dict[str, torch.Tensor], flat: dict[str, Any]) -> Batch | None:

@@ -33,6 +33,8 @@ class Flow:
 
     into: torch.Tensor | None = None
     out: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
+    """Of a packed attention over other states: those, at what was picked of them."""
     terms: list[Term] | None = field(default_factory=list)
     """Of a linear with adapters: what each was given. None where they are of an unknown kind."""
 
@@ -54,6 +56,7 @@ class LayerCapture:
     norm_ffn: Flow | None = None
     norm_next: Flow | None = None
     norm_before_ffn: Flow | None = None
+    norm_before: Flow | None = None
     gate: Flow | None = None
     expand: Flow | None = None
     contract: Flow | None = None
@@ -62,12 +65,14 @@ class LayerCapture:
     experts: Flow | None = None
     call: AttentionCall | None = None
     kernel_calls: float = 0.0
+    cross: LayerCapture | None = None
+    """What its second attention did."""
 
 
 _LAYER_FLOWS = (
     "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
-    "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
-    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts",
+    "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn",
+    "norm_before", "gate", "expand", "contract", "ffn_dropout", "ffn_outlet", "experts",
 )  # fmt: skip
 
 
@@ -80,6 +85,8 @@ class Capture:
     layers: list[LayerCapture]
     others: dict[str, tuple[Picked, Batch]] = field(default_factory=dict)
     """By name, those of stacks that work on something else: a decoder's tokens, an image."""
+    memory: tuple[Picked, Batch] | None = None
+    """Those of the states that cross-attention reads; None where none has run."""
     token_embedding: Flow | None = None
     position_embedding: Flow | None = None
     position_ids: torch.Tensor | None = None
@@ -140,19 +147,17 @@ class Capturing:
         """
         self.remove()
         parts, capture, flow = self._parts, self.capture, self._flow
+        watched_as = {part.attention: part.crossing for part in parts.attentions}
         if not parts.settled:
             settle(parts, self._order, self._handed, self._turns)
             capture.layers = [LayerCapture() for _ in parts.layers]
         self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
-            for name in _LAYER_FLOWS:
-                setattr(kept, name, flow(getattr(layer, name), layer.turn))
-            recorder = None
-            if layer.attention is not None:
-                recorder = self._recorders.get((layer.attention, layer.turn))
-            if recorder is not None:
-                kept.kernel_calls = recorder.count / max(1, recorder.entered)
-                kept.call = recorder.calls[0] if recorder.calls else None
+            kept.cross = LayerCapture() if layer.cross is not None else None
+            for part, found in zip(layer.attentions, (kept, kept.cross), strict=False):
+                # An attention that turned out to be the other one was watched as what it is not.
+                if found is not None and watched_as.get(part.attention) == part.crossing:
+                    self._gather(part, found)
         capture.token_embedding = flow(parts.token_embedding)
         capture.position_embedding = flow(parts.position_embedding)
         capture.type_embedding = flow(parts.type_embedding)
@@ -161,6 +166,16 @@ class Capturing:
         capture.head = flow(parts.head)
         capture.stream = self._stream()
         return capture
+
+    def _gather(self, layer: LayerParts, kept: LayerCapture) -> None:
+        for name in _LAYER_FLOWS:
+            setattr(kept, name, self._flow(getattr(layer, name), layer.turn))
+        recorder = None
+        if layer.attention is not None:
+            recorder = self._recorders.get((layer.attention, layer.turn))
+        if recorder is not None:
+            kept.kernel_calls = recorder.count / max(1, recorder.entered)
+            kept.call = recorder.calls[0] if recorder.calls else None
 
     def passed(self, module: nn.Module) -> bool:
         """Whether the forward got past this module."""
@@ -208,9 +223,12 @@ class Capturing:
         for stack in parts.stacks:
             if not self.capture.of_stack(stack.name)[1].length and stack.layers:
                 self._watch_length(stack)
-        for layer in parts.layers:
+        for layer in parts.attentions:
+            made_of_memory = (layer.key, layer.value, layer.fused) if layer.crossing else ()
             for name in _LAYER_FLOWS:
-                self._watch(getattr(layer, name), layer.stack)
+                module = getattr(layer, name)
+                crossing = layer.crossing and name == "packed"
+                self._watch(module, layer.stack, module in made_of_memory, crossing)
             for norm in layer.norms:
                 self._watch(norm, layer.stack)
             self._watch_attention(layer)
@@ -233,12 +251,48 @@ class Capturing:
             for module in watched_to_settle(parts):
                 self._watch(module, stacks.get(module, ""))
 
-    def _watch(self, module: nn.Module | None, stack: str = "") -> None:
-        """Keep what enters and leaves a module in its first call, and its place in the order."""
+    def _memory(self, size: int, length: int, device: torch.device) -> Picked | None:
+        """What is picked of the states that cross-attention reads: as of the encoder's, where they
+        are those. None for others than the first that were read."""
+        capture = self.capture
+        if capture.memory is None:
+            given = capture.batch.memory_mask
+            own = capture.of_stack("encoder") if self._parts.coded else (None, Batch())
+            if given is None and (own[1].size, own[1].length) == (size, length):
+                capture.memory = capture.of_stack("encoder")
+            else:
+                mask = given if given is not None and given.shape == (size, length) else None
+                batch = Batch(mask=mask, size=size, length=length, other_mask=mask is None)
+                capture.memory = _picked(self._parts, batch, device), batch
+        picked = capture.memory[0]
+        return picked if (picked.batch, picked.length) == (size, length) else None
+
+    def _picked_for(self, stack: str, of_memory: bool, states: object) -> Picked | None:
+        if not of_memory:
+            return self.capture.of_stack(stack)[0]
+        if not isinstance(states, torch.Tensor) or states.dim() != 3:
+            return None
+        size, length = states.shape[:2]
+        if self._parts.sequence_first:
+            size, length = length, size
+        return self._memory(size, length, states.device)
+
+    def _watch(
+        self,
+        module: nn.Module | None,
+        stack: str = "",
+        of_memory: bool = False,
+        crossing: bool = False,
+    ) -> None:
+        """Keep what enters and leaves a module in its first call, and its place in the order.
+
+        ``of_memory``: it is given the states that cross-attention reads; ``crossing``: as its
+        second argument.
+        """
         if module is None or module in self._watched:
             return
         self._watched.add(module)
-        given = self._watch_adapters(module, stack)
+        given = self._watch_adapters(module, stack, of_memory)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
@@ -252,14 +306,17 @@ class Capturing:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
+                second = kwargs.get("key", args[1] if len(args) > 1 else None)
                 if not settled:
-                    self._handed.see(module, first, result)
+                    self._handed.see(module, first, result, second)
 
                 def keep() -> None:
-                    take = self.capture.of_stack(stack)[0].take
+                    own = self._picked_for(stack, of_memory, first)
+                    other = self._picked_for(stack, True, second) if crossing else None
                     self._flows[call] = Flow(
-                        take(first) if isinstance(first, torch.Tensor) else None,
-                        take(result) if isinstance(result, torch.Tensor) else None,
+                        _taken(own, first),
+                        _taken(own, result),
+                        _taken(other, second),
                         given() if given is not None else None,
                     )
 
@@ -272,7 +329,9 @@ class Capturing:
             self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True))
 
-    def _watch_adapters(self, linear: nn.Module, stack: str) -> Callable[[], list[Term]] | None:
+    def _watch_adapters(
+        self, linear: nn.Module, stack: str, of_memory: bool
+    ) -> Callable[[], list[Term]] | None:
         """See what a linear's adapters are given. Returns how to ask for it; None where they are
         of an unknown kind."""
         adapters = adapters_of(linear)
@@ -288,7 +347,7 @@ class Capturing:
                     and isinstance(args[0], torch.Tensor)
                 ):
                     with self._stopwatch, quiet():
-                        taken = self.capture.of_stack(stack)[0].take(args[0])
+                        taken = _taken(self._picked_for(stack, of_memory, args[0]), args[0])
                     if taken is not None:
                         seen[module] = taken
             except Exception as error:
@@ -316,7 +375,8 @@ class Capturing:
             recorder = self._recorders.get(call)
             if recorder is None:
                 picked = self.capture.of_stack(layer.stack)[0]
-                recorder = self._recorders[call] = Recorder(picked, self._stopwatch)
+                memory = self._memory if layer.crossing else None
+                recorder = self._recorders[call] = Recorder(picked, self._stopwatch, memory)
             entered.append(recorder)
             recorder.entered += 1
             recorder.__enter__()
@@ -432,6 +492,11 @@ def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
     """Whether this attention calls a function compiled by itself: flex attention by its config, or
     what its code has at hand. A mode entered around it would be traced and compiled with it."""
     return parts.intent.attention_implementation == "flex_attention" or calls_compiled(attention)
+
+
+def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:
+    fits = picked is not None and isinstance(states, torch.Tensor)
+    return picked.take(states) if fits else None  # type: ignore[union-attr,arg-type]
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:

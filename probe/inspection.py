@@ -20,7 +20,7 @@ from probe.description import describe
 from probe.frames import Measured
 from probe.measure import kv_cache
 from probe.measurement import measure_forward
-from probe.overrides import BLOCK_ROLES, Overrides, find_with
+from probe.overrides import BLOCK_ROLES, CROSS_ROLES, Overrides, find_with
 from probe.reruns import foreseen
 from probe.schema import Anatomy
 from probe.stopwatch import Stopwatch
@@ -30,7 +30,7 @@ _MODEL_ROLES = (
     "token_embedding", "position_embedding", "type_embedding", "embedding_norm",
     "embedding_dropout", "head",
 )  # fmt: skip
-_EXTRA_ROLES = ("packed", "query_norm", "key_norm", "cross", "relative_bias")
+_EXTRA_ROLES = ("packed", "query_norm", "key_norm", "relative_bias", *CROSS_ROLES)
 
 
 @dataclass
@@ -183,7 +183,11 @@ def _paths(parts: ModelParts, layers: list[LayerParts], role: str) -> str | None
     """One path for all layers, ``*`` for the block's number; or how many layers have one."""
     paths: dict[str, int] = {}
     for layer in layers:
-        module, block = getattr(layer, role), parts.paths.get(layer.block, "")
+        holder = layer.cross if role in CROSS_ROLES else layer
+        module, block = (
+            getattr(holder, CROSS_ROLES.get(role, role), None),
+            parts.paths.get(layer.block, ""),
+        )
         if module is None:
             continue
         beside = block.rpartition(".")[0]

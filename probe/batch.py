@@ -19,8 +19,8 @@ class Batch:
     full_mask: torch.Tensor | None = None
     """A mask of four dimensions, which the caller built itself."""
     memory_mask: torch.Tensor | None = None
-    """(batch, length), nonzero at real ones of the states that cross-attention reads, where the
-    caller gave one for them alone."""
+    """(batch, length), nonzero at real ones of the states that cross-attention reads: of a decoder
+    the encoder's, else only where the caller gave one for them alone."""
     positions: torch.Tensor | None = None
     types: torch.Tensor | None = None
     labels: torch.Tensor | None = None
@@ -101,20 +101,24 @@ def read_batch(
         mask, ignored = None, mask if ignored is None else ignored
     if ignored is not None and ignored.dim() == 2:
         mask = _shown(ignored)
-    memory, hidden = found.get("memory_mask"), found.get("memory_ignored")
     fits = mask is not None and mask.shape == shape[:2]
+    memory, hidden = found.get("memory_mask"), found.get("memory_ignored")
+    memory = memory if hidden is None else _shown(hidden)
+    decoder = _decoder_batch(found, flat.get("num_items_in_batch"))
+    if decoder is not None:
+        decoder.memory_mask = memory if memory is not None or not fits else mask
     return Batch(
         ids=ids,
         mask=mask if fits else None,
         full_mask=full,
-        memory_mask=_shown(hidden) if hidden is not None else memory,
+        memory_mask=memory,
         positions=found.get("positions"),
         types=found.get("types"),
         labels=found.get("labels"),
         items=flat.get("num_items_in_batch"),
         size=int(shape[0]),
         length=int(shape[1]),
-        decoder=_decoder_batch(found, flat.get("num_items_in_batch")),
+        decoder=decoder,
         args=args,
         kwargs=kwargs,
     )

@@ -500,7 +500,10 @@ def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:
-    return pick(batch.size, batch.length, batch.mask, device, parts.sequence_first)
+    beside = batch.memory_mask
+    if beside is not None and (beside.dim() != 2 or beside.shape[0] != batch.size):
+        beside = None
+    return pick(batch.size, batch.length, batch.mask, device, parts.sequence_first, beside)
 
 
 def batch_of(parts: ModelParts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:

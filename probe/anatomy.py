@@ -111,10 +111,23 @@ class LayerParts:
         """Itself, and after it its second attention, where it has one."""
         return (self,) if self.cross is None else (self, self.cross)
 
+    def exchange(self) -> None:
+        """The second attention is the block's own, and its own the second one."""
+        for name in _OF_ATTENTION if self.cross is not None else ():
+            own = getattr(self, name)
+            setattr(self, name, getattr(self.cross, name))
+            setattr(self.cross, name, own)
+
     def as_turn(self, index: int, turn: int) -> LayerParts:
         """The same modules as another layer: one more call of the block."""
         cross = self.cross and replace(self.cross, index=index, turn=turn)
         return replace(self, index=index, turn=turn, cross=cross)
+
+
+_OF_ATTENTION = (
+    "attention", "query", "key", "value", "fused", "packed", "query_norm", "key_norm",
+    "attention_out", "relative_bias", "unseen",
+)  # fmt: skip
 
 
 def stacked(stack: str, node: str) -> str:

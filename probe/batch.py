@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from probe.rows import Picked, pick
+
 
 @dataclass
 class Batch:
@@ -159,6 +161,14 @@ def _decoder_batch(found: dict[str, torch.Tensor], items: Any) -> Batch | None:
         size=int(known.shape[0]),
         length=int(known.shape[1]),
     )
+
+
+def picked_of(batch: Batch, device: torch.device, sequence_first: bool) -> Picked:
+    """The rows and positions to look at. ``sequence_first``: states come as (length, batch, d)."""
+    beside = batch.memory_mask
+    if beside is not None and (beside.dim() != 2 or beside.shape[0] != batch.size):
+        beside = None
+    return pick(batch.size, batch.length, batch.mask, device, sequence_first, beside)
 
 
 def _is_ids(value: Any) -> bool:

@@ -16,10 +16,11 @@ from torch import nn
 from probe.adapters import Term, adapters_of
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall, Recorder, leave
-from probe.batch import Batch, read_batch
+from probe.batch import Batch, picked_of, read_batch
 from probe.compiled import calls_compiled
+from probe.crossing import Crossing
 from probe.quiet import quiet
-from probe.rows import Picked, pick
+from probe.rows import Picked
 from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
 from probe.turns import MOST, Turns
@@ -137,6 +138,7 @@ class Capturing:
                 if stack is not parts.main:
                     other = (batch.decoder if stack.name == "decoder" else None) or Batch()
                     self.capture.others[stack.name] = _picked(parts, other, device), other
+            self._crossing = Crossing(parts, self.capture)
         self._install()
 
     def close(self) -> Capture:
@@ -224,11 +226,8 @@ class Capturing:
             if not self.capture.of_stack(stack.name)[1].length and stack.layers:
                 self._watch_length(stack)
         for layer in parts.attentions:
-            made_of_memory = (layer.key, layer.value, layer.fused) if layer.crossing else ()
             for name in _LAYER_FLOWS:
-                module = getattr(layer, name)
-                crossing = layer.crossing and name == "packed"
-                self._watch(module, layer.stack, module in made_of_memory, crossing)
+                self._watch(getattr(layer, name), layer.stack)
             for norm in layer.norms:
                 self._watch(norm, layer.stack)
             self._watch_attention(layer)
@@ -251,48 +250,17 @@ class Capturing:
             for module in watched_to_settle(parts):
                 self._watch(module, stacks.get(module, ""))
 
-    def _memory(self, size: int, length: int, device: torch.device) -> Picked | None:
-        """What is picked of the states that cross-attention reads: as of the encoder's, where they
-        are those. None for others than the first that were read."""
-        capture = self.capture
-        if capture.memory is None:
-            given = capture.batch.memory_mask
-            own = capture.of_stack("encoder") if self._parts.coded else (None, Batch())
-            if given is None and (own[1].size, own[1].length) == (size, length):
-                capture.memory = capture.of_stack("encoder")
-            else:
-                mask = given if given is not None and given.shape == (size, length) else None
-                batch = Batch(mask=mask, size=size, length=length, other_mask=mask is None)
-                capture.memory = _picked(self._parts, batch, device), batch
-        picked = capture.memory[0]
-        return picked if (picked.batch, picked.length) == (size, length) else None
+    def _picked_for(self, stack: str, module: nn.Module, states: object) -> Picked | None:
+        if module in self._crossing.of_memory:
+            return self._crossing.picked_for(states)
+        return self.capture.of_stack(stack)[0]
 
-    def _picked_for(self, stack: str, of_memory: bool, states: object) -> Picked | None:
-        if not of_memory:
-            return self.capture.of_stack(stack)[0]
-        if not isinstance(states, torch.Tensor) or states.dim() != 3:
-            return None
-        size, length = states.shape[:2]
-        if self._parts.sequence_first:
-            size, length = length, size
-        return self._memory(size, length, states.device)
-
-    def _watch(
-        self,
-        module: nn.Module | None,
-        stack: str = "",
-        of_memory: bool = False,
-        crossing: bool = False,
-    ) -> None:
-        """Keep what enters and leaves a module in its first call, and its place in the order.
-
-        ``of_memory``: it is given the states that cross-attention reads; ``crossing``: as its
-        second argument.
-        """
+    def _watch(self, module: nn.Module | None, stack: str = "") -> None:
+        """Keep what enters and leaves a module in its first call, and its place in the order."""
         if module is None or module in self._watched:
             return
         self._watched.add(module)
-        given = self._watch_adapters(module, stack, of_memory)
+        given = self._watch_adapters(module, stack)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._order.append((module, True))
@@ -311,8 +279,9 @@ class Capturing:
                     self._handed.see(module, first, result, second)
 
                 def keep() -> None:
-                    own = self._picked_for(stack, of_memory, first)
-                    other = self._picked_for(stack, True, second) if crossing else None
+                    own = self._picked_for(stack, module, first)
+                    crossing = module in self._crossing.attentions
+                    other = self._crossing.picked_for(second) if crossing else None
                     self._flows[call] = Flow(
                         _taken(own, first),
                         _taken(own, result),
@@ -329,9 +298,7 @@ class Capturing:
             self._handles.append(module.register_forward_pre_hook(before))
         self._handles.append(module.register_forward_hook(after, with_kwargs=True))
 
-    def _watch_adapters(
-        self, linear: nn.Module, stack: str, of_memory: bool
-    ) -> Callable[[], list[Term]] | None:
+    def _watch_adapters(self, linear: nn.Module, stack: str) -> Callable[[], list[Term]] | None:
         """See what a linear's adapters are given. Returns how to ask for it; None where they are
         of an unknown kind."""
         adapters = adapters_of(linear)
@@ -347,7 +314,8 @@ class Capturing:
                     and isinstance(args[0], torch.Tensor)
                 ):
                     with self._stopwatch, quiet():
-                        taken = _taken(self._picked_for(stack, of_memory, args[0]), args[0])
+                        picked = self._picked_for(stack, linear, args[0])
+                        taken = _taken(picked, args[0])
                     if taken is not None:
                         seen[module] = taken
             except Exception as error:
@@ -369,13 +337,17 @@ class Capturing:
         self._attentions.add(module)
         entered: list[Recorder] = []
 
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        settled = self._parts.settled
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not settled:
+                self._crossing.reconsider(module, (*args, *kwargs.values()), self._order)
             self._order.append((module, True))
             call = self._call(module)
             recorder = self._recorders.get(call)
             if recorder is None:
                 picked = self.capture.of_stack(layer.stack)[0]
-                memory = self._memory if layer.crossing else None
+                memory = self._crossing.pick if module in self._crossing.attentions else None
                 recorder = self._recorders[call] = Recorder(picked, self._stopwatch, memory)
             entered.append(recorder)
             recorder.entered += 1
@@ -391,7 +363,7 @@ class Capturing:
             if failure is not None:
                 self._on_error(failure)
 
-        self._handles.append(module.register_forward_pre_hook(before))
+        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
     def _watch_turns(self, turns: Turns) -> None:
@@ -500,10 +472,7 @@ def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:
-    beside = batch.memory_mask
-    if beside is not None and (beside.dim() != 2 or beside.shape[0] != batch.size):
-        beside = None
-    return pick(batch.size, batch.length, batch.mask, device, parts.sequence_first, beside)
+    return picked_of(batch, device, parts.sequence_first)
 
 
 def batch_of(parts: ModelParts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:

@@ -20,6 +20,7 @@ from probe.description import describe
 from probe.frames import Measured
 from probe.measure import kv_cache
 from probe.measurement import measure_forward
+from probe.nodes import kind_of
 from probe.overrides import BLOCK_ROLES, CROSS_ROLES, Overrides, find_with
 from probe.reruns import foreseen
 from probe.schema import Anatomy
@@ -145,8 +146,13 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     nodes = {site.name: site.node for site in anatomy.sites}
     found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in sorted(numbers))
     defined = {f"{node}/{m.name}" for m in METRICS if m.contract for node in m.nodes}
-    contracts = tuple(name for name in found if name in defined)
+    contracts = tuple(name for name in found if _as_defined(name) in defined)
     return Inspection(anatomy, _roles(parts), absent, failure, told, tuple(found), contracts)
+
+
+def _as_defined(name: str) -> str:
+    node, _, metric = name.partition("/")
+    return f"{kind_of(node)}/{metric}"
 
 
 def _with_abilities(parts: ModelParts, model: nn.Module, found: Inspection) -> Inspection:

@@ -110,12 +110,6 @@ def settle(
         stack.layers = again or stack.layers
 
 
-_OF_ATTENTION = (
-    "attention", "query", "key", "value", "fused", "packed", "query_norm", "key_norm",
-    "attention_out", "relative_bias", "unseen",
-)  # fmt: skip
-
-
 def _second_attention(parts: ModelParts, layer: LayerParts, calls: Calls, handed: Handed) -> None:
     """Of two attentions that over other states is the second one, in whichever order they stand."""
     cross = layer.cross
@@ -126,10 +120,7 @@ def _second_attention(parts: ModelParts, layer: LayerParts, calls: Calls, handed
         layer.cross = None  # as in a decoder that is trained by itself
     elif handed.crosses(cross) is False:
         if handed.crosses(layer):
-            for name in _OF_ATTENTION:
-                own = getattr(layer, name)
-                setattr(layer, name, getattr(cross, name))
-                setattr(cross, name, own)
+            layer.exchange()
         else:
             layer.cross = None
 

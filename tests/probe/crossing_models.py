@@ -148,9 +148,7 @@ def _small(config: dict[str, Any], p: float) -> dict[str, Any]:
 
 MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "t5": _t5,
-    "bart": lambda p: hf.BartForConditionalGeneration(
-        hf.BartConfig(**_small(more_models.BART, p))
-    ),
+    "bart": lambda p: hf.BartForConditionalGeneration(hf.BartConfig(**_small(more_models.BART, p))),
     "whisper": lambda p: hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(**_small(more_models.WHISPER, p))
     ),

@@ -9,6 +9,7 @@ import numpy as np
 
 from diagnoser import graph, schema
 from probe.heads import is_head
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -84,7 +85,8 @@ class Columns:
                 )
             definitions.append(metric)
         self.metrics = tuple(definitions)
-        self.kinds = tuple(nodes[column.site] for column in header.columns)
+        self.nodes = tuple(nodes[column.site] for column in header.columns)
+        self.kinds = tuple(kind_of(node) for node in self.nodes)
         self.layers = tuple(layers[column.site] for column in header.columns)
         self.form = np.array([FORMS.index(metric.form) for metric in definitions], dtype=np.int64)
         self.contract = np.array([metric.contract for metric in definitions], dtype=bool)
@@ -155,7 +157,7 @@ class Columns:
         groups: dict[tuple[str, str, str], list[int]] = {}
         for number, column in enumerate(self.header.columns):
             if self.layers[number] is not None:
-                key = (stacks[column.site], self.kinds[number], column.metric)
+                key = (stacks[column.site], self.nodes[number], column.metric)
                 groups.setdefault(key, []).append(number)
         wide = [members for members in groups.values() if len(members) > 1]
         width = max((len(members) for members in wide), default=0)

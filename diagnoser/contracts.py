@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagnoser.taxonomy import ROOT_CAUSE_KEYS
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -207,8 +208,9 @@ class Firing:
 
 def rule_for(node: str, metric: str, value: float) -> tuple[int, Rule] | None:
     """The first rule that a firing contract meets, and its place in the order."""
+    kind = kind_of(node)
     for rank, rule in enumerate(RULES):
-        if metric == rule.metric and node in rule.nodes and rule.low <= value <= rule.high:
+        if metric == rule.metric and kind in rule.nodes and rule.low <= value <= rule.high:
             return rank, rule
     return None
 
@@ -274,7 +276,7 @@ class ContractWatch:
         """Contracts that fire now, the earliest in causal order first, then by layer."""
         found = []
         for number in np.flatnonzero(self.mask()):
-            node, layer = self.columns.kinds[number], self.columns.layers[number]
+            node, layer = self.columns.nodes[number], self.columns.layers[number]
             metric, value = self.columns.metrics[number].name, float(self._value[number])
             met = rule_for(node, metric, value)
             found.append(

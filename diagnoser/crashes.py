@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from diagnoser.taxonomy import categories
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,7 +198,7 @@ def in_attention(details: Mapping[str, str]) -> bool:
 
 
 def _node(details: Mapping[str, str]) -> str:
-    return details.get("site", "").rpartition(".")[2].partition("@")[0].removeprefix("cross_")
+    return kind_of(details.get("site", "").rpartition(".")[2].partition("@")[0])
 
 
 def _by_place(node: str) -> str | None:

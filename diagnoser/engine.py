@@ -16,6 +16,7 @@ from diagnoser.model import importance
 from diagnoser.origin import locate
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS, root_causes
 from diagnoser.votes import CAUSE_CATEGORY
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,8 +136,8 @@ class Engine:
         total = shares.sum()
         if total <= 0:
             # The prototypes do not tell the two causes apart: the votes of the contracts did.
-            nodes = [firing.node for firing in firings if ROOT_CAUSE_KEYS[cause] in firing.causes]
-            return {nodes[0]: 1.0} if nodes else {}
+            voices = [firing for firing in firings if ROOT_CAUSE_KEYS[cause] in firing.causes]
+            return {kind_of(voices[0].node): 1.0} if voices else {}
         found = {
             kind: round(float(share / total), 4)
             for kind, share in zip(graph.kinds, shares, strict=True)

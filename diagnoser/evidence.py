@@ -13,6 +13,7 @@ import numpy as np
 from diagnoser.diagnosis import Evidence
 from diagnoser.phrases import CONTRACT_PHRASES, layer_list
 from diagnoser.taxonomy import categories
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def describe(firings: Sequence[Firing], columns: Columns) -> Evidence:
     since = min(firing.since_step for firing in firings)
     metric = columns.header.metric(worst.metric, worst.node)
     expected = metric.healthy if metric is not None else "0"
-    phrase = CONTRACT_PHRASES.get((worst.node, worst.metric)) or CONTRACT_PHRASES.get(
+    phrase = CONTRACT_PHRASES.get((kind_of(worst.node), worst.metric)) or CONTRACT_PHRASES.get(
         ("", worst.metric)
     )
     if phrase is None and metric is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagnoser.taxonomy import read_table
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -128,7 +129,7 @@ def edges(anatomy: Anatomy) -> tuple[Edge, ...]:
                 for source, target in _to_output(anatomy, places, stack):
                     add(source, target, mechanism, row["limiter"])
             elif row["source"] == "encoder output":
-                for source, target, kind in _cross(places, stack):
+                for source, target, kind in _cross(anatomy, places, stack):
                     add(source, target, kind, "softmax" if "cross_mask" in (source or "") else "")
             else:
                 for layer in places.layers[stack]:
@@ -154,7 +155,23 @@ def _to_output(
         yield stream, output
 
 
-def _cross(places: _Places, stack: str) -> Iterator[tuple[str | None, str | None, str]]:
+_CROSS_NORMS = {
+    "pre": (
+        ("residual_attention", "norm_cross", "M1"),
+        ("norm_cross", "cross_qkv", "M1"),
+        ("residual_cross", "norm_ffn", "M1"),
+    ),
+    "post": (
+        ("norm_attention", "cross_qkv", "M1"),
+        ("residual_cross", "norm_cross", "M1"),
+        ("norm_cross", "ffn", "M1"),
+    ),
+}
+
+
+def _cross(
+    anatomy: Anatomy, places: _Places, stack: str
+) -> Iterator[tuple[str | None, str | None, str]]:
     if stack == "encoder":
         return
     memory = places.last("encoder", ("norm_final", "norm_ffn", "residual_ffn"))
@@ -166,6 +183,7 @@ def _cross(places: _Places, stack: str) -> Iterator[tuple[str | None, str | None
         ("cross_attention", "residual_cross", "M1"),
         ("residual_attention", "residual_cross", "M3"),
         ("residual_cross", "residual_ffn", "M3"),
+        *_CROSS_NORMS[norm_order(anatomy)],
     )
     for layer in places.layers[stack]:
         yield memory, places.find(stack, "cross_qkv", layer), "M1"
@@ -202,14 +220,12 @@ class Graph:
 
 @lru_cache(maxsize=64)
 def build(anatomy: Anatomy, kinds: tuple[str, ...]) -> Graph:
-    """The graph over the sites whose node is one of ``kinds``, both directions of every edge."""
-    sites = {
-        kind: tuple(site.name for site in anatomy.sites if site.node == kind) for kind in kinds
-    }
+    """The graph over the sites whose node is one of ``kinds`` or like one, both directions of every
+    edge: cross-attention stands in the graph as one more layer of attention does."""
+    found = {kind: [site for site in anatomy.sites if kind_of(site.node) == kind] for kind in kinds}
+    sites = {kind: tuple(site.name for site in found[kind]) for kind in kinds}
     layers = {
-        kind: tuple(
-            -1 if site.layer is None else site.layer for site in anatomy.sites if site.node == kind
-        )
+        kind: tuple(-1 if site.layer is None else site.layer for site in found[kind])
         for kind in kinds
     }
     names = [name for kind in kinds for name in sites[kind]]
@@ -218,7 +234,7 @@ def build(anatomy: Anatomy, kinds: tuple[str, ...]) -> Graph:
     ends = [(place[edge.source], place[edge.target]) for edge in known]
     types = [MECHANISMS.index(edge.mechanism) for edge in known]
     forward = np.array(ends, dtype=np.int64).reshape(-1, 2).T
-    kind_of = [number for number, kind in enumerate(kinds) for _ in sites[kind]]
+    number_of = [number for number, kind in enumerate(kinds) for _ in sites[kind]]
     rank_of = [rank for kind in kinds for rank in range(len(sites[kind]))]
     return Graph(
         kinds=kinds,
@@ -226,7 +242,7 @@ def build(anatomy: Anatomy, kinds: tuple[str, ...]) -> Graph:
         layers=layers,
         edge_index=np.concatenate([forward, forward[::-1]], axis=1),
         edge_type=np.array(types + [t + len(MECHANISMS) for t in types], dtype=np.int64),
-        node_kind=np.array(kind_of, dtype=np.int64),
+        node_kind=np.array(number_of, dtype=np.int64),
         node_rank=np.array(rank_of, dtype=np.int64),
     )
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.catalogue import METRICS
+from probe.nodes import kind_of
 
 if TYPE_CHECKING:
     from probe.schema import Header, Metric
@@ -138,7 +139,7 @@ def check_header(header: Header) -> None:
     def describe(metric: Metric) -> str:
         return f"{metric.name} ({'contract' if metric.contract else metric.form})"
 
-    kinds = {site.node for site in header.anatomy.sites}
+    kinds = {kind_of(site.node) for site in header.anatomy.sites}
     theirs = {
         kind: tuple(describe(metric) for metric in header.metrics if kind in metric.nodes)
         for kind in sorted(kinds)

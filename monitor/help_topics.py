@@ -8,6 +8,7 @@ from diagnoser.taxonomy import categories, root_causes
 from monitor.formatting import percent, spoken
 from monitor.metric_groups import MetricGroup
 from monitor.run_model import RunModel
+from probe.nodes import kind_of
 from probe.schema import Metric, Site
 
 _FORMS = {
@@ -61,7 +62,8 @@ def metric_topics(model: RunModel, key: str | None) -> list[HelpTopic]:
 
 def site_topic(site: Site, suspicion: float | None) -> HelpTopic:
     """A component of the model, and the fault categories that sit in such a one."""
-    found = [category.title for category in categories().values() if site.node in category.nodes]
+    kind = kind_of(site.node)
+    found = [category.title for category in categories().values() if kind in category.nodes]
     lines = [("component", spoken(site.node))]
     if site.layer is not None:
         lines.append(("layer", str(site.layer)))

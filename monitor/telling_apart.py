@@ -14,6 +14,7 @@ from diagnoser.contracts import RULES, Rule
 from diagnoser.taxonomy import root_causes
 from monitor.formatting import number
 from monitor.run_model import RunModel
+from probe.nodes import kind_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _charts(rule: Rule, model: RunModel) -> list[str]:
         key
         for key, group in model.groups.items()
         if group.name == rule.metric
-        and group.node in rule.nodes
+        and kind_of(group.node) in rule.nodes
         and not group.of_heads
         and model.measured(key)
     ]

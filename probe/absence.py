@@ -18,11 +18,14 @@ from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall
 from probe.capture import Capture
 from probe.measure import effects
+from probe.nodes import CROSS, kind_of
 from probe.schema import Column, Site
 from probe.sharded import REASON
 from probe.shards import is_sharded
 
 Key = tuple[str, str]
+
+MEMORY = "memory"
 
 UNSEEN = "nothing in the first sampled forward could be measured for it"
 
@@ -35,7 +38,8 @@ class Seen:
     heads: dict[tuple[str, int], int] = field(default_factory=dict)
     """Query heads by stack and layer."""
     masked: frozenset[str] = frozenset()
-    """Stacks that were given an attention mask."""
+    """Stacks that were given an attention mask; :data:`MEMORY` among them where the states that
+    cross-attention reads were."""
     packed: bool = False
     labels: bool = False
     loss: bool = False
@@ -62,14 +66,17 @@ def facts(capture: Capture, parts: ModelParts) -> Seen:
     """Take from a capture what reasons depend on."""
     called = [
         (layer, kept.call)
-        for layer, kept in zip(parts.layers, capture.layers, strict=True)
-        if kept.call is not None
+        for pair in zip(parts.layers, capture.layers, strict=True)
+        for layer, kept in zip(pair[0].attentions, (pair[1], pair[1].cross), strict=False)
+        if kept is not None and kept.call is not None
     ]
     stacks = {stack.name: capture.of_stack(stack.name)[1] for stack in parts.stacks}
+    if capture.memory is not None:
+        stacks[MEMORY] = capture.memory[1]
     flows = [kept.block.out for kept in capture.layers if kept.block is not None]
     return Seen(
         calls={layer.site("attention"): _call(call) for layer, call in called},
-        heads={(layer.stack, layer.index): call.heads for layer, call in called},
+        heads={(la.stack, la.index): call.heads for la, call in called if not la.crossing},
         masked=frozenset(name for name, batch in stacks.items() if batch.mask is not None),
         packed=capture.batch.positions is not None,
         labels=capture.of_output[1].labels is not None,
@@ -132,6 +139,8 @@ def reasons(
             text = "the model is compiled; activations are not read from it yet"
         else:
             layer = layers.get(site.name.replace(site.node, "", 1))
+            if layer is not None and site.node in CROSS:
+                layer = layer.cross
             stack = stacks.get(site.stack)
             text = _why(
                 Question(column.metric, parts, seen, site, layer, stack, optimized, decodes)
@@ -172,7 +181,7 @@ _LIVE = ("training", "validation", "kv_cache")
 
 def _why(ask: Question) -> str:
     """The sentence; empty where the value is still to come."""
-    answer = _BY_NODE.get(ask.site.node)
+    answer = _BY_NODE.get(kind_of(ask.site.node))
     if ask.site.node in _LIVE:
         return answer(ask) if answer is not None else ""
     if ask.metric in _AT_THE_STEP:
@@ -199,7 +208,7 @@ def _parameters(ask: Question) -> str:
         return "q, k and v are one parameter"
     if ask.site.node == "positional" and not ask.parts.position_embedding:
         return "" if ask.parts.relative else "rotary positions have no parameters"
-    if ask.layer is not None and ask.layer.per_head and ask.site.node == "qkv":
+    if ask.layer is not None and ask.layer.per_head and kind_of(ask.site.node) == "qkv":
         return _PER_HEAD
     if ask.metric == "decay_gap" and ask.layer is not None and ask.layer.experts is not None:
         return _EXPERTS
@@ -217,6 +226,10 @@ def _frozen(parts: ModelParts, paths: Iterable[str]) -> bool:
     modules = [parts.root.get_submodule(path) for path in paths if path]
     parameters = [p for module in modules for _, p in own_parameters(module)]
     return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
+def _crossing(ask: Question) -> bool:
+    return ask.layer is not None and ask.layer.crossing
 
 
 _PER_HEAD = "every head is a module of its own; those are not read"
@@ -270,6 +283,8 @@ def _qkv(ask: Question) -> str:
         return "no config states the number of heads"
     intent = ask.parts.intent
     grouped = intent.kv_heads != intent.heads or (ask.call is not None and ask.call.grouped)
+    if _crossing(ask) and ask.metric in ("cos_qk", "cos_qv", "swapped"):
+        return "queries and keys are made of different states"
     if ask.metric == "swapped" and grouped:
         return "query heads outnumber key heads: they cannot be mistaken for each other"
     if ask.metric == "weight_gap":
@@ -298,8 +313,10 @@ def _mask(ask: Question) -> str:
     if ask.call is None:
         return _attention(ask)
     if ask.metric == "padding_mass":
-        given = stack is not None and stack.name in ask.seen.masked
-        return "" if given else "no mask with one entry per token was given"
+        name = MEMORY if _crossing(ask) else stack.name if stack is not None else ""
+        return "" if name in ask.seen.masked else "no mask with one entry per token was given"
+    if _crossing(ask) and ask.metric in ("future_mass", "cross_mass", "causal_unasked"):
+        return "attention over other states has no order of positions to keep to"
     if ask.metric == "cross_mass":
         return "no position ids were given, which would tell packed documents apart"
     if ask.metric == "future_mass":
@@ -348,11 +365,14 @@ def _residual(ask: Question) -> str:
         return ""
     if ask.stack is not None and ask.stack.name in ask.seen.unshaped:
         return "the stack's states are not rows of equal length"
-    if layer.norm_attention is None or layer.norm_ffn is None:
+    if layer.crossing and (layer.norm_before is None or layer.norm_next is None):
+        return "no norms stand before and behind the attention over other states"
+    if not layer.crossing and (layer.norm_attention is None or layer.norm_ffn is None):
         return "the block has no norm on each of its branches"
     if not layer.plain_sums:
         return "both branches read the same stream, or a norm reads more than a branch"
-    drop = layer.attention_dropout if ask.site.node == "residual_attention" else layer.ffn_dropout
+    of_ffn = ask.site.node == "residual_ffn"
+    drop = layer.ffn_dropout if of_ffn else layer.attention_dropout
     if ask.metric == "dropout_gap":
         if drop is None:
             return "no dropout module closes this branch"

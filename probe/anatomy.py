@@ -16,6 +16,7 @@ from torch import nn
 
 from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
 from probe.intent import Intent, read_config, read_intent
+from probe.nodes import of_cross
 from probe.recognition import (
     attentions_of,
     experts_of,
@@ -24,6 +25,7 @@ from probe.recognition import (
     is_packed,
     is_state_space,
     projections_of,
+    query_beside,
     unwrap,
     weight_of,
 )
@@ -70,8 +72,12 @@ class LayerParts:
     """What the attention branch leaves last, where a hand-written module adds to it in between."""
     unseen: bool = False
     """Attention runs in a compiled function, which looking inside would compile anew."""
-    cross: nn.Module | None = None
-    """A second attention, over another stack's states."""
+    cross: LayerParts | None = None
+    """A second attention, over another stack's states, as a layer of its own in the same block."""
+    crossing: bool = False
+    """This is such a second attention: its sites are ``cross_qkv``, ``norm_cross`` and so on."""
+    norm_before: nn.Module | None = None
+    """Of a second attention: the norm that ran last before it."""
     relative_bias: nn.Module | None = None
     """Table of biases by distance, one column per head."""
     ffn: nn.Module | None = None
@@ -104,7 +110,31 @@ class LayerParts:
 
     def site(self, node: str) -> str:
         """Name of this layer's site of ``node``, e.g. ``decoder.mask@0``."""
+        node = of_cross(node) if self.crossing else node
         return f"{stacked(self.stack, node)}@{self.index}"
+
+    @property
+    def attentions(self) -> tuple[LayerParts, ...]:
+        """Itself, and after it its second attention, where it has one."""
+        return (self,) if self.cross is None else (self, self.cross)
+
+    def exchange(self) -> None:
+        """The second attention is the block's own, and its own the second one."""
+        for name in _OF_ATTENTION if self.cross is not None else ():
+            own = getattr(self, name)
+            setattr(self, name, getattr(self.cross, name))
+            setattr(self.cross, name, own)
+
+    def as_turn(self, index: int, turn: int) -> LayerParts:
+        """The same modules as another layer: one more call of the block."""
+        cross = self.cross and replace(self.cross, index=index, turn=turn)
+        return replace(self, index=index, turn=turn, cross=cross)
+
+
+_OF_ATTENTION = (
+    "attention", "query", "key", "value", "fused", "packed", "query_norm", "key_norm",
+    "attention_out", "relative_bias", "unseen",
+)  # fmt: skip
 
 
 def stacked(stack: str, node: str) -> str:
@@ -163,6 +193,11 @@ class ModelParts:
     def layers(self) -> list[LayerParts]:
         """The layers of all stacks, in the order of the data flow."""
         return [layer for stack in self.stacks for layer in stack.layers]
+
+    @property
+    def attentions(self) -> list[LayerParts]:
+        """The same, each followed by its second attention, where it has one."""
+        return [part for layer in self.layers for part in layer.attentions]
 
     @property
     def main(self) -> Stack | None:
@@ -249,32 +284,18 @@ def _stack(found: Blocks, intent: Intent) -> Stack:
 
 def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
     layer = LayerParts(index, block, stack=stack)
-    modules, layer.cross = attentions_of(block)
+    modules, crossing = attentions_of(block)
     if len(modules) > 1:
         layer.per_head = True
         holder = _owner(block, modules[0])
         layer.attention = _owner(block, holder)
     elif modules:
-        layer.attention = modules[0]
-        if is_packed(modules[0]):
-            layer.packed = modules[0]
-        for kind, module in projections_of(modules[0]).items():
-            setattr(layer, kind, module)
-    if layer.attention is not None:
-        children = dict(layer.attention.named_children())
-        layer.attention_out = next(
-            (c for n, c in children.items() if is_linear(c) and _OUT.match(n)), None
-        )
-        for name, child in children.items():
-            if is_norm(child) and _QUERY_NORM.match(name):
-                layer.query_norm = child
-            elif is_norm(child) and _KEY_NORM.match(name):
-                layer.key_norm = child
-            elif isinstance(child, nn.Embedding):
-                layer.relative_bias = child
+        _project(layer, modules[0])
+    _inside_attention(layer)
+    if crossing is not None:
+        layer.cross = crossed(layer, crossing)
     _find_ffn(layer)
-    own = [m for m in (layer.attention, layer.cross) if m is not None]
-    inside_attention = {m for attention in own for m in attention.modules()}
+    inside_attention = {m for part in layer.attentions for m in _modules(part.attention)}
     if layer.attention is block:
         inside_attention = {m for m in (layer.query_norm, layer.key_norm) if m is not None}
     elif layer.attention is not None and layer.attention_out is not None:
@@ -282,23 +303,67 @@ def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
         beside = {m for m in layer.attention.children() if is_norm(m)}
         inside_attention -= beside - {layer.query_norm, layer.key_norm}
     layer.norms = [m for m in block.modules() if is_norm(m) and m not in inside_attention]
+    if layer.cross is not None:
+        layer.cross.norms = layer.norms
     roles = {layer.query, layer.key, layer.value, layer.fused, layer.attention_out, layer.gate}
-    roles |= {layer.expand, layer.contract}
+    roles |= {layer.expand, layer.contract, *(part.attention_out for part in layer.attentions)}
     adapted = [m for _, m in parts_within(block) if is_adapted_linear(m) and m not in roles]
     if layer.cross is not None:
-        crossed = set(layer.cross.modules())
-        adapted = [m for m in adapted if m not in crossed]
+        aside = set(_modules(layer.cross.attention))
+        adapted = [m for m in adapted if m not in aside]
     layer.strays = adapted
-    layer.attention_dropout = branch_dropout(block, layer.attention_out)
+    for part in layer.attentions:
+        part.attention_dropout = branch_dropout(block, part.attention_out)
     layer.ffn_dropout = branch_dropout(block, layer.contract)
     return layer
 
 
+def crossed(layer: LayerParts, attention: nn.Module) -> LayerParts:
+    """``attention`` as the second attention of a layer's block."""
+    cross = LayerParts(layer.index, layer.block, layer.turn, layer.stack, crossing=True)
+    cross.norms = layer.norms
+    _project(cross, attention)
+    if cross.fused is not None:
+        # One linear for keys and values, or one for all three, of which nothing tells its input.
+        cross.query = query_beside(attention)
+        cross.fused = cross.fused if cross.query is not None else None
+    _inside_attention(cross)
+    return cross
+
+
+def _project(layer: LayerParts, attention: nn.Module) -> None:
+    layer.attention = attention
+    if is_packed(attention):
+        layer.packed = attention
+    for kind, module in projections_of(attention).items():
+        setattr(layer, kind, module)
+
+
+def _inside_attention(layer: LayerParts) -> None:
+    """The output projection, norms of queries and keys, and biases, by their names."""
+    if layer.attention is None:
+        return
+    children = dict(layer.attention.named_children())
+    layer.attention_out = next(
+        (c for n, c in children.items() if is_linear(c) and _OUT.match(n)), None
+    )
+    for name, child in children.items():
+        if is_norm(child) and _QUERY_NORM.match(name):
+            layer.query_norm = child
+        elif is_norm(child) and _KEY_NORM.match(name):
+            layer.key_norm = child
+        elif isinstance(child, nn.Embedding):
+            layer.relative_bias = child
+
+
+def _modules(module: nn.Module | None) -> list[nn.Module]:
+    return list(module.modules()) if module is not None else []
+
+
 def _find_ffn(layer: LayerParts) -> None:
     own = {layer.query, layer.key, layer.value, layer.fused, layer.attention_out}
-    attentions = [m for m in (layer.attention, layer.cross) if m is not None]
     if layer.attention is not layer.block:
-        own |= {m for attention in attentions for m in attention.modules()}
+        own |= {m for part in layer.attentions for m in _modules(part.attention)}
     layer.experts = experts_of(layer.block)
     if layer.experts is not None:
         layer.ffn = layer.experts
@@ -306,11 +371,13 @@ def _find_ffn(layer: LayerParts) -> None:
         return
     own |= {m for mixer in layer.block.modules() if is_state_space(mixer) for m in mixer.modules()}
     rest = [(n, m) for n, m in parts_within(layer.block) if is_linear(m) and m not in own]
-    if layer.attention is not None and layer.attention_out is None and rest:
+    for part in layer.attentions:
+        if part.attention is None or part.attention_out is not None or not rest:
+            continue
         # BERT keeps the output projection beside the attention module, not in it.
         name, module = rest[0]
         if "attention" in name and weight_of(module).shape[0] == weight_of(module).shape[1]:
-            layer.attention_out = module
+            part.attention_out = module
             rest = rest[1:]
     for name, module in rest:
         leaf = name.rsplit(".", 1)[-1]

@@ -8,7 +8,7 @@ one call of ``scaled_dot_product_attention``, and the by-hand sequence matmul, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,8 @@ _MATMUL |= _ADDING
 class AttentionCall:
     """One kernel call, cut down to picked rows (r) and query positions (p); n keys, h heads.
 
-    q, k, v are what the kernel got at the picked positions, (r, h or kv heads, p, d).
+    q, k, v are what the kernel got at the picked positions, (r, h or kv heads, p, d); k and v of
+    other states than the queries' at the rows and positions picked of those.
     ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r, 1 or h, p, n)
     bool. ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the kernel
     gave, and the float32 reference without dropout. ``hand_scores``: softmax's input where it ran
@@ -65,14 +66,18 @@ class Recorder(TorchFunctionMode):
     """Records into ``calls``; one recorder per attention module and sample.
 
     Without ``picked`` it keeps whole keys and values in ``key_values`` instead: for short decoding.
+    ``memory``: where keys and values come from other states than the queries, what is picked of
+    those, given their batch, length and device; None where that is not known.
     """
 
     def __init__(
         self,
         picked: Picked | None,
         watch: Stopwatch,
+        memory: Callable[[int, int, torch.device], Picked | None] | None = None,
     ) -> None:
         super().__init__()
+        self._memory = memory
         self.failure: BaseException | None = None
         """What went wrong while recording; whoever entered the mode is to ask."""
         self._stopwatch = watch
@@ -131,6 +136,14 @@ class Recorder(TorchFunctionMode):
             return tensor
         return tensor.detach().unflatten(0, (batch, -1))
 
+    def _cut(
+        self, picked: Picked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, ...] | None:
+        keys: Picked | None = picked
+        if self._memory is not None:
+            keys = self._memory(key.shape[0], key.shape[2], key.device)
+        return _cut(picked, keys, query, key, value) if keys is not None else None
+
     def _see_sdpa(
         self,
         out: torch.Tensor,
@@ -149,7 +162,7 @@ class Recorder(TorchFunctionMode):
         if self.calls or query.dim() != 4:
             return
         used = query.shape[-1] ** -0.5 if scale is None else float(scale)
-        cut = _cut(self.picked, query, key, value)
+        cut = self._cut(self.picked, query, key, value)
         if cut is None:
             return
         q, k, v, k_all, v_all = cut
@@ -216,7 +229,7 @@ class Recorder(TorchFunctionMode):
             return
         if self.calls:
             return
-        cut = _cut(self.picked, query, key, right)
+        cut = self._cut(self.picked, query, key, right)
         if cut is None:
             return
         q, k, v, k_all, v_all = cut
@@ -281,19 +294,14 @@ def _strided(*tensors: torch.Tensor) -> float:
 
 
 def _cut(
-    picked: Picked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    picked: Picked, keys: Picked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, ...] | None:
-    """q, k, v at the picked rows and positions, and all keys and values of those rows."""
-    if query.shape[0] != picked.batch or query.shape[2] != picked.length:
-        return None
-    if key.shape[2] != picked.length:
+    """q, k, v at the rows and positions picked of each, and the queries' rows' keys and values."""
+    q, k, v = _pick_heads(picked, query), _pick_heads(keys, key), _pick_heads(keys, value)
+    if q is None or k is None or v is None:
         return None
     k_all = key.detach().index_select(0, picked.rows)
     v_all = value.detach().index_select(0, picked.rows)
-    q = _pick_heads(picked, query)
-    assert q is not None
-    k = k_all.index_select(2, picked.positions)
-    v = v_all.index_select(2, picked.positions)
     return q, k, v, k_all, v_all
 
 

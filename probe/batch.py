@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from probe.rows import Picked, pick
+
 
 @dataclass
 class Batch:
@@ -18,6 +20,9 @@ class Batch:
     mask: torch.Tensor | None = None
     full_mask: torch.Tensor | None = None
     """A mask of four dimensions, which the caller built itself."""
+    memory_mask: torch.Tensor | None = None
+    """(batch, length), nonzero at real ones of the states that cross-attention reads: of a decoder
+    the encoder's, else only where the caller gave one for them alone."""
     positions: torch.Tensor | None = None
     types: torch.Tensor | None = None
     labels: torch.Tensor | None = None
@@ -45,6 +50,8 @@ _NAMES = {
     "labels": ("labels", "targets", "target"),
     "decoder_ids": ("decoder_input_ids", "tgt"),
     "decoder_mask": ("decoder_attention_mask",),
+    "memory_mask": ("encoder_attention_mask",),
+    "memory_ignored": ("memory_key_padding_mask",),
 }
 
 
@@ -95,23 +102,33 @@ def read_batch(
     if torch_masks and own and mask is not None and mask.dtype == torch.bool:
         mask, ignored = None, mask if ignored is None else ignored
     if ignored is not None and ignored.dim() == 2:
-        # Float masks of torch's own modules hold 0 at tokens and -inf at padding.
-        mask = (ignored == 0) if ignored.dtype != torch.bool else ~ignored
+        mask = _shown(ignored)
     fits = mask is not None and mask.shape == shape[:2]
+    memory, hidden = found.get("memory_mask"), found.get("memory_ignored")
+    memory = memory if hidden is None else _shown(hidden)
+    decoder = _decoder_batch(found, flat.get("num_items_in_batch"))
+    if decoder is not None:
+        decoder.memory_mask = memory if memory is not None or not fits else mask
     return Batch(
         ids=ids,
         mask=mask if fits else None,
         full_mask=full,
+        memory_mask=memory,
         positions=found.get("positions"),
         types=found.get("types"),
         labels=found.get("labels"),
         items=flat.get("num_items_in_batch"),
         size=int(shape[0]),
         length=int(shape[1]),
-        decoder=_decoder_batch(found, flat.get("num_items_in_batch")),
+        decoder=decoder,
         args=args,
         kwargs=kwargs,
     )
+
+
+def _shown(ignored: torch.Tensor) -> torch.Tensor:
+    """Float masks of torch's own modules hold 0 at tokens and -inf at padding."""
+    return (ignored == 0) if ignored.dtype != torch.bool else ~ignored
 
 
 def _without_tokens(found: dict[str, torch.Tensor], flat: dict[str, Any]) -> Batch | None:
@@ -144,6 +161,14 @@ def _decoder_batch(found: dict[str, torch.Tensor], items: Any) -> Batch | None:
         size=int(known.shape[0]),
         length=int(known.shape[1]),
     )
+
+
+def picked_of(batch: Batch, device: torch.device, sequence_first: bool) -> Picked:
+    """The rows and positions to look at. ``sequence_first``: states come as (length, batch, d)."""
+    beside = batch.memory_mask
+    if beside is not None and (beside.dim() != 2 or beside.shape[0] != batch.size):
+        beside = None
+    return pick(batch.size, batch.length, batch.mask, device, sequence_first, beside)
 
 
 def _is_ids(value: Any) -> bool:

@@ -16,11 +16,12 @@ from torch import nn
 from probe.adapters import Term, adapters_of
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall, Recorder, leave
-from probe.batch import Batch, read_batch
+from probe.batch import Batch, picked_of, read_batch
 from probe.compiled import calls_compiled
+from probe.crossing import Crossing
 from probe.quiet import quiet
 from probe.routing import Routed, RouterWatch
-from probe.rows import Picked, pick
+from probe.rows import Picked
 from probe.settling import Call, Handed, settle, watched_to_settle
 from probe.stopwatch import Stopwatch
 from probe.turns import MOST, Turns
@@ -34,6 +35,8 @@ class Flow:
 
     into: torch.Tensor | None = None
     out: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
+    """Of a packed attention over other states: those, at what was picked of them."""
     terms: list[Term] | None = field(default_factory=list)
     """Of a linear with adapters: what each was given. None where they are of an unknown kind."""
 
@@ -57,6 +60,7 @@ class LayerCapture:
     norm_before_ffn: Flow | None = None
     attention_last: Flow | None = None
     ffn_last: Flow | None = None
+    norm_before: Flow | None = None
     gate: Flow | None = None
     expand: Flow | None = None
     contract: Flow | None = None
@@ -65,12 +69,15 @@ class LayerCapture:
     experts: Flow | None = None
     call: AttentionCall | None = None
     kernel_calls: float = 0.0
+    cross: LayerCapture | None = None
+    """What its second attention did."""
 
 
 _LAYER_FLOWS = (
     "block", "query", "key", "value", "fused", "packed", "attention_out", "attention_dropout",
-    "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "gate",
-    "expand", "contract", "ffn_dropout", "ffn_outlet", "experts", "attention_last", "ffn_last",
+    "attention_outlet", "norm_attention", "norm_ffn", "norm_next", "norm_before_ffn", "norm_before",
+    "gate", "expand", "contract", "ffn_dropout", "ffn_outlet", "experts", "attention_last",
+    "ffn_last",
 )  # fmt: skip
 
 
@@ -83,6 +90,8 @@ class Capture:
     layers: list[LayerCapture]
     others: dict[str, tuple[Picked, Batch]] = field(default_factory=dict)
     """By name, those of stacks that work on something else: a decoder's tokens, an image."""
+    memory: tuple[Picked, Batch] | None = None
+    """Those of the states that cross-attention reads; None where none has run."""
     token_embedding: Flow | None = None
     position_embedding: Flow | None = None
     position_ids: torch.Tensor | None = None
@@ -136,6 +145,7 @@ class Capturing:
                 if stack is not parts.main:
                     other = (batch.decoder if stack.name == "decoder" else None) or Batch()
                     self.capture.others[stack.name] = _picked(parts, other, device), other
+            self._crossing = Crossing(parts, self.capture)
         self._install()
 
     def close(self) -> Capture:
@@ -146,19 +156,17 @@ class Capturing:
         """
         self.remove()
         parts, capture, flow = self._parts, self.capture, self._flow
+        watched_as = {part.attention: part.crossing for part in parts.attentions}
         if not parts.settled:
             settle(parts, self._order, self._handed, self._turns)
             capture.layers = [LayerCapture() for _ in parts.layers]
         self._count_heads()
         for layer, kept in zip(parts.layers, capture.layers, strict=True):
-            for name in _LAYER_FLOWS:
-                setattr(kept, name, flow(getattr(layer, name), layer.turn))
-            recorder = None
-            if layer.attention is not None:
-                recorder = self._recorders.get((layer.attention, layer.turn))
-            if recorder is not None:
-                kept.kernel_calls = recorder.count / max(1, recorder.entered)
-                kept.call = recorder.calls[0] if recorder.calls else None
+            kept.cross = LayerCapture() if layer.cross is not None else None
+            for part, found in zip(layer.attentions, (kept, kept.cross), strict=False):
+                # An attention that turned out to be the other one was watched as what it is not.
+                if found is not None and watched_as.get(part.attention) == part.crossing:
+                    self._gather(part, found)
         capture.token_embedding = flow(parts.token_embedding)
         capture.position_embedding = flow(parts.position_embedding)
         capture.type_embedding = flow(parts.type_embedding)
@@ -172,6 +180,16 @@ class Capturing:
         }
         capture.stream = self._stream()
         return capture
+
+    def _gather(self, layer: LayerParts, kept: LayerCapture) -> None:
+        for name in _LAYER_FLOWS:
+            setattr(kept, name, self._flow(getattr(layer, name), layer.turn))
+        recorder = None
+        if layer.attention is not None:
+            recorder = self._recorders.get((layer.attention, layer.turn))
+        if recorder is not None:
+            kept.kernel_calls = recorder.count / max(1, recorder.entered)
+            kept.call = recorder.calls[0] if recorder.calls else None
 
     def passed(self, module: nn.Module) -> bool:
         """Whether the forward got past this module."""
@@ -219,7 +237,7 @@ class Capturing:
         for stack in parts.stacks:
             if not self.capture.of_stack(stack.name)[1].length and stack.layers:
                 self._watch_length(stack)
-        for layer in parts.layers:
+        for layer in parts.attentions:
             for name in _LAYER_FLOWS:
                 self._watch(getattr(layer, name), layer.stack)
             for norm in layer.norms:
@@ -245,6 +263,11 @@ class Capturing:
             for module in watched_to_settle(parts):
                 self._watch(module, stacks.get(module, ""))
 
+    def _picked_for(self, stack: str, module: nn.Module, states: object) -> Picked | None:
+        if module in self._crossing.of_memory:
+            return self._crossing.picked_for(states)
+        return self.capture.of_stack(stack)[0]
+
     def _watch(self, module: nn.Module | None, stack: str = "") -> None:
         """Keep what enters and leaves a module in its first call, and its place in the order."""
         if module is None or module in self._watched:
@@ -264,14 +287,18 @@ class Capturing:
                     return
                 first = args[0] if args else next(iter(kwargs.values()), None)
                 result = out[0] if isinstance(out, tuple) else out
+                second = kwargs.get("key", args[1] if len(args) > 1 else None)
                 if not settled:
-                    self._handed.see(module, first, result)
+                    self._handed.see(module, first, result, second)
 
                 def keep() -> None:
-                    take = self.capture.of_stack(stack)[0].take
+                    own = self._picked_for(stack, module, first)
+                    crossing = module in self._crossing.attentions
+                    other = self._crossing.picked_for(second) if crossing else None
                     self._flows[call] = Flow(
-                        take(first) if isinstance(first, torch.Tensor) else None,
-                        take(result) if isinstance(result, torch.Tensor) else None,
+                        _taken(own, first),
+                        _taken(own, result),
+                        _taken(other, second),
                         given() if given is not None else None,
                     )
 
@@ -300,7 +327,8 @@ class Capturing:
                     and isinstance(args[0], torch.Tensor)
                 ):
                     with self._stopwatch, quiet():
-                        taken = self.capture.of_stack(stack)[0].take(args[0])
+                        picked = self._picked_for(stack, linear, args[0])
+                        taken = _taken(picked, args[0])
                     if taken is not None:
                         seen[module] = taken
             except Exception as error:
@@ -323,13 +351,18 @@ class Capturing:
         self._attentions.add(module)
         entered: list[Recorder] = []
 
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        settled = self._parts.settled
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not settled:
+                self._crossing.reconsider(module, (*args, *kwargs.values()), self._order)
             self._order.append((module, True))
             call = self._call(module)
             recorder = self._recorders.get(call)
             if recorder is None:
                 picked = self.capture.of_stack(layer.stack)[0]
-                recorder = self._recorders[call] = Recorder(picked, self._stopwatch)
+                memory = self._crossing.pick if module in self._crossing.attentions else None
+                recorder = self._recorders[call] = Recorder(picked, self._stopwatch, memory)
             entered.append(recorder)
             recorder.entered += 1
             recorder.__enter__()
@@ -344,7 +377,7 @@ class Capturing:
             if failure is not None:
                 self._on_error(failure)
 
-        self._handles.append(module.register_forward_pre_hook(before))
+        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
     def _watch_router(self, layer: LayerParts) -> None:
@@ -467,8 +500,13 @@ def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
     return parts.intent.attention_implementation == "flex_attention" or calls_compiled(attention)
 
 
+def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:
+    fits = picked is not None and isinstance(states, torch.Tensor)
+    return picked.take(states) if fits else None  # type: ignore[union-attr,arg-type]
+
+
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:
-    return pick(batch.size, batch.length, batch.mask, device, parts.sequence_first)
+    return picked_of(batch, device, parts.sequence_first)
 
 
 def batch_of(parts: ModelParts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:

@@ -24,6 +24,7 @@ from probe.measure import (
     score,
     training,
 )
+from probe.nodes import CROSS, kind_of
 from probe.schema import Column, Metric, Site
 
 METRICS: tuple[Metric, ...] = (
@@ -52,7 +53,7 @@ def columns_for(sites: tuple[Site, ...]) -> tuple[Column, ...]:
         Column(site.name, metric.name)
         for site in sites
         for metric in METRICS
-        if site.node in metric.nodes
+        if kind_of(site.node) in metric.nodes
     )
 
 
@@ -73,7 +74,7 @@ def head_columns(
         for site in sites
         if site.layer is not None
         for metric in METRICS
-        if metric.per_head and site.node in metric.nodes
+        if metric.per_head and kind_of(site.node) in metric.nodes
         for head in range(heads.get((site.stack, site.layer), 0))
     )
     return found if len(found) <= MAX_HEAD_COLUMNS else ()
@@ -88,6 +89,8 @@ def as_markdown() -> str:
         "A contract is a metric whose healthy value is known exactly, whatever the model.",
         "A residual is a relative error. What cannot be measured is absent (NaN), never 0.",
         "What heads have too is measured at each, at sites such as `attention@2.h5`.",
+        "Attention over the encoder's states has the same metrics under names of its own:",
+        ", ".join(f"`{node}` those of {like}" for node, like in CROSS.items()) + ".",
     ]
     nodes = dict.fromkeys(", ".join(metric.nodes) for metric in METRICS)
     for node in nodes:

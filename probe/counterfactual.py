@@ -150,6 +150,8 @@ def why_not(kind: str, parts: ModelParts, capture: Capture) -> str:
         return "the token embedding was not found, or the forward is not given tokens"
     if _pooled(capture) and len(parts.stacks) != 1:
         return "the model gives one output per row, and its blocks are not one stack"
+    if not parts.coded and any(layer.cross is not None for layer in parts.layers):
+        return "the blocks read other states too, and what those are made of cannot be told"
     if kind not in ("position", "context") and _mixes(parts):
         return "rows or tokens share statistics or a capacity by design"
     return _WHY_NOT[kind](parts, capture)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from probe.anatomy import ModelParts, Stack, stacked, written_class
+from probe.anatomy import LayerParts, ModelParts, Stack, stacked, written_class
+from probe.nodes import of_cross
 from probe.schema import Anatomy, Site
 
 
@@ -85,6 +86,27 @@ def _sites(parts: ModelParts) -> list[Site]:
     return [*sites, _site(parts, "training", "", None), _site(parts, "validation", "", None)]
 
 
+def _of_attention(parts: ModelParts, part: LayerParts, cached: bool) -> list[Site]:
+    """Of a layer's own attention, or its second one: that keeps no growing cache."""
+    sites: list[Site] = []
+
+    def add(node: str, *modules: nn.Module | None) -> None:
+        node = of_cross(node) if part.crossing else node
+        sites.append(_site(parts, node, part.stack, part.index, *modules))
+
+    if part.attention is not None:
+        qkv = [m for m in (part.fused, part.query, part.key, part.value) if m is not None]
+        add("qkv", part.attention, *qkv)
+        for node in ("score", "mask", "attention"):
+            add(node, part.attention, part.attention_out)
+        if cached and not part.crossing:
+            add("kv_cache", part.attention)
+        add("residual_attention", part.block, part.attention_dropout)
+    if part.norm_attention is not None:
+        add("norm_attention", part.norm_attention)
+    return sites
+
+
 def _of_stack(parts: ModelParts, stack: Stack) -> list[Site]:
     sites: list[Site] = []
 
@@ -93,16 +115,8 @@ def _of_stack(parts: ModelParts, stack: Stack) -> list[Site]:
 
     for part in stack.layers:
         at = part.index
-        if part.attention is not None:
-            qkv = [m for m in (part.fused, part.query, part.key, part.value) if m is not None]
-            add("qkv", at, part.attention, *qkv)
-            for node in ("score", "mask", "attention"):
-                add(node, at, part.attention, part.attention_out)
-            if stack.causal:
-                add("kv_cache", at, part.attention)
-            add("residual_attention", at, part.block, part.attention_dropout)
-        if part.norm_attention is not None:
-            add("norm_attention", at, part.norm_attention)
+        for attending in part.attentions:
+            sites += _of_attention(parts, attending, cached=bool(stack.causal))
         if part.router is not None:
             add("router", at, part.router)
         if part.ffn is not None:

@@ -49,7 +49,7 @@ def of_classifier(parts: ModelParts) -> Dropout:
 
 def of_branches(parts: ModelParts) -> Dropout:
     """On both branches before they join the stream."""
-    modules = [m for la in parts.layers for m in (la.attention_dropout, la.ffn_dropout)]
+    modules = [m for la in parts.attentions for m in (la.attention_dropout, la.ffn_dropout)]
     return Dropout("branches", _rates(modules), parts.intent.residual_dropout)
 
 

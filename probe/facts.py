@@ -205,7 +205,8 @@ def _windows(of: Subject) -> str:
 
 
 def _attention(of: Subject) -> str:
-    calls = of.seen.calls.values()
+    sites = {layer.site("attention") for layer in of.parts.layers}
+    calls = [call for site, call in of.seen.calls.items() if site in sites]
     by_hand = sum(call.by_hand for call in calls)
     count = len(of.parts.layers)
     told = [f"{asked} by the config"] if (asked := of.parts.intent.attention_implementation) else []

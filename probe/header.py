@@ -103,8 +103,6 @@ def _of_nodes(parts: ModelParts, compiled: bool) -> dict[str, str]:
         reasons["forward"] = "the model is compiled; activations are not read from it yet"
     if not kv_cache.possible(parts):
         reasons["kv_cache"] = "not a decoder that may cache while training"
-    if any(layer.cross is not None for layer in parts.layers):
-        reasons["cross_attention"] = "attention over the encoder's states is not read"
     return reasons
 
 

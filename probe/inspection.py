@@ -20,7 +20,8 @@ from probe.description import describe
 from probe.frames import Measured
 from probe.measure import kv_cache
 from probe.measurement import measure_forward
-from probe.overrides import BLOCK_ROLES, Overrides, find_with
+from probe.nodes import kind_of
+from probe.overrides import BLOCK_ROLES, CROSS_ROLES, Overrides, find_with
 from probe.reruns import foreseen
 from probe.schema import Anatomy
 from probe.stopwatch import Stopwatch
@@ -30,7 +31,7 @@ _MODEL_ROLES = (
     "token_embedding", "position_embedding", "type_embedding", "embedding_norm",
     "embedding_dropout", "head",
 )  # fmt: skip
-_EXTRA_ROLES = ("packed", "query_norm", "key_norm", "cross", "relative_bias", "router")
+_EXTRA_ROLES = ("packed", "query_norm", "key_norm", "relative_bias", "router", *CROSS_ROLES)
 
 
 @dataclass
@@ -145,8 +146,13 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     nodes = {site.name: site.node for site in anatomy.sites}
     found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in sorted(numbers))
     defined = {f"{node}/{m.name}" for m in METRICS if m.contract for node in m.nodes}
-    contracts = tuple(name for name in found if name in defined)
+    contracts = tuple(name for name in found if _as_defined(name) in defined)
     return Inspection(anatomy, _roles(parts), absent, failure, told, tuple(found), contracts)
+
+
+def _as_defined(name: str) -> str:
+    node, _, metric = name.partition("/")
+    return f"{kind_of(node)}/{metric}"
 
 
 def _with_abilities(parts: ModelParts, model: nn.Module, found: Inspection) -> Inspection:
@@ -183,7 +189,11 @@ def _paths(parts: ModelParts, layers: list[LayerParts], role: str) -> str | None
     """One path for all layers, ``*`` for the block's number; or how many layers have one."""
     paths: dict[str, int] = {}
     for layer in layers:
-        module, block = getattr(layer, role), parts.paths.get(layer.block, "")
+        holder = layer.cross if role in CROSS_ROLES else layer
+        module, block = (
+            getattr(holder, CROSS_ROLES.get(role, role), None),
+            parts.paths.get(layer.block, ""),
+        )
         if module is None:
             continue
         beside = block.rpartition(".")[0]

@@ -28,6 +28,7 @@ from probe.measure.sampled import (
     Sampled,
     Values,
     eps_of,
+    over_memory,
     prepare,
     projections,
 )
@@ -88,20 +89,38 @@ def _stack(
     sampled: Sampled, measured: Measurement, peers_eps: float | None
 ) -> dict[int, Projections]:
     """Add the metrics of one stack's sites; returns q, k, v by layer."""
-    parts, layers = sampled.parts, sampled.stack.layers
-    found, heads = measured.values, measured.heads
-    made: dict[int, Projections] = {}
+    layers, found = sampled.stack.layers, measured.values
     feed_forward: dict[int, Values] = {}
+    made = _attentions(sampled, measured, peers_eps)
+    memory = over_memory(sampled)
+    if memory is not None:
+        _attentions(memory, measured, peers_eps)
+    for layer, kept in zip(layers, sampled.kept, strict=True):
+        at, site = layer.index, layer.site
+        if layer.expand is not None and layer.contract is not None:
+            feed_forward[at] = found[site("ffn")] = ffn.measure(sampled, layer, kept)
+        if at:
+            found[site("drift")] = drift.measure(sampled, sampled.kept[at - 1], kept)
+    ffn.against_peers(feed_forward)
+    ffn.against_fitting_activation(sampled, feed_forward)
+    return made
+
+
+def _attentions(
+    sampled: Sampled, measured: Measurement, peers_eps: float | None
+) -> dict[int, Projections]:
+    """The sites of one attention of a stack's layers, with the norms and sums around it."""
+    parts, found, heads = sampled.parts, measured.values, measured.heads
+    made: dict[int, Projections] = {}
+    of_layers: dict[int, Values] = {}
     dropouts = attention.intended_dropout(sampled)
     residual_dropout = residual.intended_dropout(sampled)
     adds_one = norm.adds_one(sampled)
-    for layer, kept in zip(layers, sampled.kept, strict=True):
+    for layer, kept in zip(sampled.stack.layers, sampled.kept, strict=True):
         at, site = layer.index, layer.site
         projected = projections(
             layer, kept, move_weights=not parts.intent.family, adds_one=adds_one
         )
-        if projected is not None:
-            made[at] = projected
         for node, (whole, by_head) in {
             "qkv": qkv.measure(sampled, kept, projected),
             "score": score.measure(sampled, kept, projected),
@@ -109,6 +128,8 @@ def _stack(
             "attention": attention.measure(sampled, layer, kept, projected, dropouts),
         }.items():
             found[site(node)], heads[site(node)] = whole, by_head
+        if projected is not None:
+            made[at], of_layers[at] = projected, found[site("qkv")]
         gram = attention.gram(kept)
         if gram is not None:
             measured.grams[site("attention")] = gram
@@ -119,11 +140,5 @@ def _stack(
             if module is not None:
                 flow = getattr(kept, node)
                 found[site(node)] = norm.measure(sampled, module, flow, peers_eps)
-        if layer.expand is not None and layer.contract is not None:
-            feed_forward[at] = found[site("ffn")] = ffn.measure(sampled, layer, kept)
-        if at:
-            found[site("drift")] = drift.measure(sampled, sampled.kept[at - 1], kept)
-    ffn.against_peers(feed_forward)
-    ffn.against_fitting_activation(sampled, feed_forward)
-    qkv.against_peers({at: found[layers[at].site("qkv")] for at in made}, parts.intent)
+    qkv.against_peers(of_layers, parts.intent)
     return made

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from probe.anatomy import LayerParts, ModelParts, find, is_linear, is_packed, projections_of, unwrap
+from probe.anatomy import (
+    LayerParts,
+    ModelParts,
+    crossed,
+    find,
+    is_linear,
+    is_packed,
+    projections_of,
+    unwrap,
+)
 
 MODEL_ROLES = (
     "blocks", "token_embedding", "position_embedding", "type_embedding", "embedding_norm",
@@ -21,6 +30,12 @@ BLOCK_ROLES = (
     "attention", "query", "key", "value", "fused", "attention_out", "attention_dropout", "ffn",
     "gate", "expand", "contract", "ffn_dropout", "norm_attention", "norm_ffn",
 )  # fmt: skip
+CROSS_ROLES = {
+    "cross_attention": "attention", "cross_query": "query", "cross_key": "key",
+    "cross_value": "value", "cross_attention_out": "attention_out",
+    "cross_attention_dropout": "attention_dropout", "norm_cross": "norm_attention",
+}  # fmt: skip
+"""Roles of a block's second attention, over another stack's states, and what each is within it."""
 _LINEAR = ("query", "key", "value", "fused", "attention_out", "gate", "expand", "contract", "head")
 _TABLES = ("token_embedding", "position_embedding", "type_embedding")
 
@@ -42,13 +57,14 @@ def find_with(model: nn.Module, given: Overrides | None) -> ModelParts:
     parts = find(model, listed)
     stacks = {stack.name for stack in parts.stacks if stack.name}
     fixed = []
+    of_blocks = (*BLOCK_ROLES, *CROSS_ROLES)
     # An attention module brings its projections along, unless those are named as well.
     for role in sorted(given, key=lambda role: not role.endswith("attention")):
         stack, _, name = role.rpartition(".")
-        if (stack and stack not in stacks) or name not in (*MODEL_ROLES, *BLOCK_ROLES):
-            known = ", ".join((*MODEL_ROLES, *BLOCK_ROLES))
+        if (stack and stack not in stacks) or name not in (*MODEL_ROLES, *of_blocks):
+            known = ", ".join((*MODEL_ROLES, *of_blocks))
             raise AnatomyError(f"anatomy[{role!r}] is no role; the roles are: {known}")
-        if name in BLOCK_ROLES:
+        if name in of_blocks:
             for layer in parts.layers:
                 if stack in ("", layer.stack):
                     _set_in_block(parts, layer, name, role, given[role])
@@ -75,6 +91,13 @@ def _set_in_block(
 ) -> None:
     where = f"block {parts.paths.get(layer.block, layer.index)}"
     module = _at(layer.block, role, path, where) if path is not None else None
+    if name == "cross_attention":
+        layer.cross = crossed(layer, module) if module is not None else None
+        return
+    if name in CROSS_ROLES:
+        if layer.cross is None:
+            raise AnatomyError(f"anatomy[{role!r}]: {where} has no attention over other states")
+        layer, name = layer.cross, CROSS_ROLES[name]
     _check_kind(role, name, path, module)
     setattr(layer, name, module)
     if name == "attention":

@@ -18,12 +18,14 @@ from probe.adapters import (
     parts_within,
 )
 
-_QUERY = re.compile(r"^(q|query|q_proj|q_lin|wq|to_q|query_proj|c_q|q_linear)$")
+_QUERY = re.compile(r"^(q|query|q_proj|q_lin|wq|to_q|query_proj|c_q|q_linear|q_attn)$")
 _KEY = re.compile(r"^(k|key|k_proj|k_lin|wk|to_k|key_proj|c_k|k_linear)$")
 _VALUE = re.compile(r"^(v|value|v_proj|v_lin|wv|to_v|value_proj|c_v|v_linear)$")
 _FUSED = re.compile(
     r"^(c_attn|qkv|qkv_proj|wqkv|in_proj|query_key_value|c_qkv|to_qkv|attn_qkv)$", re.I
 )
+
+_CROSS = re.compile(r"cross|enc\w*_?att|enc_?dec|src_att|memory|context", re.I)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -118,10 +120,18 @@ def projections_of(module: nn.Module) -> dict[str, nn.Module]:
     return found if len(found) == 3 else {}
 
 
+def query_beside(module: nn.Module) -> nn.Module | None:
+    """The query's projection of a cross-attention whose keys and values come of one linear."""
+    children = module.named_children()
+    return next((c for n, c in children if is_linear(c) and _QUERY.match(n)), None)
+
+
 def attentions_of(block: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
-    """(modules of the block's first attention, the second attention). Several modules where every
-    head is one of its own."""
-    found = [m for _, m in parts_within(block) if is_packed(m) or projections_of(m)]
+    """(modules of the block's own attention, that over other states). Several modules where every
+    head is one of its own. Of two the second is taken for the latter, unless their names say that
+    it is the first."""
+    named = [(n, m) for n, m in parts_within(block) if is_packed(m) or projections_of(m)]
+    found = [module for _, module in named]
     if len(found) < 2:
         return found, None
     lists = [list(m) for m in block.modules() if isinstance(m, nn.ModuleList)]
@@ -129,4 +139,5 @@ def attentions_of(block: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
     alike = [m for m in heads if type(m) is type(found[0])]
     if len(alike) > 1:
         return alike, None
-    return found[:1], found[1]
+    crossing = [bool(_CROSS.search(name)) for name, _ in named[:2]]
+    return (found[1:2], found[0]) if crossing == [True, False] else (found[:1], found[1])

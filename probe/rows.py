@@ -73,16 +73,20 @@ def pick(
     mask: torch.Tensor | None,
     device: torch.device,
     sequence_first: bool = False,
+    beside: torch.Tensor | None = None,
 ) -> Picked:
     """The rows with fewest, most and middling padding, and evenly spaced positions.
 
-    ``mask`` is (batch, length), nonzero at real tokens, or None.
+    ``mask`` is (batch, length), nonzero at real tokens, or None; ``beside`` (batch, m) the same of
+    other states that these attend to, whose padding counts too.
     """
     wanted = min(batch, ROWS)
     places = torch.linspace(0, batch - 1, wanted).long().to(device)
     rows = places
-    if mask is not None:
-        rows = torch.argsort((mask != 0).sum(dim=1)).index_select(0, places)
+    masks = [m for m in (mask, beside) if m is not None]
+    if masks:
+        real = torch.stack([(m != 0).sum(dim=1) for m in masks]).sum(dim=0)
+        rows = torch.argsort(real).index_select(0, places)
     count = min(length, POSITIONS)
     positions = torch.linspace(0, length - 1, count).long().to(device)
     if mask is None:

@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from probe.nodes import kind_of
+
 SCHEMA_VERSION = 1
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
@@ -36,6 +38,7 @@ class Metric(msgspec.Struct, frozen=True):
 
     name: str
     nodes: tuple[str, ...]
+    """Where it is measured; also at the nodes that are like these (see :mod:`probe.nodes`)."""
     form: Form
     unit: str
     meaning: str
@@ -123,7 +126,8 @@ class Header(msgspec.Struct, tag="header", kw_only=True):
 
     def metric(self, name: str, node: str) -> Metric | None:
         """The definition of ``name`` at ``node``; one name may mean two things at two nodes."""
-        return next((m for m in self.metrics if m.name == name and node in m.nodes), None)
+        kind = kind_of(node)
+        return next((m for m in self.metrics if m.name == name and kind in m.nodes), None)
 
 
 class Frame(msgspec.Struct, tag="frame", kw_only=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -31,9 +30,13 @@ class Handed:
         self._took: dict[int, tuple[weakref.ref[torch.Tensor], nn.Module]] = {}
         self.source: dict[nn.Module, nn.Module] = {}
         self.sibling: dict[nn.Module, nn.Module] = {}
+        self._numbers = itertools.count()
+        self._numbered: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
+        self._given: dict[nn.Module, tuple[int, int]] = {}
 
-    def see(self, module: nn.Module, first: object, result: object) -> None:
-        """A module was called with ``first`` and gave ``result``."""
+    def see(self, module: nn.Module, first: object, result: object, second: object = None) -> None:
+        """A module was called with ``first`` (and ``second``) and gave ``result``."""
+        self._given.setdefault(module, (self._number(first), self._number(second)))
         if isinstance(first, torch.Tensor) and is_norm(module):
             for known, found in ((self._gave, self.source), (self._took, self.sibling)):
                 ref, other = known.get(id(first), (None, module))
@@ -44,6 +47,26 @@ class Handed:
             self._gave.setdefault(id(result), (weakref.ref(result), module))
             if self._gave[id(result)][0]() is not result:
                 self._gave[id(result)] = weakref.ref(result), module
+
+    def _number(self, given: object) -> int:
+        """The same for the same tensor; -1 for what is none."""
+        if not isinstance(given, torch.Tensor):
+            return -1
+        ref, number = self._numbered.get(id(given), (None, 0))
+        if ref is None or ref() is not given:
+            number = next(self._numbers)
+            self._numbered[id(given)] = weakref.ref(given), number
+        return number
+
+    def crosses(self, layer: LayerParts) -> bool | None:
+        """Whether an attention's keys are made of other states than its queries; None: not seen."""
+        nothing = (-1, -1)
+        if layer.packed is not None:
+            queries, keys = self._given.get(layer.packed, nothing)
+        else:
+            made = (layer.query, layer.key or layer.fused)
+            queries, keys = (self._given.get(m, nothing)[0] if m else -1 for m in made)
+        return None if -1 in (queries, keys) else queries != keys
 
 
 class Calls:
@@ -71,20 +94,49 @@ def settle(
     parts.settled = True
     calls = Calls(order)
     for layer in parts.layers:
+        _second_attention(parts, layer, calls, handed)
         _norms(parts, layer, calls)
-        _branches(parts, layer, calls)
-        layer.plain_sums = _ends_of_normed_branches(layer, handed, calls)
+        for part in layer.attentions:
+            _branches(parts, part, calls)
+            part.plain_sums = _ends_of_normed_branches(part, handed, calls)
+        _norms_of_cross(parts, layer, calls)
     for stack in parts.stacks:
         _final_norm(parts, stack, calls)
     _embeddings(parts, calls)
     _head(parts, calls)
     for stack, seen in zip(parts.stacks, turns, strict=False):
         known = {layer.block: layer for layer in stack.layers}
-        again = [
-            replace(known[block], index=at, turn=turn)
-            for at, (block, turn) in enumerate(seen.order())
-        ]
+        again = [known[block].as_turn(at, turn) for at, (block, turn) in enumerate(seen.order())]
         stack.layers = again or stack.layers
+
+
+def _second_attention(parts: ModelParts, layer: LayerParts, calls: Calls, handed: Handed) -> None:
+    """Of two attentions that over other states is the second one, in whichever order they stand."""
+    cross = layer.cross
+    if cross is None or parts.fixed & {"attention", "cross_attention"}:
+        return
+    ran = (cross.attention, cross.query, cross.packed)
+    if not any(module in calls.left for module in ran if module is not None):
+        layer.cross = None  # as in a decoder that is trained by itself
+    elif handed.crosses(cross) is False:
+        if handed.crosses(layer):
+            layer.exchange()
+        else:
+            layer.cross = None
+
+
+def _norms_of_cross(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
+    """The norm before the second attention, and which norm is its own."""
+    cross = layer.cross
+    began = calls.entered.get(cross.attention) if cross and cross.attention else None
+    if cross is None or began is None:
+        return
+    before = [n for n in layer.norms if calls.left.get(n, began) < began]
+    cross.norm_before = max(before, key=calls.left.__getitem__) if before else None
+    own = cross.norm_before if parts.norm_order == "pre" else cross.norm_next
+    if "norm_cross" not in parts.fixed:
+        shared = own in (layer.norm_attention, layer.norm_ffn)
+        cross.norm_attention = None if shared else own
 
 
 def _norms(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
@@ -109,7 +161,8 @@ def _branches(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
         layer.norm_next = min(after, key=calls.entered.__getitem__) if after else None
         end = calls.entered[layer.norm_next] if layer.norm_next else calls.left.get(layer.block)
         drop, outlet = _closing(parts, layer, calls, attended, end)
-        if "attention_dropout" not in parts.fixed:
+        role = "cross_attention_dropout" if layer.crossing else "attention_dropout"
+        if role not in parts.fixed:
             layer.attention_dropout = drop
         layer.attention_outlet = outlet
     began, ended = (
@@ -150,7 +203,8 @@ def _ends_of_normed_branches(layer: LayerParts, handed: Handed, calls: Calls) ->
             return False  # a whole module may have added the stream to its branch
     normed = [norm for norm, attends in on_branch.items() if attends]
     normed_ffn = [norm for norm, attends in on_branch.items() if not attends]
-    if on_branch and (layer.cross is not None or len(normed) > 1 or len(normed_ffn) > 1):
+    crossed = layer.cross is not None or layer.crossing
+    if on_branch and (crossed or len(normed) > 1 or len(normed_ffn) > 1):
         return False
     began = calls.entered.get(layer.expand or layer.experts or layer.block, -1)
     if normed:

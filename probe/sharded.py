@@ -16,6 +16,7 @@ from torch import nn
 
 from probe.anatomy import ModelParts
 from probe.measure.sampled import Values
+from probe.nodes import kind_of
 from probe.schema import Column
 from probe.shards import is_flattened, is_sharded, local
 
@@ -122,7 +123,7 @@ def reasons(
         if (column.site, column.metric) not in measured
         and _needs(column.site, column.metric, parts, frozenset(owners))
     }
-    for layer in parts.layers:
+    for layer in parts.attentions:
         mixed = [m for m in (layer.fused, layer.packed) if m in owners]
         found |= {f"{layer.site('qkv')}/{name}": MIXED_REASON for name in _TRAINED if mixed}
     tables = {"embedding": parts.token_embedding, "positional": parts.position_embedding}
@@ -134,7 +135,7 @@ def reasons(
 
 
 def _needs(site: str, metric: str, parts: ModelParts, unknown: frozenset[nn.Module]) -> bool:
-    node = site.partition("@")[0].rpartition(".")[2]
+    node = kind_of(site.partition("@")[0].rpartition(".")[2])
     if metric not in OF_WEIGHTS.get(node, ()):
         return False
     if metric in _COMPARED or "@" in site or node == "positional":

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from probe.adapters import held_at_zero, own_parameters
-from probe.anatomy import ModelParts
+from probe.anatomy import LayerParts, ModelParts
 from probe.gradients import Gradients
 from probe.measure.numbers import TINY, strided
 from probe.measure.sampled import Values
@@ -137,12 +137,8 @@ def watched(parts: ModelParts) -> list[Watched]:
             first = after.get(parameter)
             found.append(Watched(site, parameter, part, silent, table, spare, first))
 
-    aside = {stack.name for stack in parts.stacks if stack.intent is not None}
-    add("embedding", parts.token_embedding)
-    add("positional", parts.position_embedding)
-    for layer in parts.layers:
+    def of_attention(layer: LayerParts) -> None:
         site = layer.site
-        add("positional", layer.relative_bias)
         add(site("qkv"), layer.fused, mixed=True)
         add(site("qkv"), layer.packed, mixed=True)
         add(site("qkv"), layer.query, "q")
@@ -152,6 +148,15 @@ def watched(parts: ModelParts) -> list[Watched]:
         add(site("qkv"), layer.key_norm)
         add(site("attention"), layer.attention_out)
         add(site("norm_attention"), layer.norm_attention)
+
+    aside = {stack.name for stack in parts.stacks if stack.intent is not None}
+    add("embedding", parts.token_embedding)
+    add("positional", parts.position_embedding)
+    for layer in parts.layers:
+        site = layer.site
+        add("positional", layer.relative_bias)
+        for part in layer.attentions:
+            of_attention(part)
         for module in (layer.gate, layer.expand, layer.contract):
             add(site("ffn"), module)
         add(site("router"), layer.router)

@@ -196,20 +196,24 @@ def measure(
     spread = _spread(call.k, count), _spread(call.v, count)
     q, k, v = call.q.float(), spread[0].float(), spread[1].float()
     per_head = sampled.valid[:, None, :].expand(q.shape[:3])
+    of_keys = sampled.key_valid[:, None, :].expand(k.shape[:3])
     heads: Values = {}
-    for name, found in (
-        ("cos_qk", torch.cosine_similarity(q, k, dim=-1)),
-        ("q_norm", q.norm(dim=-1) / q.shape[-1] ** 0.5),
-        ("k_norm", k.norm(dim=-1) / k.shape[-1] ** 0.5),
+    for name, found, counts in (
+        ("q_norm", q.norm(dim=-1) / q.shape[-1] ** 0.5, per_head),
+        ("k_norm", k.norm(dim=-1) / k.shape[-1] ** 0.5, of_keys),
     ):
-        values[name], heads[name] = by_head(found, per_head)
+        values[name], heads[name] = by_head(found, counts)
     values |= {
-        "v_norm": mean(v.norm(dim=-1) / v.shape[-1] ** 0.5, per_head),
+        "v_norm": mean(v.norm(dim=-1) / v.shape[-1] ** 0.5, of_keys),
         "tied_outputs": _tied((q * per_head[..., None]).transpose(0, 1).flatten(1)),
     }
-    if v.shape == q.shape:
-        values["cos_qv"] = mean(torch.cosine_similarity(q, v, dim=-1), per_head)
-        values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), per_head)
+    if sampled.memory is None:
+        alike = torch.cosine_similarity(q, k, dim=-1)
+        values["cos_qk"], heads["cos_qk"] = by_head(alike, per_head)
+        if v.shape == q.shape:
+            values["cos_qv"] = mean(torch.cosine_similarity(q, v, dim=-1), per_head)
+    if v.shape == k.shape:
+        values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), of_keys)
     if sampled.intent.heads:
         ratio = torch.tensor(count / sampled.intent.heads)
         values["head_count"] = torch.log2(ratio).item()
@@ -245,8 +249,9 @@ def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) ->
     q, k = flat_heads(call.q).float(), flat_heads(call.k, kv_heads).float()
     v = flat_heads(call.v, kv_heads).float()
     values: Values = {}
+    tokens, of_keys = sampled.tokens, sampled.key_valid[..., None]
     if v.shape == made.v.shape:
-        values["v_error"] = relative(v, made.v, sampled.tokens)
+        values["v_error"] = relative(v, made.v, of_keys)
     if q.shape != made.q.shape or k.shape != made.k.shape:
         return values
     dim = call.q.shape[-1]
@@ -256,35 +261,36 @@ def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) ->
     # Only where the kernel does not scale can q and k have been scaled before it.
     before = call.by_hand or call.scale == 1.0
     error = _up_to_scale if before else _plain_error
-    q_error = error(sampled, q_seen, q_made, dim)
-    k_error = error(sampled, k_seen, k_made, dim)
+    q_error = error(sampled.intent, tokens, q_seen, q_made, dim)
+    k_error = error(sampled.intent, of_keys, k_seen, k_made, dim)
     turned = sampled.intent.turned
     if not rotary and turned is not False:
         # Turned in a way that is not recomputed, or perhaps not at all: a head keeps its length.
         lengths = [_head_norms(t, dim) for t in (q, made.q, k, made.k)]
-        q_error = torch.minimum(q_error, error(sampled, lengths[0], lengths[1], dim))
-        k_error = torch.minimum(k_error, error(sampled, lengths[2], lengths[3], dim))
+        q_turned = error(sampled.intent, tokens, lengths[0], lengths[1], dim)
+        k_turned = error(sampled.intent, of_keys, lengths[2], lengths[3], dim)
+        q_error, k_error = torch.minimum(q_error, q_turned), torch.minimum(k_error, k_turned)
     values["q_error"] = q_error
     values["k_error"] = k_error
-    if q_seen.shape == k_made.shape:
-        crossed = relative(q_seen, k_made, sampled.tokens)
+    if sampled.memory is None and q_seen.shape == k_made.shape:
+        crossed = relative(q_seen, k_made, tokens)
         values["swapped"] = ((crossed < 0.1) & (q_error > 0.1)).float()
     return values
 
 
 def _plain_error(
-    sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
+    intent: Intent, tokens: torch.Tensor, seen: torch.Tensor, made: torch.Tensor, dim: int
 ) -> torch.Tensor:
-    return relative(seen, made, sampled.tokens)
+    return relative(seen, made, tokens)
 
 
 def _up_to_scale(
-    sampled: Sampled, seen: torch.Tensor, made: torch.Tensor, dim: int
+    intent: Intent, tokens: torch.Tensor, seen: torch.Tensor, made: torch.Tensor, dim: int
 ) -> torch.Tensor:
     """Relative error; a factor on q or k that makes up the scale of the scores is no error."""
-    whole = sampled.intent.scale or dim**-0.5
+    whole = intent.scale or dim**-0.5
     factors = (1.0, dim**-0.5, whole, whole**0.5)
-    plain, *scaled = (relative(seen, made * factor, sampled.tokens) for factor in factors)
+    plain, *scaled = (relative(seen, made * factor, tokens) for factor in factors)
     best = torch.stack(scaled).amin()
     return torch.where(best < 0.02, best, plain)
 

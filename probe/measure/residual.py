@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from probe.anatomy import LayerParts
-from probe.capture import LayerCapture
+from probe.capture import Flow, LayerCapture
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
@@ -101,6 +101,8 @@ class Junction:
 def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[str, Junction]:
     """The two junctions of a block, by node; what was not seen is left out."""
     block, first, second = kept.block, kept.norm_attention, kept.norm_ffn
+    if layer.crossing:
+        return _of_cross(layer, kept, norm_order)
     if block is None or first is None or second is None or not layer.plain_sums:
         return {}
     attention = kept.attention_last or kept.attention_dropout or kept.attention_out or kept.packed
@@ -124,6 +126,26 @@ def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
         "residual_attention": (ends[0], attention, ends[1], kept.attention_outlet, drops[0]),
         "residual_ffn": (ends[2], ffn, ends[3], kept.ffn_outlet, drops[1]),
     }
+    return _told_apart(candidates)
+
+
+def _of_cross(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[str, Junction]:
+    """That of a second attention, between the norm before it and the one that reads its sum."""
+    ends = kept.norm_before, kept.norm_next
+    branch = kept.attention_dropout or kept.attention_out or kept.packed
+    if ends[0] is None or ends[1] is None or not layer.plain_sums:
+        return {}
+    before = ends[0].into if norm_order == "pre" else ends[0].out
+    outlet, drop = kept.attention_outlet, layer.attention_dropout
+    return _told_apart({"residual_attention": (before, branch, ends[1].into, outlet, drop)})
+
+
+_Ends = tuple[
+    torch.Tensor | None, Flow | None, torch.Tensor | None, Flow | None, nn.Module | None
+]  # before, branch, after, outlet, dropout
+
+
+def _told_apart(candidates: dict[str, _Ends]) -> dict[str, Junction]:
     found = {}
     for node, (before, flow, after, other, dropout) in candidates.items():
         branch = flow.out if flow is not None else None

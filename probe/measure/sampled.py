@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -36,7 +36,8 @@ class Sampled:
     ``picked``, ``batch``: the tokens the stack worked on. ``implied`` (r, p, n) bool: which keys a
     query should see, windows aside; ``padding`` (r, n) bool: padding keys; ``documents`` (r, n)
     ints, or None where nothing is packed; ``causal`` 0-d bool tensor or None where neither config
-    nor peers tell.
+    nor peers tell. ``memory``: of its cross-attention (see :func:`over_memory`), what was picked of
+    the states that keys and values come from.
     """
 
     parts: ModelParts
@@ -49,6 +50,7 @@ class Sampled:
     padding: torch.Tensor | None
     documents: torch.Tensor | None
     causal: torch.Tensor | None
+    memory: Picked | None = None
 
     @property
     def intent(self) -> Intent:
@@ -64,6 +66,11 @@ class Sampled:
         """(r, p, 1), to weigh hidden states."""
         return self.valid[..., None]
 
+    @property
+    def key_valid(self) -> torch.Tensor:
+        """(r, p) 1.0 at real tokens among those that keys and values were picked at."""
+        return self.valid if self.memory is None else self.memory.valid
+
     def implied_at(self, layer: int) -> torch.Tensor:
         """``implied`` within the layer's window, where it has one."""
         window = self.window(layer)
@@ -77,7 +84,7 @@ class Sampled:
 
     def window(self, layer: int) -> int | None:
         """How far back the config lets a layer see; None: everywhere."""
-        if self.stack.name in ("encoder", "decoder"):
+        if self.stack.name in ("encoder", "decoder") or self.memory is not None:
             return None
         windows = self.intent.windows
         return windows[layer] if layer < len(windows) else None
@@ -121,6 +128,37 @@ def _prepare(
     elif batch.mask is None and (not parts.intent.family or batch.other_mask):
         implied = _as_most_layers(implied, kept)
     return Sampled(parts, capture, stack, kept, picked, batch, implied, padding, documents, causal)
+
+
+def over_memory(sampled: Sampled) -> Sampled | None:
+    """The same stack's cross-attention: every query may see every real token of the states that
+    keys and values come from. None where none was seen to run."""
+    capture, picked = sampled.capture, sampled.picked
+    pairs = zip(sampled.stack.layers, sampled.kept, strict=True)
+    crossing = [(la.cross, k.cross or LayerCapture()) for la, k in pairs if la.cross is not None]
+    if capture.memory is None or not crossing:
+        return None
+    layers, kept = [layer for layer, _ in crossing], [found for _, found in crossing]
+    memory, batch = capture.memory
+    device = picked.rows.device
+    shape = len(picked.rows), len(picked.positions), memory.length
+    implied = torch.ones(shape, dtype=torch.bool, device=device)
+    padding = None
+    if batch.mask is not None:
+        padding = batch.mask.index_select(0, picked.rows) == 0
+        implied = implied & ~padding[:, None, :]
+    elif not sampled.parts.intent.family or batch.other_mask:
+        implied = _as_most_layers(implied, kept)
+    return replace(
+        sampled,
+        stack=replace(sampled.stack, layers=layers, causal=None),
+        kept=kept,
+        implied=implied,
+        padding=padding,
+        documents=None,
+        causal=None,
+        memory=memory,
+    )
 
 
 def _causal(stack: Stack, kept: list[LayerCapture], later: torch.Tensor) -> torch.Tensor | None:
@@ -191,9 +229,12 @@ def projections(
     ``move_weights``: put the rows of a fused projection's weights in order as well, which copies.
     ``adds_one``: 0-d bool, whether this model's norms multiply by 1 + w; None: they do not.
     """
-    made = (
-        _fused(parts, kept, move_weights) if parts.fused or parts.packed else _separate(parts, kept)
-    )
+    if parts.crossing and (parts.fused or parts.packed):
+        made = _over_memory(parts, kept)
+    elif parts.fused or parts.packed:
+        made = _fused(parts, kept, move_weights)
+    else:
+        made = _separate(parts, kept)
     if made is not None and kept.call is not None:
         head_dim = kept.call.q.shape[-1]
         made.q = _normed(made.q, parts.query_norm, head_dim, adds_one)
@@ -237,6 +278,31 @@ def _fused(parts: LayerParts, kept: LayerCapture, move_weights: bool) -> Project
     weights = weight.split(sizes, dim=0)
     q, k, v = whole.split(sizes, dim=-1)
     return Projections(q, k, v, (weights[0], weights[1], weights[2]), dtype)
+
+
+def _over_memory(parts: LayerParts, kept: LayerCapture) -> Projections | None:
+    """Of a cross-attention with one parameter for q, k and v, or one linear for k and v."""
+    call = kept.call
+    if call is None:
+        return None
+    if parts.packed is not None:
+        flow = kept.packed
+        q_whole, weight = _packed(parts.packed, flow)
+        whole, _ = _packed(parts.packed, Flow(flow.keys) if flow is not None else None)
+        if q_whole is None or whole is None:
+            return None
+        q_made = q_whole.chunk(3, dim=-1)[0]
+        _, k_made, v_made = whole.chunk(3, dim=-1)
+        q, k, v = weight.chunk(3)
+        return Projections(q_made, k_made, v_made, (q, k, v), call.kernel_dtype)
+    made, whole = linear(kept.query, parts.query), linear(kept.fused, parts.fused)
+    if made is None or whole is None:
+        return None
+    assert parts.query is not None and parts.fused is not None
+    k_made, v_made = whole.chunk(2, dim=-1)
+    k, v = weight_of(parts.fused).detach().chunk(2)
+    weights = weight_of(parts.query).detach(), k, v
+    return Projections(made, k_made, v_made, weights, call.kernel_dtype)
 
 
 def _packed(module: torch.nn.Module, flow: Flow | None) -> tuple[torch.Tensor | None, torch.Tensor]:

@@ -263,7 +263,7 @@ def decay_by_site(
 ) -> dict[str, Values]:
     """What weight decay does to norms and feed-forward weights, by site."""
     found: dict[str, Values] = {}
-    for layer in parts.layers:
+    for layer in parts.attentions:
         for node in ("norm_attention", "norm_ffn"):
             norm = getattr(layer, node)
             if norm is not None:

@@ -124,10 +124,9 @@ def positions_from_the_end(parts: ModelParts) -> None:
 
 
 def attention_zeroed(parts: ModelParts) -> None:
-    for layer in parts.layers:
-        for module in (layer.attention, layer.cross):
-            if module is not None:
-                module.register_forward_hook(_nothing)
+    for part in parts.attentions:
+        if part.attention is not None:
+            part.attention.register_forward_hook(_nothing)
 
 
 def _nothing(module, args, out):

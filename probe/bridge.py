@@ -30,7 +30,8 @@ from probe.bridge_frames import (
 )
 from probe.endpoint import EndpointError, secure_client
 from probe.registry import DirectoryError, RegistryError, RunEntry, find, list_runs
-from probe.transport import REQUEST_ID_BYTES, SocketTransport
+from probe.remains import OutlivingTransport
+from probe.transport import REQUEST_ID_BYTES, SocketTransport, Transport
 
 REQUEST_LIMIT = 64 * 1024
 CHECK_SECONDS = 1.0
@@ -60,21 +61,24 @@ def choose(name: str | None) -> RunEntry:
     return min(entries, key=lambda entry: entry.rank)
 
 
-def open_run(entry: RunEntry) -> SocketTransport:
-    """Sockets to a registered run. Raises :class:`Refusal`."""
+def open_run(entry: RunEntry) -> Transport:
+    """Sockets to a registered run, and behind them its trace. Raises :class:`Refusal`."""
     if not entry.publish or not entry.control:
         raise Refusal(f"run {entry.name} has no sockets; its trace is {entry.trace or 'off'}")
     try:
-        return SocketTransport(
+        sockets = SocketTransport(
             entry.publish, entry.control, lambda opened: secure_client(opened, entry.key)
         )
     except EndpointError as error:
         raise Refusal(str(error)) from None
     except zmq.ZMQError as error:
         raise Refusal(f"{entry.publish} cannot be used: {error}") from None
+    if not entry.here:
+        return sockets
+    return OutlivingTransport(sockets, entry.trace, lambda: not entry.alive)
 
 
-def carry(entry: RunEntry, transport: SocketTransport, source: int, sink: BinaryIO) -> None:
+def carry(entry: RunEntry, transport: Transport, source: int, sink: BinaryIO) -> None:
     """Pass messages both ways until ``source`` (a file descriptor) closes."""
     reader = FrameReader(greeting=False, limit=REQUEST_LIMIT)
     poller = zmq.Poller()

@@ -2,6 +2,7 @@
 
 A :class:`RunClient` says hello, has subscribed before it asks for the backlog so that nothing falls
 between the two, notices gaps by their numbers (also by the heartbeat's), and asks for them again.
+A run that is gone is asked once more: its transport may have its trace (:mod:`probe.remains`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ RETRY_SECONDS = 2.0
 """A request without an answer is sent again after this long."""
 BACKOFF_SECONDS = 0.5
 """Wait before asking again for records that the run did not have yet."""
+REMAINS_SECONDS = 10.0
+"""How long a run that is gone is waited for: its trace may have to be read first."""
 READY_LIMIT = 20_000
 """Undelivered records held here; beyond this nothing more is taken from the sockets."""
 
@@ -68,7 +71,7 @@ class RunClient:
         self.ignored = 0
         """Unreadable messages so far."""
         self.gone = False
-        """The run's process no longer exists, and all it sent was read."""
+        """The run's process no longer exists, and all it sent or left in its trace was read."""
         self.replaced = False
         """Another run answers at this address."""
         self._transport = transport
@@ -87,6 +90,7 @@ class RunClient:
         self._hello_due = 0.0
         self._heard = clock()
         self._checked = clock()
+        self._died: float | None = None
         self._turn = threading.Lock()
         self._closing = threading.Event()
         self._wake_in, self._wake_out = socket.socketpair()
@@ -187,38 +191,45 @@ class RunClient:
                 pass
         if len(self._ready) < READY_LIMIT:
             arrivals = self._transport.receive(1000)
-            for number, payload in arrivals:
-                self._take(number, payload)
-            self._look_for_death(quiet=not arrivals)
+            told = [self._take(number, payload) for number, payload in arrivals]
+            self._look_for_death(quiet=not any(told))
         self._send_due()
 
     def _send_due(self) -> None:
         while self._outbox:
             self._transport.request(*self._outbox.popleft())
         now = self._clock()
-        if self.welcome is None:
+        if self.welcome is None and self._died is None:
             if now >= self._hello_due:
                 self._hello_id = self._next_id()
                 self._hello_due = now + RETRY_SECONDS
                 self._transport.request(self._hello_id, encode(Hello(client=self._name)))
             return
-        gap = self._sequence.missing()
+        gap: tuple[int, int | None] | None = self._sequence.missing()
         answered = not self._backlog_id or now - self._backlog_sent > RETRY_SECONDS
+        if self._died is not None:
+            # What it sent last may be unheard of as well.
+            gap = None if self.gone else (self._sequence.next_seq, None)
+            answered = not self._backlog_id
         if gap and answered and now >= self._backlog_due and len(self._ready) < READY_LIMIT:
             self._backlog_id = self._next_id()
             self._backlog_sent = now
             self._transport.request(self._backlog_id, encode(Backlog(first=gap[0], last=gap[1])))
 
-    def _take(self, number: bytes | None, payload: bytes) -> None:
+    def _take(self, number: bytes | None, payload: bytes) -> bool:
+        """Whether the message told anything new."""
+        told = True
         try:
             if number is None:
                 self._take_published(decode_published(payload))
             else:
-                self._take_reply(number, decode_reply(payload))
+                told = self._take_reply(number, decode_reply(payload))
         except SchemaError:
             self.ignored += 1
-            return
-        self._heard = self._clock()
+            return True
+        if told:
+            self._heard = self._clock()
+        return told
 
     def _take_published(self, message: Record | Heartbeat) -> None:
         if isinstance(message, Heartbeat):
@@ -231,7 +242,7 @@ class RunClient:
         elif not self.replaced:
             self._deliver(self._sequence.offer(message.seq, message))
 
-    def _take_reply(self, number: bytes, reply: Reply) -> None:
+    def _take_reply(self, number: bytes, reply: Reply) -> bool:
         answer = self._waiting.get(number)
         if answer is not None:
             answer.set_result(reply)
@@ -242,9 +253,11 @@ class RunClient:
                     self._sequence.heard_of(reply.next_seq - 1)
         elif number == self._backlog_id and isinstance(reply, BacklogPart):
             self._backlog_id = b""
-            self._take_part(reply)
+            return self._take_part(reply)
+        return True
 
-    def _take_part(self, part: BacklogPart) -> None:
+    def _take_part(self, part: BacklogPart) -> bool:
+        """Whether it brought the stream forward: an empty one may come from a trace, not a run."""
         before = self._sequence.next_seq
         for payload in part.records:
             try:
@@ -256,8 +269,12 @@ class RunClient:
             self._deliver(self._sequence.give_up(min(record.seq, part.next_seq)))
             self._deliver(self._sequence.offer(record.seq, record))
         self._deliver(self._sequence.give_up(part.next_seq))
-        if self._sequence.next_seq == before:
+        if self._died is not None:
+            if not part.more:
+                self._bury()
+        elif self._sequence.next_seq == before:
             self._backlog_due = self._clock() + BACKOFF_SECONDS
+        return self._sequence.next_seq > before
 
     def _deliver(self, records: list[Record]) -> None:
         for record in records:
@@ -272,14 +289,21 @@ class RunClient:
             self._ready.append(record)
 
     def _look_for_death(self, quiet: bool) -> None:
-        if self._is_alive is None or self.gone or not quiet or self.silence < 1.0:
+        if self._is_alive is None or self.gone or not quiet:
             return
-        if self._clock() - self._checked < 0.5:
-            return
-        self._checked = self._clock()
-        if not self._is_alive():
-            self._deliver(self._sequence.give_up(self._sequence.end))
-            self.gone = True
+        now = self._clock()
+        if self._died is not None:
+            if now - self._died > REMAINS_SECONDS:
+                self._bury()
+        elif self.silence >= 1.0 and now - self._checked >= 0.5:
+            self._checked = now
+            if not self._is_alive():
+                self._died = now
+                self._backlog_id, self._backlog_due = b"", now  # none before it will be answered
+
+    def _bury(self) -> None:
+        self._deliver(self._sequence.give_up(self._sequence.end))
+        self.gone = True
 
     def _next_id(self) -> bytes:
         return next(self._numbers).to_bytes(8, "big")

@@ -19,8 +19,10 @@ Arrival = tuple[bytes | None, bytes]
 class Transport(Protocol):
     """Carries requests to a run, and its replies and published messages back. One thread."""
 
-    closed: str | None
-    """Why the connection is over, once it is; None while it can still bring something."""
+    @property
+    def closed(self) -> str | None:
+        """Why the connection is over, once it is; None while it can still bring something."""
+        ...
 
     def pollables(self) -> tuple[Any, ...]:
         """ZeroMQ sockets or file descriptors that become readable when something came."""

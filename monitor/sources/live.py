@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,23 +13,20 @@ from monitor.sources.source import Batch, Link, SourceError
 from probe.client import RunClient
 from probe.endpoint import KEYS_VARIABLE, EndpointError, read_keys, secure_client
 from probe.registry import RunEntry
-from probe.schema import Control, Done, End, Record
-from probe.trace import TraceError, load
-from probe.transport import SocketTransport
+from probe.remains import OutlivingTransport
+from probe.schema import Control, Done, End
+from probe.transport import SocketTransport, Transport
 
 SILENT_SECONDS = 6.0
 """Heartbeats come each second; this long without any is worth telling."""
 NO_ANSWER_SECONDS = 5.0
 CONTROL_TIMEOUT = 3.0
-LARGEST_TRACE = 256 * 1024 * 1024
-"""Bytes of trace that are read through for the last records of a killed run."""
 
 
 class LiveSource:
     """A source over a :class:`RunClient`.
 
-    ``name``, ``process`` and ``trace`` are for the sentences it says; ``local_trace`` is the
-    trace's path where it can be read from here.
+    ``name``, ``process`` and ``trace`` are for the sentences it says.
     """
 
     def __init__(
@@ -41,7 +37,6 @@ class LiveSource:
         name: str = "the run",
         process: str = "",
         trace: str = "",
-        local_trace: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.title = title
@@ -49,21 +44,17 @@ class LiveSource:
         self._name = name
         self._process = process
         self._trace = trace
-        self._local_trace = local_trace
         self._clock = clock
         self._opened = clock()
         self._said: tuple[Link, str] = ("connecting", "")
         self._pausing = False
         self._end: End | None = None
-        self._rest: deque[Record] | None = None
         self._closed = False
 
     def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
         if self._closed:
             return Batch(link=self._said[0])
         records = self._client.read(limit, timeout)
-        if not records and self._client.gone:
-            records = self._from_trace(limit)
         for record in records:
             if isinstance(record, End):
                 self._end = record
@@ -99,22 +90,6 @@ class LiveSource:
         self._closed = True
         self._client.close()
 
-    def _from_trace(self, limit: int) -> list[Record]:
-        """What a run that is gone still stored and could not send: its last moments.
-
-        Only from a trace on this machine, and not from one so large that the wait would be felt.
-        """
-        if self._rest is None:
-            self._rest = deque()
-            path = Path(self._local_trace)
-            try:
-                if self._local_trace and path.stat().st_size <= LARGEST_TRACE:
-                    due = self._client.next_seq
-                    self._rest.extend(r for r in load(path) if r.seq >= due)
-            except (OSError, TraceError):
-                pass  # no trace to fall back on: what was received stays
-        return [self._rest.popleft() for _ in range(min(limit, len(self._rest)))]
-
     def _link(self, delivered: bool) -> tuple[Link, str]:
         client = self._client
         if self._end is not None:
@@ -139,7 +114,7 @@ class LiveSource:
         client = self._client
         if client.replaced:
             return f"Another run answers where {self._name} was."
-        if not delivered and client.gone and not self._rest:
+        if not delivered and client.gone:
             process = f" ({self._process})" if self._process else ""
             return (
                 f"The process of {self._name}{process} is gone: it was killed or it crashed. All "
@@ -162,10 +137,10 @@ def open_entry(entry: RunEntry) -> LiveSource:
             f"{entry.name} runs on {entry.host}: "
             f"defaultpp-monitor attach ssh://{entry.host}/{entry.name}"
         )
-    client = RunClient(
-        _connect(entry.publish, entry.control, entry.key),
-        is_alive=(lambda: entry.alive) if entry.here else None,
-    )
+    transport: Transport = _connect(entry.publish, entry.control, entry.key)
+    if entry.here:
+        transport = OutlivingTransport(transport, entry.trace, lambda: not entry.alive)
+    client = RunClient(transport, is_alive=(lambda: entry.alive) if entry.here else None)
     scheme = entry.publish.partition("://")[0]
     return LiveSource(
         client,
@@ -173,7 +148,6 @@ def open_entry(entry: RunEntry) -> LiveSource:
         name=entry.name,
         process=f"pid {entry.pid}",
         trace=entry.trace,
-        local_trace=entry.trace if entry.here else "",
     )
 
 

@@ -1,7 +1,7 @@
 """The sentences of a live source, over a client that the test sets."""
 
 import pytest
-from streams import a_run, end, event, frame, header, store
+from streams import end, event, frame, header
 
 from monitor.sources.live import NO_ANSWER_SECONDS, SILENT_SECONDS, LiveSource, open_endpoint
 from monitor.sources.source import SourceError
@@ -18,7 +18,6 @@ class FakeClient:
         self.broken = None
         self.state = "training"
         self.ignored = 0
-        self.next_seq = 0
         self.reply = Done(ok=True, text="done so")
         self.asked = []
         self.closed = False
@@ -89,34 +88,6 @@ def test_a_run_that_is_gone_is_lost_only_after_all_was_delivered(client):
     assert batch.link == "lost"
     assert "bert-7 (pid 4) is gone" in batch.text
     assert "/t/x.trace" in batch.text
-
-
-def test_the_last_records_of_a_killed_run_come_from_its_trace(client, tmp_path):
-    path = store(tmp_path / "t.trace", a_run(frames=5, ended=False))
-    source = source_of(client, local_trace=str(path))
-    client.gone, client.next_seq = True, 3
-    batch = source.read()
-    assert [record.seq for record in batch.records] == [3, 4, 5]
-    assert batch.link != "lost"
-    assert source.read().link == "lost"
-
-
-def test_an_end_that_only_the_trace_holds_makes_the_run_ended(client, tmp_path):
-    path = store(tmp_path / "t.trace", a_run(frames=2))
-    source = source_of(client, local_trace=str(path))
-    client.gone, client.next_seq = True, 2
-    assert source.read().link == "ended"
-    assert source.read().link == "ended"
-
-
-@pytest.mark.parametrize("content", [None, b"", b"rubbish"])
-def test_an_unreadable_trace_of_a_killed_run_changes_nothing(client, tmp_path, content):
-    path = tmp_path / "t.trace"
-    if content is not None:
-        path.write_bytes(content)
-    source = source_of(client, local_trace=str(path))
-    client.gone = True
-    assert source.read().link == "lost"
 
 
 def test_a_run_that_ended_in_order_stays_ended(client):

@@ -63,7 +63,11 @@ class ScriptedRun:
             )
         elif isinstance(message, Backlog):
             held = [r for r in self.records if r.seq >= self.first]
-            wanted = [r for r in held if message.first <= r.seq < message.last]
+            wanted = [
+                r
+                for r in held
+                if message.first <= r.seq and (not message.last or r.seq < message.last)
+            ]
             chosen = wanted[: self.part_size]
             following = chosen[-1].seq + 1 if chosen else message.first
             reply = BacklogPart(

@@ -4,6 +4,11 @@ With ``=``: a path by itself would be taken for that of a test."""
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: the workers are as many as the cores, and each would take all of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import works_with
 
 

@@ -90,8 +90,12 @@ def _status(data: HeaderData, short: bool = False) -> list[Piece]:
             glyph, word = glyphs.ENDED, "replay, at its end"
     pieces: list[Piece] = [(f"{glyph} {word}", f"{role} bold")]
     over = data.link in ("lost", "ended", "replay")
-    if data.state in _STATES and not over:
-        glyph, word, role = _STATES[data.state]
+    state = "" if over else data.state
+    if state == "paused" and data.view_paused:
+        pieces.append((f"   {glyphs.PAUSED} training and view paused", "warn bold"))
+        return pieces
+    if state in _STATES:
+        glyph, word, role = _STATES[state]
         word = word.split()[-1] if short else word
         pieces.append((f"   {glyph} {word}", role))
     if data.view_paused:

@@ -26,7 +26,7 @@ OFF = {
     "probe.attaching.Listening.compiled",
     "probe.sample.Capturing._install",
     "probe.sample.Capturing.close",
-    "probe.capture.pick",
+    "probe.capture.picked_of",
     "probe.capture.Picked.take",
     "probe.capture.Picked.take_ids",
     "probe.attention_call._scores",

@@ -87,7 +87,7 @@ def test_a_rate_that_is_not_the_stated_one_is_seen(tmp_path):
         last_blocks(model)[1].dropout = 0.4
 
     found = over(run(made("bart"), batch("bart"), tmp_path / "t", fault))
-    keys = {f"decoder.residual_{node}@1/dropout_gap" for node in ("attention", "ffn")}
+    keys = {f"decoder.residual_{node}@1/dropout_gap" for node in ("attention", "cross", "ffn")}
     assert set(found) == keys
     assert all(found[key] == pytest.approx(0.3, abs=0.05) for key in keys)
 

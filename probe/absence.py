@@ -16,7 +16,7 @@ from torch import nn
 from probe.adapters import adapters_of, own_parameters
 from probe.anatomy import LayerParts, ModelParts, Stack
 from probe.attention_call import AttentionCall
-from probe.capture import Capture
+from probe.captured import Capture
 from probe.measure import effects
 from probe.nodes import CROSS, kind_of
 from probe.schema import Column, Site

@@ -16,7 +16,7 @@ from torch import nn
 
 from probe.anatomy import ModelParts
 from probe.batch import Batch
-from probe.capture import Capture
+from probe.captured import Capture
 from probe.measure.numbers import strided
 from probe.measure.sampled import prepare
 from probe.rerun import Call, NotRepeatable, why_never

@@ -4,32 +4,22 @@ stack (the *memory* of a decoder), and what is picked of those."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from probe.anatomy import ModelParts
 from probe.batch import Batch, picked_of
+from probe.captured import Capture
 from probe.rows import Picked
-
-
-class Sampling(Protocol):
-    """What a sample keeps (:class:`probe.capture.Capture`)."""
-
-    batch: Batch
-    memory: tuple[Picked, Batch] | None
-
-    def of_stack(self, stack: str) -> tuple[Picked, Batch]:
-        """The picked tokens and the arguments that a stack worked on."""
 
 
 class Crossing:
     """``attentions``: the modules that cross; ``of_memory``: linears that are given the memory."""
 
-    def __init__(self, parts: ModelParts, sampling: Sampling) -> None:
+    def __init__(self, parts: ModelParts, capture: Capture) -> None:
         self._parts = parts
-        self._sampling = sampling
+        self._capture = capture
         self._find()
 
     def _find(self) -> None:
@@ -40,17 +30,17 @@ class Crossing:
     def pick(self, size: int, length: int, device: torch.device) -> Picked | None:
         """What is picked of ``size`` rows of ``length`` states: as of the encoder's, where they are
         its. None for others than the first that were read."""
-        sampling = self._sampling
-        if sampling.memory is None:
-            given = sampling.batch.memory_mask
-            own = sampling.of_stack("encoder") if self._parts.coded else None
+        capture = self._capture
+        if capture.memory is None:
+            given = capture.batch.memory_mask
+            own = capture.of_stack("encoder") if self._parts.coded else None
             if own is not None and given is None and (own[1].size, own[1].length) == (size, length):
-                sampling.memory = own
+                capture.memory = own
             else:
                 mask = given if given is not None and given.shape == (size, length) else None
                 batch = Batch(mask=mask, size=size, length=length, other_mask=mask is None)
-                sampling.memory = picked_of(batch, device, self._parts.sequence_first), batch
-        picked = sampling.memory[0]
+                capture.memory = picked_of(batch, device, self._parts.sequence_first), batch
+        picked = capture.memory[0]
         return picked if (picked.batch, picked.length) == (size, length) else None
 
     def picked_for(self, states: object) -> Picked | None:

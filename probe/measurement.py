@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from probe.anatomy import ModelParts, Stack
-from probe.capture import Capture
+from probe.captured import Capture
 from probe.measure import (
     attention,
     drift,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from probe import absence
 from probe.anatomy import ModelParts
-from probe.capture import Capture
+from probe.captured import Capture
 from probe.compiled import calls_compiled
 from probe.counterfactual import KINDS, Counterfactuals, Kept, outlook
 from probe.measure import effects, kv_cache

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from probe.anatomy import LayerParts, weight_of
-from probe.capture import Flow, LayerCapture
+from probe.captured import Flow, LayerCapture
 from probe.measure.numbers import by_head, relative, rms, significand_bits
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads, linear
 from probe.schema import Metric

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from probe.anatomy import LayerParts, weight_of
-from probe.capture import LayerCapture
+from probe.captured import LayerCapture
 from probe.measure.numbers import log2_ratio, mean, relative, rms, strided
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from probe.capture import LayerCapture
+from probe.captured import LayerCapture
 from probe.measure.numbers import by_head, mean
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from probe.capture import Flow
+from probe.captured import Flow
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values, eps_of, norm_formula
 from probe.recognition import gamma_of

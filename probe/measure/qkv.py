@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from probe.capture import LayerCapture
+from probe.captured import LayerCapture
 from probe.intent import Intent
 from probe.measure.numbers import by_head, mean, relative, rms, strided
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from probe.anatomy import LayerParts
-from probe.capture import Flow, LayerCapture
+from probe.captured import Flow, LayerCapture
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric

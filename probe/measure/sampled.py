@@ -9,7 +9,7 @@ import torch
 from probe.adapters import added, base_of
 from probe.anatomy import LayerParts, ModelParts, Stack, weight_of
 from probe.batch import Batch
-from probe.capture import Capture, Flow, LayerCapture
+from probe.captured import Capture, Flow, LayerCapture
 from probe.intent import Intent
 from probe.measure.numbers import relative
 from probe.recognition import gamma_of

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from probe.capture import LayerCapture
+from probe.captured import LayerCapture
 from probe.measure.numbers import log2_ratio, moments, significand_bits, std_by_head
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric

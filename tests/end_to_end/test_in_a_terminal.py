@@ -63,7 +63,7 @@ def test_a_training_is_watched_paused_looked_back_at_and_left(places):
         terminal.press("p")
         terminal.shows("training paused", "Resume training")
         terminal.press(",", ",")
-        terminal.shows("‖ view paused", "back")
+        terminal.shows("‖ training and view paused", "back")
         terminal.press("Space", "p")
         terminal.shows("▶ training")
         terminal.press("?")

@@ -7,9 +7,10 @@
 
 Copies of one model take the same batches in turn, each watched in another way; the order changes
 each round. Printed: the ratio of the summed times to those of the unwatched copy, with a 95 %
-bootstrap interval over blocks of rounds. ``peer`` needs DEFault++ (``pip install
-defaultplusplus==0.4.1``, in an environment of its own); it reads attention weights, so its copy
-runs the eager kernel, as its manual asks. ``--memory`` compares peak memories of processes,
+bootstrap interval over blocks of rounds. On a machine that others use too, ``--threads 1`` gives
+much narrower intervals: no thread waits for another that was interrupted. ``peer`` needs
+DEFault++ (``pip install defaultplusplus==0.4.1``, in an environment of its own); it reads attention
+weights, so its copy runs the eager kernel, as its manual asks. ``--memory`` compares peak memories,
 ``--unsampled`` times steps that are not sampled: what the probe's own watch counts, and all its
 hooks from outside, their calls included.
 """
@@ -201,7 +202,8 @@ def compare(kind: str, ways: list[str], rounds: int, given: argparse.Namespace) 
     plain = np.array(times["plain"])
     print(
         f"{kind}: {given.layers} layers, d={given.width}, batch {given.batch} x {given.length}, "
-        f"{rounds} rounds; a step {1e3 * statistics.median(plain):.0f} ms"
+        f"{rounds} rounds, {torch.get_num_threads()} threads; "
+        f"a step {1e3 * statistics.median(plain):.0f} ms"
     )
     for way in ways:
         own = np.array(times[way])
@@ -300,10 +302,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--threads", type=int, help="torch's threads; default: as torch chooses")
     parser.add_argument("--memory", action="store_true", help="compare peak memories instead")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--unsampled", type=int, metavar="STEPS", help="time unsampled steps")
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     with contextlib.suppress(KeyboardInterrupt):
         if given.memory_of:
             memory_of(*given.memory_of, given)

@@ -1,123 +1,72 @@
-"""``python -m diagnoser.evaluate --corpus DIR``: figures on runs that trained nothing.
+"""``python -m diagnoser.evaluate``: figures on runs that trained nothing.
 
-Two ways to hold out: model-task pairs (grouped folds), and one family at a time. Every run is
-replayed through the engine; its answer is the engine's state at the end of the trace.
+    python -m diagnoser.evaluate                # tables from the committed answers
+    python -m diagnoser.evaluate --corpus DIR   # train every fold and answer anew
+
+Held out in turn: model-task pairs, families, the largest models, some operators of each root cause
+(:mod:`diagnoser.holdout`). Every run is replayed through the engine; its answer is the engine's
+state at the end of the trace. Beside the network: contracts by rule, boosted trees on the same
+features, and networks that lack one thing each. An interrupted evaluation goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
-from diagnoser import manifest
+from diagnoser import manifest, predictions, schema
+from diagnoser.ablation import ABLATIONS
 from diagnoser.dataset import load_samples
-from diagnoser.extract import Extracted
 from diagnoser.fitting import Settings, fit
-from diagnoser.model import Shape
+from diagnoser.holdout import TREES, plan
+from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import Prediction, replay
 from diagnoser.report import report, write_between
 from diagnoser.train import prepare
+from diagnoser.trees import fit_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from diagnoser.manifest import Run
+    from diagnoser.extract import Extracted
+    from diagnoser.holdout import Fold
 
 README = Path(__file__).parent / "README.md"
-PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl"
+PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 
 
-@dataclass(frozen=True)
-class Fold:
-    """A training and the runs it must answer for. ``name`` says what was held out."""
-
-    view: str
-    name: str
-    training: tuple[Run, ...]
-    held: tuple[Run, ...]
-    settings: Settings
-
-
-def group_folds(runs: Sequence[Run], count: int) -> list[tuple[str, set[str]]]:
-    """Model-task pairs dealt into ``count`` folds of about the same number of runs, families
-    spread over the folds."""
-    sizes: dict[str, int] = {}
-    family: dict[str, str] = {}
-    for run in runs:
-        sizes[run.group] = sizes.get(run.group, 0) + 1
-        family[run.group] = run.family
-    folds: list[set[str]] = [set() for _ in range(min(count, len(sizes)))]
-    for group in sorted(sizes, key=lambda g: (-sizes[g], g)):
-        target = min(
-            folds,
-            key=lambda fold: (
-                sum(family[g] == family[group] for g in fold),
-                sum(sizes[g] for g in fold),
-            ),
-        )
-        target.add(group)
-    return [(", ".join(sorted(fold)), fold) for fold in folds]
+def run_fold(extracted: Extracted, fold: Fold) -> list[Prediction]:
+    """Train on a fold's training runs and replay its held-out ones; kept beside the corpus."""
+    kept = extracted.manifest.folder / "evaluation" / f"{_name(extracted, fold)}.json"
+    if kept.is_file():
+        return msgspec.json.decode(kept.read_bytes(), type=list[Prediction])
+    samples = load_samples(extracted, fold.training)
+    learn = fit_trees if fold.variant == TREES else fit
+    trained = learn(samples, fold.settings)
+    found = [replay(trained, run, extracted.features(run)) for run in fold.held]
+    kept.parent.mkdir(exist_ok=True)
+    partial_file = kept.with_suffix(".partial")
+    partial_file.write_bytes(msgspec.json.encode(found))
+    partial_file.replace(kept)
+    return found
 
 
-def plan(runs: Sequence[Run], folds: int, settings: Settings, ablation: bool) -> list[Fold]:
-    """All trainings of an evaluation: grouped folds, families left out with their kin, and the
-    ablation."""
-    flat = Settings(
-        epochs=settings.epochs,
-        patience=settings.patience,
-        batch=settings.batch,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-        shape=Shape(rounds=0),
-    )
-    planned = []
-    grouped = group_folds(runs, folds)
-    if len(grouped) > 1:
-        views = [("pairs", settings), *([("ablation", flat)] if ablation else [])]
-        for view, chosen in views:
-            for name, held in grouped:
-                planned.append(_fold(view, name, runs, _in_groups(held), chosen))
-    lineages = sorted({run.lineage for run in runs})
-    if len(lineages) > 1:
-        for lineage in lineages:
-            planned.append(_fold("families", lineage, runs, _in_lineage(lineage), settings))
-    return planned
-
-
-def _in_groups(groups: set[str]) -> Callable[[Run], bool]:
-    return lambda run: run.group in groups
-
-
-def _in_lineage(lineage: str) -> Callable[[Run], bool]:
-    return lambda run: run.lineage == lineage
-
-
-def _fold(
-    view: str, name: str, runs: Sequence[Run], held: Callable[[Run], bool], settings: Settings
-) -> Fold:
-    return Fold(
-        view,
-        name,
-        tuple(run for run in runs if not held(run)),
-        tuple(run for run in runs if held(run)),
-        settings,
-    )
-
-
-def run_fold(fold: Fold, extracted: Extracted) -> list[Prediction]:
-    """Train on a fold's training runs and replay its held-out ones."""
-    torch.set_num_threads(1)
-    trained = fit(load_samples(extracted, fold.training), fold.settings)
-    return [replay(trained, run, extracted.features(run)) for run in fold.held]
+def _name(extracted: Extracted, fold: Fold) -> str:
+    """Of everything that a fold's answers depend on, beside the code of the network."""
+    runs = [run.id for run in fold.training] + [""] + [run.id for run in fold.held]
+    parts = [extracted.manifest.checksum, schema.digest(), fold.variant, repr(fold.settings), *runs]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
 def _quiet_start() -> None:
@@ -125,54 +74,70 @@ def _quiet_start() -> None:
     torch.set_num_threads(1)
 
 
-def evaluate(
-    extracted: Extracted, folds: list[Fold], workers: int
-) -> dict[str, dict[str, list[Prediction]]]:
-    """Predictions by view and by what was held out."""
-    result: dict[str, dict[str, list[Prediction]]] = {}
+def evaluate(extracted: Extracted, folds: list[Fold], workers: int, seed: int) -> Evaluation:
+    """The answers of all folds."""
+    runs = extracted.runs
+    result = Evaluation(
+        {
+            "corpus": extracted.manifest.checksum,
+            "runs": len(runs),
+            "pairs": len({run.group for run in runs}),
+            "families": sorted({run.family for run in runs}),
+            "seed": seed,
+        }
+    )
     began = time.monotonic()
     with ProcessPoolExecutor(max(1, workers), initializer=_quiet_start) as pool:
-        found = pool.map(run_fold, folds, [extracted] * len(folds))
-        for fold, predictions in zip(folds, found, strict=True):
-            result.setdefault(fold.view, {})[fold.name] = predictions
+        found = pool.map(partial(run_fold, extracted), folds)
+        for fold, answers in zip(folds, found, strict=True):
+            result.add(fold.view, fold.variant, fold.name, answers)
             seconds = time.monotonic() - began
-            print(f"{seconds:5.0f} s  {fold.view}: held out {fold.name}", file=sys.stderr)
+            without = f" ({fold.variant})" if fold.variant else ""
+            print(f"{seconds:5.0f} s  {fold.view}{without}: {fold.name}", file=sys.stderr)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate and write the table; exit status 0, or 3 where the corpus cannot be used."""
+    """Evaluate and write the tables; exit status 0, or 3 where corpus or answers are unusable."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.evaluate", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with manifest.jsonl")
+    parser.add_argument("--corpus", type=Path, help="folder with manifest.jsonl: train anew")
     parser.add_argument("--folds", type=int, default=4, help="folds of model-task pairs")
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--no-ablation", action="store_true", help="skip the network without edges")
-    parser.add_argument("--readme", type=Path, default=README, help="file that takes the table")
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        choices=[TREES, *ABLATIONS],
+        default=[TREES, *ABLATIONS],
+        help="what the network is compared with",
+    )
+    parser.add_argument("--readme", type=Path, default=README, help="file that takes the tables")
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS)
     options = parser.parse_args(arguments)
     try:
-        extracted = prepare(options.corpus, options.workers)
-        settings = Settings(epochs=options.epochs, seed=options.seed)
-        folds = plan(extracted.runs, options.folds, settings, not options.no_ablation)
-        if not folds:
-            raise manifest.CorpusError(
-                "the corpus has a single model-task pair: nothing can be held out, add others"
-            )
-    except manifest.CorpusError as error:
+        if options.corpus is None:
+            found = predictions.load(options.predictions)
+        else:
+            if TREES in options.variants and find_spec("sklearn") is None:
+                raise manifest.CorpusError(
+                    "trees need scikit-learn: install defaultpp-monitor[train], or leave them out "
+                    "with --variants"
+                )
+            extracted = prepare(options.corpus, options.workers)
+            settings = Settings(epochs=options.epochs, seed=options.seed)
+            folds = plan(extracted.runs, options.folds, settings, options.variants)
+            if not folds:
+                raise manifest.CorpusError(
+                    "the corpus has a single model-task pair: nothing can be held out, add others"
+                )
+            found = evaluate(extracted, folds, options.workers, options.seed)
+            predictions.save(found, options.predictions)
+    except (manifest.CorpusError, PredictionsError) as error:
         print(error, file=sys.stderr)
         return 3
-    found = evaluate(extracted, folds, options.workers)
-    text = report(found, extracted, options.seed)
+    text = report(found)
     write_between(options.readme, text)
-    options.predictions.parent.mkdir(parents=True, exist_ok=True)
-    with options.predictions.open("w", encoding="utf-8") as file:
-        for view, parts in found.items():
-            for name, predictions in parts.items():
-                for prediction in predictions:
-                    line = {"view": view, "held_out": name, **prediction.as_dict()}
-                    file.write(json.dumps(line) + "\n")
     print(text)
     return 0
 

@@ -45,6 +45,14 @@ class Figures:
     """Wilson 95 % interval of their share."""
     early: int
     """Faulty runs that were flagged before the fault began."""
+    delays: tuple[int, ...]
+    """Of faults that begin within a run: frames until the right category was named, those never
+    named rightly left out. Ordered."""
+    mid_run: int
+    """Faults that begin within a run."""
+    calibration_error: float
+    """Mean gap between the probability told at the end and the share that is faulty, over ten
+    classes of probability (Naeini et al. 2015)."""
 
 
 def wilson(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -126,7 +134,30 @@ def figures(predictions: Sequence[Prediction]) -> Figures:
         clean_flagged=flagged,
         interval=wilson(flagged, len(clean)),
         early=sum(p.ever_flagged for p in faulty),
+        delays=tuple(sorted(p.delay for p in faulty if p.start_step and p.delay is not None)),
+        mid_run=sum(bool(p.start_step) for p in faulty),
+        calibration_error=calibration_error(predictions),
     )
+
+
+def calibration_error(predictions: Sequence[Prediction], classes: int = 10) -> float:
+    """See :attr:`Figures.calibration_error`; NaN without runs."""
+    if not predictions:
+        return float("nan")
+    gaps = 0.0
+    for number in range(classes):
+        low, high = number / classes, (number + 1) / classes
+        last = number == classes - 1
+        own = [p for p in predictions if low <= p.probability and (p.probability < high or last)]
+        gaps += abs(sum(p.probability for p in own) - sum(bool(p.truth) for p in own))
+    return gaps / len(predictions)
+
+
+def quantile(values: Sequence[int], share: float) -> float:
+    """The smallest of the ordered values that ``share`` of them do not exceed; NaN for none."""
+    if not values:
+        return float("nan")
+    return values[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def contract_figures(predictions: Sequence[Prediction]) -> Figures:

@@ -165,7 +165,7 @@ def calibrate(network: DiagnosisNetwork, samples: Sequence[Sample]) -> Calibrati
     )
     sure = torch.cat(certain)
     calibrated = torch.where(sure, (logits / temperature).clamp(min=CERTAIN), logits / temperature)
-    high = _threshold(calibrated.sigmoid(), truth)
+    high = threshold(calibrated.sigmoid(), truth)
     if not len(torch.cat(is_category)):
         return Calibration(faulty_temperature=temperature, high=high)
     return Calibration(
@@ -177,7 +177,7 @@ def calibrate(network: DiagnosisNetwork, samples: Sequence[Sample]) -> Calibrati
     )
 
 
-def _threshold(probability: torch.Tensor, truth: torch.Tensor) -> float:
+def threshold(probability: torch.Tensor, truth: torch.Tensor) -> float:
     """Where missed faults and (ten times as dear) false alarms cost least."""
     healthy, faulty = probability[truth == 0], probability[truth == 1]
 

@@ -84,7 +84,8 @@ def loss(
     )
     log_cause = cause_log_probabilities(output)[faulty]
     total = total + functional.nll_loss(log_cause, cause, weight=weights.cause)
-    total = total + CONTRASTIVE_WEIGHT * contrastive(output.pooled[faulty], category, cause)
+    if "separation" not in network.shape.without:
+        total = total + CONTRASTIVE_WEIGHT * contrastive(output.pooled[faulty], category, cause)
     own = output.parts[faulty, cause].sum(dim=-1)
     return total + PROTOTYPE_WEIGHT * own.mean() / network.shape.group
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Model-task pair, e.g. ``bert/which_module``; what is held out together."""
     family: str
     task: str
+    size: str = ""
+    """``LAYERSxWIDTH…`` of the model, e.g. ``5x32h2/2v2048``."""
     kind: str
     """``clean`` or ``faulty``."""
     category: str | None = None
@@ -38,6 +41,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def lineage(self) -> str:
         """The family whose layout this one shares; they are left out together."""
         return LINEAGES.get(self.family, self.family)
+
+    @property
+    def cells(self) -> int:
+        """Layers times width; 0 where the manifest does not say."""
+        found = re.match(r"(\d+)x(\d+)", self.size)
+        return int(found[1]) * int(found[2]) if found else 0
 
     @property
     def faulty(self) -> bool:

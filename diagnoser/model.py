@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import MessagePassing
 
+from diagnoser.ablation import reduced
 from diagnoser.graph import RELATIONS
 from diagnoser.pooling import KindPool, drop_kinds
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the network. ``rounds`` 0 switches message passing off (the ablation)."""
+    """Sizes of the network. ``without``: what an ablation takes away, by the names of
+    :data:`diagnoser.ablation.ABLATIONS`."""
 
     hidden: int = 32
     group: int = 16
     rounds: int = 3
     dropout: float = 0.15
+    without: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -157,8 +160,9 @@ class DiagnosisNetwork(nn.Module):
             }
         )
         self._metric_of = {kind: _metric_numbers(found) for kind, found in names.items()}
-        self.rounds = nn.ModuleList(RelationalConvolution(width) for _ in range(shape.rounds))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(shape.rounds))
+        rounds = 0 if "messages" in shape.without else shape.rounds
+        self.rounds = nn.ModuleList(RelationalConvolution(width) for _ in range(rounds))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(rounds))
         self.pool_own = KindPool(len(self.kinds), width, group)
         self.pool = KindPool(len(self.kinds), 2 * width, group)
         self.votes = Votes()
@@ -179,6 +183,7 @@ class DiagnosisNetwork(nn.Module):
         self.origin_context = nn.Linear(pooled, group)
 
     def forward(self, batch: Batch) -> Output:
+        batch = reduced(batch, self.shape.without)
         start = torch.cat([self.encode(kind, self._hide(kind, batch)) for kind in self.kinds])
         both = torch.cat([start, self._propagate(start, batch)], dim=1)
         pooled = self.pool(both, batch)

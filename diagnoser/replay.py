@@ -7,7 +7,7 @@ only the network runs on many frames at once. A test holds the two equal.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diagnoser.contracts import verdict
 from diagnoser.decision import Decision
@@ -17,12 +17,30 @@ from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
 from diagnoser.votes import CAUSE_CATEGORY
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from diagnoser.decision import Score
     from diagnoser.extract import RunFeatures
+    from diagnoser.graph import Graph
     from diagnoser.manifest import Run
-    from diagnoser.weights import Trained
+    from diagnoser.weights import Calibration
 
 FRAMES_AT_ONCE = 128
+
+
+class Scorer(Protocol):
+    """What answers to frames: trained weights, or a baseline."""
+
+    @property
+    def calibration(self) -> Calibration: ...
+
+    def run(
+        self,
+        graphs: list[Graph],
+        features: list[dict[str, npt.NDArray[Any]]],
+        fired: npt.NDArray[Any],
+    ) -> tuple[list[Score], Any]:
+        """Scores of several frames, and what only some can add to them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,8 @@ class Prediction:
     ever_flagged: bool
     """Flagged at any frame before the fault began; for clean runs at any frame."""
     first_flagged_step: int | None
+    delay: int | None
+    """Frames from the fault's first to the one that first named its category, both counted."""
     category: str | None
     root_cause: str | None
     layer: int | None
@@ -58,7 +78,7 @@ class Prediction:
         return asdict(self)
 
 
-def score_frames(trained: Trained, found: RunFeatures) -> list[Score]:
+def score_frames(trained: Scorer, found: RunFeatures) -> list[Score]:
     """Calibrated scores of every frame of a run."""
     graph = found.graph
     scores: list[Score] = []
@@ -73,15 +93,19 @@ def score_frames(trained: Trained, found: RunFeatures) -> list[Score]:
     return scores
 
 
-def replay(trained: Trained, run: Run, found: RunFeatures) -> Prediction:
+def replay(trained: Scorer, run: Run, found: RunFeatures) -> Prediction:
     """The engine's state at the end of a run, and whether it ever flagged what was healthy."""
     decision = Decision(trained.calibration.thresholds, CAUSE_CATEGORY)
     early = False
+    delay = None
     state = None
     for number, score in enumerate(score_frames(trained, found)):
         step = int(found.steps[number])
         state = decision.update(step, score, float(found.measured[number]))
         early |= state.flagged and step < run.start
+        named = state.flagged and CATEGORY_NAMES[chosen(state)[0]] == run.category
+        if delay is None and named and step >= run.start:
+            delay = number + 1 - int((found.steps < run.start).sum())
     assert state is not None
     category = cause = None
     layer: int | None = None
@@ -107,6 +131,7 @@ def replay(trained: Trained, run: Run, found: RunFeatures) -> Prediction:
         probability=state.probability,
         ever_flagged=early,
         first_flagged_step=state.first_flagged_step,
+        delay=delay,
         category=category,
         root_cause=cause,
         layer=layer,

@@ -1,25 +1,30 @@
-"""The evaluation as Markdown, and its place in the README."""
+"""The evaluation as Markdown tables, and their place in the README."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from diagnoser.ablation import ABLATIONS
 from diagnoser.figures import (
     Figures,
+    Rates,
     by_class,
     category_order,
     category_pairs,
     cause_pairs,
     contract_figures,
     figures,
+    quantile,
 )
+from diagnoser.holdout import TREES
 from diagnoser.manifest import LINEAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from diagnoser.extract import Extracted
+    from diagnoser.predictions import Evaluation
     from diagnoser.replay import Prediction
 
 BEGIN = "<!-- evaluation: begin, written by python -m diagnoser.evaluate -->"
@@ -46,41 +51,64 @@ def _row(name: str, f: Figures) -> str:
     )
 
 
-def _all(parts: dict[str, list[Prediction]]) -> list[Prediction]:
-    return [prediction for predictions in parts.values() for prediction in predictions]
+VIEWS = {
+    "pairs": "model-task pairs held out",
+    "families": "families left out in turn, with their kin",
+    "sizes": "the largest models held out",
+    "operators": "some operators of each root cause held out",
+}
 
 
-def report(found: dict[str, dict[str, list[Prediction]]], extracted: Extracted, seed: int) -> str:
-    """The table of all views, and one line per category. Views are those of ``evaluate.plan``."""
-    runs = extracted.runs
-    pairs = len({run.group for run in runs})
+def report(found: Evaluation) -> str:
+    """The tables of all views, of categories and of root causes."""
+    about = found.about
     lines = [
-        f"Corpus {extracted.manifest.checksum}: {len(runs)} runs, {pairs} model-task pairs, "
-        f"{len({run.family for run in runs})} families; seed {seed}. Every figure is on runs whose "
-        "model-task pair (or family, with its kin) trained nothing; a run's answer is the engine's "
-        "state at the end of its trace. Brackets: Wilson 95 % interval.",
+        f"Corpus {about['corpus']}: {about['runs']} runs, {about['pairs']} model-task pairs, "
+        f"{len(about['families'])} families; seed {about['seed']}. Every figure is on runs that "
+        "trained nothing, nor did any of the group held out; a run's answer is the engine's state "
+        "at the end of its trace. Brackets: Wilson 95 % interval.",
         "",
         *HEAD,
     ]
-    if "pairs" in found:
-        held = _all(found["pairs"])
-        lines.append(_row("model-task pairs held out", figures(held)))
-        if "ablation" in found:
-            flat = figures(_all(found["ablation"]))
-            lines.append(_row("… without message passing", flat))
+    for view, title in VIEWS.items():
+        held = found.all(view)
+        if not held:
+            continue
+        lines.append(_row(f"**{title}**", figures(held)))
         lines.append(_row("… contracts alone, by rule", contract_figures(held)))
-    for family, predictions in found.get("families", {}).items():
-        kin = [name for name, lineage in LINEAGES.items() if lineage == family]
-        name = ", ".join([family, *kin])
-        lines.append(_row(f"family left out: {name}", figures(predictions)))
-    if "families" in found:
-        lines.append(_row("all families left out in turn", figures(_all(found["families"]))))
-    view = "pairs" if "pairs" in found else "families"
-    lines += ["", *_categories(_all(found[view]))]
-    early = sum(p.ever_flagged for p in _all(found[view]) if p.truth)
-    faulty = sum(1 for p in _all(found[view]) if p.truth)
-    lines += ["", f"Faulty runs flagged before their fault began: {early} of {faulty}."]
+        if trees := found.all(view, TREES):
+            lines.append(_row("… boosted trees on the same features", figures(trees)))
+        for name, words in ABLATIONS.items():
+            if less := found.all(view, name):
+                lines.append(_row(f"… {words}", figures(less)))
+        if view == "families":
+            lines += [
+                _row(f"… {', '.join([name, *_kin(name)])} left out", figures(answers))
+                for name, answers in found.answers[view, ""].items()
+            ]
+    main = next((view for view in VIEWS if found.all(view)), None)
+    if main is None:
+        return "\n".join(lines)
+    held = found.all(main)
+    now = figures(held)
+    lines += ["", f"With {VIEWS[main]}:", "", *_categories(held), "", *_weakest(held)]
+    lines += [
+        "",
+        f"Faulty runs flagged before their fault began: {now.early} of {now.faulty}. "
+        f"Calibration error {now.calibration_error:.3f}.",
+    ]
+    if now.delays:
+        middle, late = quantile(now.delays, 0.5), quantile(now.delays, 0.9)
+        lines.append(
+            f"Faults that begin within a run: the right category after {middle:.0f} sampled steps "
+            f"in the median, {late:.0f} at the 90th percentile, in {len(now.delays)} of "
+            f"{now.mid_run} at all."
+        )
     return "\n".join(lines)
+
+
+def _kin(lineage: str) -> list[str]:
+    return [name for name, root in LINEAGES.items() if root == lineage]
 
 
 def _categories(predictions: Sequence[Prediction]) -> list[str]:
@@ -92,13 +120,34 @@ def _categories(predictions: Sequence[Prediction]) -> list[str]:
     for name in category_order(list(categories)):
         own = [p for p in predictions if p.truth and p.truth.split("/")[0] == name]
         right = sum(truth == answer for truth, answer in cause_pairs(own))
-        r = categories[name]
-        precision = f"{r.precision:.3f}" if r.precision == r.precision else "–"
         lines.append(
             f"| {name} | {len(own)} | {sum(p.faulty for p in own)} "
-            f"| {precision} / {r.recall:.3f} / {r.f1:.3f} | {right} |"
+            f"| {_told(categories[name])} | {right} |"
         )
     return lines
+
+
+def _weakest(predictions: Sequence[Prediction], count: int = 10) -> list[str]:
+    """The root causes that are told worst, and what they are taken for."""
+    pairs = cause_pairs(predictions)
+    causes = by_class(pairs)
+    lines = [
+        f"The {min(count, len(causes))} root causes of {len(causes)} that are told worst:",
+        "",
+        "| root cause | runs | P / R / F1 | taken for |",
+        "|---|---|---|---|",
+    ]
+    for name in sorted(causes, key=lambda name: causes[name].f1)[:count]:
+        answers = Counter(answer or "healthy" for truth, answer in pairs if truth == name)
+        total = sum(answers.values())
+        others = ", ".join(f"{a} {n}" for a, n in answers.most_common(4) if a != name)
+        lines.append(f"| {name} | {total} | {_told(causes[name])} | {others} |")
+    return lines
+
+
+def _told(r: Rates) -> str:
+    precision = f"{r.precision:.3f}" if r.precision == r.precision else "–"
+    return f"{precision} / {r.recall:.3f} / {r.f1:.3f}"
 
 
 def write_between(path: Path, text: str) -> None:

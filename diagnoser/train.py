@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from diagnoser import manifest, schema, weights
+from diagnoser.ablation import ABLATIONS
 from diagnoser.dataset import load_samples
 from diagnoser.extract import extract_all
 from diagnoser.fitting import Settings, fit
@@ -55,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write")
     parser.add_argument("--exclude-family", nargs="*", default=[], metavar="FAMILY")
     parser.add_argument("--exclude-groups", nargs="*", default=[], metavar="GROUP")
-    parser.add_argument("--no-message-passing", action="store_true", help="the ablation")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=list(ABLATIONS), help="ablations"
+    )
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes for the features")
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(
         epochs=options.epochs,
         seed=options.seed,
-        shape=Shape(rounds=0) if options.no_message_passing else Shape(),
+        shape=Shape(without=tuple(options.without)),
     )
     trained = fit(samples, settings, lambda text: print(text, file=sys.stderr))
     trained.about = {

@@ -118,7 +118,9 @@ def load(path: Path | None = None) -> Trained:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         _check(metadata, path)
         names = {kind: tuple(found) for kind, found in metadata["features"].items()}
-        network = DiagnosisNetwork(names, Shape(**metadata["shape"]))
+        shape = metadata["shape"]
+        shape["without"] = tuple(shape.get("without", ()))
+        network = DiagnosisNetwork(names, Shape(**shape))
         network.load_state_dict(tensors)
         calibration = Calibration(**metadata["calibration"])
     except WeightsError:

@@ -1,6 +1,3 @@
-import json
-import shutil
-
 import numpy as np
 import pytest
 import synthetic_runs
@@ -10,7 +7,7 @@ from diagnoser.dataset import load_samples, moments, origin_labels
 from diagnoser.extract import extract_all, read_cached
 from diagnoser.figures import figures, wilson
 from diagnoser.fitting import split_validation
-from diagnoser.report import BEGIN, END, write_between
+from diagnoser.report import BEGIN, write_between
 
 
 def test_frames_before_the_start_teach_health_and_those_after_the_fault(synthetic_corpus):
@@ -110,39 +107,6 @@ def test_a_missing_corpus_gives_one_line(tmp_path, capsys):
         assert main(["--corpus", str(tmp_path / "none")]) == 3
         (line,) = capsys.readouterr().err.splitlines()
         assert "diagnoser.corpus" in line
-
-
-def test_folds_hold_out_whole_pairs_and_every_run_once(synthetic_corpus):
-    runs = synthetic_corpus.runs
-    folds = evaluate.plan(runs, 3, train.Settings(), ablation=False)
-    for view in ("pairs", "families"):
-        held = [run.id for fold in folds if fold.view == view for run in fold.held]
-        assert sorted(held) == sorted(run.id for run in runs)
-    for fold in folds:
-        if fold.view == "pairs":
-            assert not {r.group for r in fold.held} & {r.group for r in fold.training}
-        else:
-            assert not {r.family for r in fold.held} & {r.family for r in fold.training}
-
-
-def test_evaluate_writes_the_table_and_the_predictions(synthetic_corpus, tmp_path, capsys):
-    corpus = tmp_path / "corpus"
-    shutil.copytree(synthetic_corpus.manifest.folder, corpus)
-    lines = (corpus / "manifest.jsonl").read_text().splitlines()
-    kept = [line for line in lines if json.loads(line)["family"] != "bert"]
-    (corpus / "manifest.jsonl").write_text("\n".join(kept) + "\n")
-    readme, out = tmp_path / "README.md", tmp_path / "p.jsonl"
-    readme.write_text(f"# Title\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
-    options = ["--corpus", str(corpus), "--readme", str(readme), "--predictions", str(out)]
-    options += ["--epochs", "1", "--folds", "2", "--workers", "1", "--no-ablation"]
-    assert evaluate.main(options) == 0
-    text = readme.read_text()
-    assert "old" not in text and "Before." in text and "After." in text
-    assert "model-task pairs held out" in text and "family left out: llama" in text
-    assert "contracts alone" in text
-    predictions = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {p["view"] for p in predictions} == {"pairs", "families"}
-    assert len(predictions) == 2 * len(kept)
 
 
 def test_wilson_interval():

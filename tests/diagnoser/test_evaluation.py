@@ -1,0 +1,214 @@
+"""What is held out, the baselines, the kept answers and the tables made from them."""
+
+import gzip
+import json
+import shutil
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from diagnoser import evaluate, holdout, predictions
+from diagnoser.ablation import ABLATIONS, reduced
+from diagnoser.batch import collate
+from diagnoser.dataset import load_samples
+from diagnoser.figures import calibration_error, figures, quantile
+from diagnoser.fitting import Settings
+from diagnoser.graph import RELATIONS
+from diagnoser.model import DiagnosisNetwork, Shape
+from diagnoser.replay import replay
+from diagnoser.report import BEGIN, END, report
+from diagnoser.trees import fit_trees
+from diagnoser.weights import Trained, load, save
+
+
+def sized(runs):
+    """The runs with sizes and, for every root cause, two operators."""
+    return [
+        msgspec.structs.replace(
+            run,
+            size=f"{2 + number % 3}x{16 * (1 + number % 2)}h2",
+            operator=f"{run.root_cause}{number % 2}" if run.faulty else None,
+        )
+        for number, run in enumerate(runs)
+    ]
+
+
+def test_every_way_holds_out_whole_groups(synthetic_corpus):
+    runs = sized(synthetic_corpus.runs)
+    folds = holdout.plan(runs, 3, Settings(), variants=[holdout.TREES, "types"])
+    plain = [fold for fold in folds if not fold.variant]
+    for view in ("pairs", "families"):
+        held = [run.id for fold in plain if fold.view == view for run in fold.held]
+        assert sorted(held) == sorted(run.id for run in runs)
+    for fold in folds:
+        ids = {run.id for run in fold.held}
+        assert ids and not ids & {run.id for run in fold.training}
+        assert len(fold.training) + len(fold.held) == len(runs)
+        if fold.view == "pairs":
+            assert not {r.group for r in fold.held} & {r.group for r in fold.training}
+        elif fold.view == "families":
+            assert not {r.lineage for r in fold.held} & {r.lineage for r in fold.training}
+        elif fold.view == "sizes":
+            assert max(r.cells for r in fold.training) < min(r.cells for r in fold.held)
+        else:
+            learnt = {r.operator for r in fold.training if r.faulty}
+            asked = {r.operator for r in fold.held if r.faulty}
+            assert not learnt & asked
+            assert {r.key for r in fold.held if r.faulty} <= {r.key for r in fold.training}
+    assert {fold.view for fold in plain} == {"pairs", "families", "sizes", "operators"}
+    views = {fold.view for fold in folds if fold.variant == "types"}
+    assert views == {"pairs"}
+    assert {f.view for f in folds if f.variant == holdout.TREES} == {f.view for f in plain}
+
+
+def test_a_cause_with_one_operator_is_not_asked_for_without_it(synthetic_corpus):
+    runs = synthetic_corpus.runs
+    assert holdout.by_operator(runs, Settings()) == []
+    assert holdout.by_size(runs, Settings()) == []
+
+
+@pytest.fixture(scope="module")
+def some(synthetic_corpus):
+    samples = load_samples(synthetic_corpus)[:6]
+    fired = np.stack([sample.fired for sample in samples])
+    fired[0] = 1
+    return collate([s.graph for s in samples], [s.nodes for s in samples], fired)
+
+
+def test_nothing_is_taken_without_an_ablation(some):
+    assert reduced(some, ()) is some
+    assert reduced(some, ("messages", "separation")) is some
+
+
+def test_without_contracts_nothing_tells_of_them(some):
+    less = reduced(some, ("contracts",))
+    assert not less.fired.any() and some.fired.any()
+    from diagnoser import schema
+
+    for kind in schema.node_kinds():
+        told = schema.feature_names(kind)
+        contracts = {m.name for m in schema.metrics_of(kind) if m.contract}
+        for column, name in enumerate(told):
+            if name.split(":")[0] in contracts:
+                assert not less.x[kind][:, column].any()
+            else:
+                assert torch.equal(less.x[kind][:, column], some.x[kind][:, column])
+
+
+def test_collapsed_layers_are_their_mean(some):
+    less = reduced(some, ("layers",))
+    start = 0
+    for kind, values in some.x.items():
+        graph = some.graph_of[start : start + len(values)]
+        start += len(values)
+        for number in range(some.graphs):
+            own = less.x[kind][graph == number]
+            if len(own):
+                mean = values[graph == number].mean(dim=0)
+                torch.testing.assert_close(own, mean.expand_as(own))
+
+
+def test_edges_elsewhere_stay_in_their_graph_and_keep_their_number(some):
+    less = reduced(some, ("wiring",))
+    assert torch.equal(less.edge_index[0], some.edge_index[0])
+    assert not torch.equal(less.edge_index[1], some.edge_index[1])
+    graph = some.graph_of
+    assert torch.equal(graph[less.edge_index[1]], graph[some.edge_index[1]])
+    degrees = [torch.bincount(b.edge_index[1], minlength=len(graph)) for b in (less, some)]
+    assert torch.equal(degrees[0].sort().values, degrees[1].sort().values)
+
+
+@pytest.mark.parametrize("without", ["types", "wiring"])
+def test_messages_of_a_type_into_a_node_still_sum_to_one(some, without):
+    less = reduced(some, (without,))
+    into = less.edge_index[1] * len(RELATIONS) + less.edge_type
+    sums = torch.zeros(int(into.max()) + 1).index_add(0, into, less.edge_weight)
+    torch.testing.assert_close(sums[into.unique()], torch.ones(len(into.unique())))
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_every_ablation_is_trained_saved_and_read_again(name, trained, some, tmp_path):
+    torch.manual_seed(0)
+    network = DiagnosisNetwork(trained.network.names, Shape(without=(name,))).eval()
+    assert (len(network.rounds) == 0) == (name == "messages")
+    save(Trained(network), tmp_path / "w.safetensors")
+    again = load(tmp_path / "w.safetensors").network
+    assert again.shape.without == (name,)
+    with torch.no_grad():
+        assert torch.equal(again(some).category, network(some).category)
+
+
+def test_trees_tell_the_runs_they_learnt_apart(synthetic_corpus):
+    trees = fit_trees(load_samples(synthetic_corpus), Settings())
+    runs = synthetic_corpus.runs
+    found = figures([replay(trees, run, synthetic_corpus.features(run)) for run in runs])
+    assert found.detection.f1 > 0.9
+    assert found.category_f1 > 0.8
+
+
+@pytest.fixture
+def small_corpus(synthetic_corpus, tmp_path):
+    """A copy without one family."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(synthetic_corpus.manifest.folder, corpus)
+    lines = (corpus / "manifest.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["family"] != "bert"]
+    (corpus / "manifest.jsonl").write_text("\n".join(kept) + "\n")
+    return corpus
+
+
+def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path, capsys):
+    readme, out = tmp_path / "README.md", tmp_path / "p.jsonl.gz"
+    readme.write_text(f"# Title\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
+    common = ["--readme", str(readme), "--predictions", str(out)]
+    options = ["--corpus", str(small_corpus), "--variants", "messages"]
+    options += ["--epochs", "1", "--folds", "2", "--workers", "1"]
+    assert evaluate.main([*common, *options]) == 0
+    text = readme.read_text()
+    assert "old" not in text and "Before." in text and "After." in text
+    for words in ("model-task pairs held out", "llama left out", "contracts alone"):
+        assert words in text
+    assert "without message passing" in text and "boosted trees" not in text
+    first = out.read_bytes()
+    lines = gzip.decompress(first).decode().splitlines()
+    assert json.loads(lines[0])["about"]["families"] == sorted({"gpt2", "llama"})
+
+    readme.write_text("# Title\n")
+    assert evaluate.main(common) == 0
+    assert text.split(BEGIN)[1].split(END)[0] in readme.read_text()
+
+    # Interrupted or asked again, folds that are done are not trained again.
+    capsys.readouterr()
+    assert evaluate.main([*common, *options]) == 0
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize("content", [None, b"", b"rubbish", gzip.compress(b'{"about": {}}\n{}\n')])
+def test_answers_that_cannot_be_read_give_one_line(content, tmp_path, capsys):
+    path = tmp_path / "p.gz"
+    if content is not None:
+        path.write_bytes(content)
+    assert evaluate.main(["--predictions", str(path), "--readme", str(tmp_path / "r")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--corpus" in line
+
+
+def test_a_report_of_nothing_is_its_head():
+    about = {"corpus": "x", "runs": 0, "pairs": 0, "families": [], "seed": 0}
+    assert "0 runs" in report(predictions.Evaluation(about))
+
+
+def test_quantiles_and_calibration(trained, synthetic_corpus):
+    assert quantile([1, 2, 3, 4], 0.5) == 2
+    assert quantile([1, 2, 3, 4], 0.9) == 4
+    assert np.isnan(quantile([], 0.5))
+    run = next(r for r in synthetic_corpus.runs if r.faulty)
+    answer = replay(trained, run, synthetic_corpus.features(run))
+    sure = msgspec.convert(answer.as_dict() | {"probability": 1.0}, type(answer))
+    healthy = msgspec.convert(answer.as_dict() | {"probability": 0.25, "truth": None}, type(answer))
+    assert calibration_error([sure]) == 0
+    assert calibration_error([sure, healthy]) == pytest.approx(0.125)
+    if answer.delay is not None:
+        assert answer.delay >= 1

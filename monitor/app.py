@@ -383,8 +383,8 @@ class MonitorApp(
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.viewing, self.breakpoints))
         labels = footer_labels(self.viewing, self.replaying, self.holding)
-        if self.view is not None and self.view.enter_label:
-            labels["enter"] = self.view.enter_label
+        if self.view is not None:
+            labels |= self.view.labels
         base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)
         flag = self.known_flag
         scrub = scrub_data(self.model, self.viewing, self.replaying, flag)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, fitted
 from monitor.formatting import clipped, left_clipped, number, percent, spoken
-from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
 from monitor.widgets.pane_title import set_title
 from probe.schema import Metric, Site
@@ -99,23 +99,25 @@ def _measure_line(measure: Measure, width: int, chosen: bool) -> Line:
     return fitted(pieces, width)
 
 
-class SitePane(LinePane):
+class SitePane(ListPane):
     """The metrics of a component, one a line, the newest value of each."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._data: SiteData | None = None
-        self._first = 0
+        self._top = 0
+        """First metric in sight; the lines before the metrics always are."""
 
     def show(self, data: SiteData | None) -> None:
         """Draw a site, or a hint where none is chosen."""
         if data is None or self._data is None or data.site.name != self._data.site.name:
-            self._first = 0
+            self._top = 0
         self._data = data
         set_title(self, spoken(data.site.name) if data else "Component")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        self._owners = ()
         data = self._data
         if data is None:
             return ((("choose a component with the arrow keys", "muted"),),)
@@ -128,8 +130,10 @@ class SitePane(LinePane):
         chosen = -1 if data.chosen is None else data.chosen
         told = data.measures[chosen].metric if chosen >= 0 else None
         body = max(1, room - 1 - (2 if told else 0))
-        self._first = first_shown(max(chosen, 0), count, body, self._first)
-        for index in range(self._first, min(count, self._first + body)):
+        self._top = first_shown(max(chosen, 0), count, body, self._top)
+        shown = range(self._top, min(count, self._top + body))
+        self._owners = [*[-1] * len(lines), *shown]
+        for index in shown:
             lines.append(_measure_line(data.measures[index], width, index == chosen))
         if told is not None:
             text = data.measures[chosen].absent or told.meaning

@@ -65,7 +65,7 @@ class CompareActions(AppBase):
         self.comparison.add(listed.run, listed.name, source)
         self.acted()
 
-    def watch(self, listed: ListedRun) -> None:
+    def watch_run(self, listed: ListedRun) -> None:
         """Watch a run of the list instead of this one; opened in a thread."""
         self.run_worker(lambda: self._listed_to_watch(listed), thread=True, group="opening")
 

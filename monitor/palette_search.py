@@ -48,7 +48,7 @@ def runs(app: MonitorApp, found: Sequence[ListedRun]) -> Iterator[Place]:
     """Other runs, to be watched instead."""
     for listed in found:
         told = "live" if listed.kind == "live" else "recorded"
-        yield f"Run: {listed.name}", f"{told}, {listed.run}", partial(app.watch, listed)
+        yield f"Run: {listed.name}", f"{told}, {listed.run}", partial(app.watch_run, listed)
 
 
 class RunSearch(Provider):

@@ -81,7 +81,7 @@ class RunsView(View):
 
     def enter(self) -> None:
         if self._runs:
-            self.monitor.watch(self._runs[self._chosen])
+            self.monitor.watch_run(self._runs[self._chosen])
 
     @on(RunsPane.Clicked)
     def _clicked(self, message: RunsPane.Clicked) -> None:

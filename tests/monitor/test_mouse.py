@@ -27,7 +27,8 @@ FAULTY = Script(fault_step=200)
 
 
 def wheel(kind, pane, x, y, shift=False):
-    place = {"x": x, "y": y, "delta_x": 0, "delta_y": 0, "button": 0}
+    at = {"screen_x": pane.region.x + x, "screen_y": pane.region.y + y}
+    place = {"x": x, "y": y, "delta_x": 0, "delta_y": 0, "button": 0, **at}
     pane.post_message(kind(pane, **place, shift=shift, meta=False, ctrl=False))
 
 
@@ -71,7 +72,8 @@ def test_every_component_drawn_is_found_where_it_stands():
         found = [Site("embedding", "embedding"), Site("output", "output")]
         found += [Site(f"qkv@{n}", "qkv", n) for n in range(layers)]
         found += [Site(f"ffn@{n}", "ffn", n) for n in range(layers)]
-        anatomy = Anatomy("bert", "Small", tuple(found), layers=layers, hidden=8, heads=2)
+        numbers = (layers, 8, 2, 2, 4, 50, 1000)
+        anatomy = Anatomy("Small", "encoder", *numbers, "post", "learned", tuple(found))
         drawing = GraphDrawing(lay_out(anatomy), {"ffn@31": 0.9}, (), 40, 30)
         height = len(drawing.draw())
         seen = {drawing.site_at(x, y) for y in range(height) for x in range(40)} - {None}
@@ -204,7 +206,7 @@ async def test_the_rail_is_drawn_along():
         await pilot.pause()
         second = app.viewing.frozen
         assert second < first
-        await pilot.mouse_up(bar)
+        await pilot.mouse_up(bar, offset=(at + 50 - bar.region.x, 0))
         bar.post_message(event(MouseMove, at + 70))
         await pilot.pause()
         assert app.viewing.frozen == second
@@ -220,8 +222,8 @@ async def test_a_key_in_the_footer_is_clicked():
         async def click(word, at=0):
             await pilot.click(bar, offset=(bar.gutter.left + bar.text.index(word) + at, 0))
 
-        await click("Log")
-        assert app.view.query_one(ChartGrid).panes[0].data.log
+        await click("Enlarge")
+        assert app.viewing.alone
         await click("←→")
         before = app.viewing.steps.cursor
         assert before is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
@@ -131,6 +133,11 @@ class DiagnosisView(View):
         causes = self._causes
         at = min(self._cause, len(causes) - 1) if self._in_causes else 0
         found = cause_topic(*causes[at]) if causes else []
+        if at > 0:
+            # In full what the pane has little room for: what was measured for and against it.
+            clues = self._alternatives()[at - 1].clues
+            told = tuple(("against" if c.against else "for", c.sentence()) for c in clues)
+            found = [replace(topic, lines=topic.lines + told) for topic in found]
         if self._evidence and not self._in_causes:
             shown = self._evidence[self._chosen]
             key = group_key(shown.site, shown.metric)

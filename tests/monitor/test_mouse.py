@@ -158,6 +158,8 @@ async def test_causes_are_chosen_by_key_and_click_and_explained():
         assert pane.text.splitlines()[line].startswith("▸")
         (topic,) = app.view.help_topics()
         assert topic.title.startswith(f"{other[0].replace('_', ' ')} ›")
+        clues = [text for name, text in topic.lines if name in ("for", "against")]
+        assert clues == [clue.sentence() for clue in app.view._alternatives()[0].clues]
         assert "↑↓ Cause" in app.query_one(KeyFooter).text
         await pilot.press("up")
         assert app.view.help_topics()[0].title.startswith("masking › mask application")

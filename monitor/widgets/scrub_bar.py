@@ -56,7 +56,7 @@ class ScrubBar(LinePane):
     """There in a replay, and while a live run is looked at as it was."""
 
     class Sought(Message):
-        """A place on the rail was clicked, or drawn to."""
+        """A place on the rail was clicked, or dragged to."""
 
         def __init__(self, step: int) -> None:
             super().__init__()
@@ -82,17 +82,17 @@ class ScrubBar(LinePane):
 
     def on_mouse_move(self, event: MouseMove) -> None:
         if self.app.mouse_captured is self:
-            self._seek(event.get_content_offset_capture(self).x, drawn=True)
+            self._seek(event.get_content_offset_capture(self).x, dragged=True)
 
     def on_mouse_up(self, event: MouseUp) -> None:
         self.release_mouse()
 
-    def _seek(self, column: int, drawn: bool = False) -> bool:
-        """Go to the step at a column of the rail; ``drawn`` past an end, to that end."""
+    def _seek(self, column: int, dragged: bool = False) -> bool:
+        """Go to the step at a column of the rail; ``dragged`` past an end, to that end."""
         if self._data is None:
             return False
         _, start, room = rail(self._data, self.content_size.width)
-        if drawn:
+        if dragged:
             column = min(max(column, start), start + room - 1)
         if not room or not start <= column < start + room:
             return False

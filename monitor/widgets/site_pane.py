@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ def head_lines(data: SiteData, width: int) -> list[Line]:
             head = f"{label:<7}" if index == 0 else " " * 7
             lines.append(((head, "muted"), (left_clipped(value, width - 7), "fg")))
     if not site.modules and not site.where:
-        lines.append((("computed from the whole run, not by a module", "muted"),))
+        text = "computed from the whole run, not by a module"
+        lines.append(((text if len(text) <= width else "computed from the whole run", "muted"),))
     return lines
 
 
@@ -99,6 +101,15 @@ def _measure_line(measure: Measure, width: int, chosen: bool) -> Line:
     return fitted(pieces, width)
 
 
+def _wrapped(text: str, width: int, room: int) -> list[Line]:
+    """A sentence in at most ``room`` lines, but at least one; what is left out has a sign."""
+    parts = textwrap.wrap(text, max(10, width)) or [""]
+    shown = parts[: max(1, room)]
+    if len(shown) < len(parts):
+        shown[-1] = clipped(" ".join(parts[len(shown) - 1 :]), width)
+    return [((part, "fg"),) for part in shown]
+
+
 class SitePane(ListPane):
     """The metrics of a component, one a line, the newest value of each."""
 
@@ -137,5 +148,5 @@ class SitePane(ListPane):
             lines.append(_measure_line(data.measures[index], width, index == chosen))
         if told is not None:
             text = data.measures[chosen].absent or told.meaning
-            lines += [(), ((clipped(text, width), "fg"),)]
+            lines += [(), *_wrapped(text, width, height - len(lines) - 1)]
         return tuple(lines)

@@ -190,7 +190,7 @@ async def test_help_is_about_the_pane_chosen():
         await pilot.pause()
 
 
-async def test_the_rail_is_drawn_along():
+async def test_the_rail_is_dragged_along():
     async with running(FakeReplay(FAULTY)) as (app, pilot):
         bar = app.query_one(ScrubBar)
         at = bar.region.x + bar.gutter.left

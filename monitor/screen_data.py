@@ -38,6 +38,7 @@ def header_data(
         loss=float(curves[0].latest[-1]) if known else math.nan,
         loss_known=known,
         overhead=model.overhead,
+        every=header.settings.get("every", "") if header else "",
         ignored=model.ignored,
         link=model.link,
         state=model.state,

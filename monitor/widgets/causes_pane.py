@@ -203,6 +203,8 @@ class CausesPane(ListPane):
 
 
 def _marked(line: Line) -> Line:
-    """With the sign of the chosen entry in its first cell, which is blank."""
+    """With the sign of the chosen entry in its first cell, where that is blank."""
     (text, role), *rest = line
+    if not text.startswith(" "):
+        return line
     return ((glyphs.SELECTED, "accent bold"), (text[1:], role), *rest)

@@ -129,6 +129,8 @@ class MonitorApp(
     ) -> None:
         self.settings = settings or Settings()
         self.keys, complaints = remapped(self.settings.keys)
+        if self.settings.ascii:
+            self.keys = self.keys.in_ascii()
         # Textual binds the palette's key itself, by priority.
         palette_key = self.keys.of("command_palette").keys.split(",")[0]
         setattr(self, "COMMAND_PALETTE_BINDING", palette_key)  # noqa: B010 (declared for classes)

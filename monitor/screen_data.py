@@ -102,7 +102,7 @@ def footer_labels(
 ) -> dict[str, str]:
     """Labels that say what a key would do now; ``holding``: the training is paused by us;
     ``over``: there is no training any more, so that keys which steer it are left out."""
-    labels = {}
+    labels: dict[str, str] = {}
     if over:
         labels |= dict.fromkeys(("toggle_training", "step_training", "sample"), "")
     if viewing.frozen is not None:

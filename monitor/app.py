@@ -129,6 +129,8 @@ class MonitorApp(
     ) -> None:
         self.settings = settings or Settings()
         self.keys, complaints = remapped(self.settings.keys)
+        if self.settings.ascii:
+            self.keys = self.keys.in_ascii()
         # Textual binds the palette's key itself, by priority.
         palette_key = self.keys.of("command_palette").keys.split(",")[0]
         setattr(self, "COMMAND_PALETTE_BINDING", palette_key)  # noqa: B010 (declared for classes)
@@ -382,9 +384,9 @@ class MonitorApp(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.viewing, self.breakpoints))
-        labels = footer_labels(self.viewing, self.replaying, self.holding)
-        if self.view is not None and self.view.enter_label:
-            labels["enter"] = self.view.enter_label
+        labels = footer_labels(self.viewing, self.replaying, self.holding, self.model.over)
+        if self.view is not None:
+            labels |= self.view.labels
         base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)
         flag = self.known_flag
         scrub = scrub_data(self.model, self.viewing, self.replaying, flag)

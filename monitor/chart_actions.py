@@ -6,6 +6,8 @@ from textual import on
 
 from monitor.app_base import AppBase
 from monitor.charts.chart_pane import ChartPane
+from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.charts.step_pane import StepPane
 from monitor.viewing import pattern_error
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.metric_picker import MetricPicker
@@ -36,20 +38,38 @@ class ChartActions(AppBase):
         self.viewing.steps.zoomed = None
         self.acted()
 
-    @on(ChartPane.Wheeled)
-    def _wheeled(self, message: ChartPane.Wheeled) -> None:
+    @on(StepPane.Wheeled)
+    def _wheeled(self, message: StepPane.Wheeled) -> None:
         factor = WHEEL_ZOOM if message.inwards else 1 / WHEEL_ZOOM
         self.viewing.steps.zoom(factor, self.viewing.whole(self.model), message.step)
         self.acted()
 
+    @on(StepPane.Panned)
+    def _panned(self, message: StepPane.Panned) -> None:
+        self.viewing.steps.pan(message.share, self.viewing.whole(self.model))
+        self.acted()
+
     @on(ChartPane.Clicked)
     def _clicked(self, message: ChartPane.Clicked) -> None:
-        steps = self.model.sampled_steps(self.viewing.frozen)
-        if len(steps):
-            self.viewing.steps.cursor = int(steps[abs(steps - message.step).argmin()])
+        self._put_cursor(message.step)
         if message.title in self.model.groups:
             self.viewing.selected = message.title
+            if message.twice:
+                alone = self.viewing.view == "metrics" and self.viewing.alone
+                self.viewing.alone = not alone
+                self.action_show_view("metrics")
         self.acted()
+
+    @on(HeatmapPane.Clicked)
+    def _heatmap_clicked(self, message: HeatmapPane.Clicked) -> None:
+        self._put_cursor(message.step)
+        self.acted()
+
+    def _put_cursor(self, step: float) -> None:
+        """The cursor at the sample nearest to a step."""
+        steps = self.model.sampled_steps(self.viewing.frozen)
+        if len(steps):
+            self.viewing.steps.cursor = int(steps[abs(steps - step).argmin()])
 
     def action_filter(self) -> None:
         before = self.viewing.pattern

@@ -65,6 +65,20 @@ class CompareActions(AppBase):
         self.comparison.add(listed.run, listed.name, source)
         self.acted()
 
+    def watch_run(self, listed: ListedRun) -> None:
+        """Watch a run of the list instead of this one; opened in a thread."""
+        self.run_worker(lambda: self._listed_to_watch(listed), thread=True, group="opening")
+
+    def _listed_to_watch(self, listed: ListedRun) -> None:
+        from monitor.run_catalogue import open_listed
+
+        try:
+            source = open_listed(listed)
+        except Exception as error:  # whatever is wrong with that run, this one stays on screen
+            self.from_thread(self.say, f"{listed.name}: {error}")
+            return
+        self.from_thread(self.switch_source, source)
+
     def action_open_address(self) -> None:
         def done(value: str | None) -> None:
             text = (value or "").strip()

@@ -64,6 +64,13 @@ def clipped(text: str, width: int, ellipsis: str = "…") -> str:
     return text[: width - len(ellipsis)].rstrip() + ellipsis
 
 
+def clipped_key(key: str, width: int) -> str:
+    """A chart's name, ``component/metric``: the component is shortened before the metric is."""
+    site, slash, metric = key.partition("/")
+    room = width - len(slash) - len(metric)
+    return f"{clipped(site, room)}{slash}{metric}" if room >= 4 else clipped(key, width)
+
+
 def left_clipped(text: str, width: int, ellipsis: str = "…") -> str:
     """Shortened at its beginning where it must be: the end of a path tells most."""
     return text if len(text) <= width else ellipsis + text[len(text) - width + len(ellipsis) :]

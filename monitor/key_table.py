@@ -59,6 +59,12 @@ class KeyTable:
             key.in_mode(replay) and (not key.views or view in key.views) for key in found
         )
 
+    def in_ascii(self) -> KeyTable:
+        """The same with arrows by name: as ``<`` and ``>`` they would be read as those keys."""
+        names = {sign: name for name, sign in _SHOWN.items() if not sign.isascii()}
+        names[_SHOWN["minus"]] = "-"
+        return KeyTable(tuple(replace(k, shown=names.get(k.shown, k.shown)) for k in self.keys))
+
     def of(self, action: str) -> Key:
         """The first command with this action."""
         return next(key for key in self.keys if key.action == action)

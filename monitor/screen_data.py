@@ -38,6 +38,7 @@ def header_data(
         loss=float(curves[0].latest[-1]) if known else math.nan,
         loss_known=known,
         overhead=model.overhead,
+        every=header.settings.get("every", "") if header else "",
         ignored=model.ignored,
         link=model.link,
         state=model.state,
@@ -96,9 +97,14 @@ def step_notes(viewing: Viewing, breakpoints: Breakpoints) -> Line:
     return tuple(notes)
 
 
-def footer_labels(viewing: Viewing, replaying: Replaying | None, holding: bool) -> dict[str, str]:
-    """Labels that say what a key would do now; ``holding``: the training is paused by us."""
-    labels = {}
+def footer_labels(
+    viewing: Viewing, replaying: Replaying | None, holding: bool, over: bool
+) -> dict[str, str]:
+    """Labels that say what a key would do now; ``holding``: the training is paused by us;
+    ``over``: there is no training any more, so that keys which steer it are left out."""
+    labels: dict[str, str] = {}
+    if over:
+        labels |= dict.fromkeys(("toggle_training", "step_training", "sample"), "")
     if viewing.frozen is not None:
         labels["toggle_view"] = "Unpause"
     elif viewing.choice.enlarged is not None:

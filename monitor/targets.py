@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
     from probe.registry import RunEntry
 
 NO_RUN = """\
-no run was found. Put one line into the training script, after model and optimizer are made:
+no run was found.
+
+Put one line into the training script, after model and optimizer are made:
 
     import probe; probe.attach(model, optimizer)
 
-start it, and type defaultpp-monitor again. To see how it looks first: defaultpp-monitor demo"""
+start it, and type defaultpp-monitor again. To see how it looks first:
+
+    defaultpp-monitor demo
+"""
 
 
 def open_target(target: str | None, remote_python: str | None = None) -> LiveSource:
@@ -69,7 +75,7 @@ def pick(
 ) -> RunEntry:
     """The only run, or the one that the person chooses by its number."""
     if not entries:
-        raise SourceError(NO_RUN)
+        raise SourceError(NO_RUN + _last_recorded())
     if len(entries) == 1:
         return entries[0]
     if not interactive:
@@ -84,6 +90,20 @@ def pick(
             raise UsageError("no run was chosen") from None
         if answer.isdecimal() and 1 <= int(answer) <= len(entries):
             return entries[int(answer) - 1]
+
+
+def _last_recorded() -> str:
+    """How to look at the newest recorded run; empty where there is none."""
+    from probe.directories import DirectoryError, traces_dir
+
+    try:
+        found = {path: path.stat().st_mtime for path in traces_dir().glob("*.trace")}
+    except (DirectoryError, OSError):
+        return ""
+    newest = max(found, key=lambda path: found[path], default=None)
+    if newest is None:
+        return ""
+    return f"\n\nThe run recorded last:\n\n    defaultpp-monitor replay {shlex.quote(str(newest))}"
 
 
 def describe(entry: RunEntry, now: float | None = None) -> str:

@@ -88,13 +88,8 @@ class ViewActions(AppBase):
     def show_site(self, name: str) -> None:
         """A component in the graph."""
         self.action_show_view("graph")
-
-        def choose() -> None:
-            if isinstance(self.view, GraphView) and self.view.is_mounted:
-                self.view.choose_site(name)
-
-        # The view may only be made now: it has to be laid out before it can be walked in.
-        self.call_after_refresh(choose)
+        if isinstance(self.view, GraphView):
+            self.view.choose_site(name)
 
     def go_to_step(self, step: int) -> None:
         """The charts with the cursor at a step; a replay is played to it."""

@@ -5,31 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.events import Click
 from textual.message import Message
 
 from monitor.charts.line import Line
 from monitor.charts.line_chart import LABEL_WIDTH, ChartData, draw, plot_columns
 from monitor.charts.raster import step_at
-from monitor.widgets.line_pane import LinePane
+from monitor.charts.step_pane import StepPane
 
 
-class ChartPane(LinePane):
+class ChartPane(StepPane):
     """A line chart; see :mod:`monitor.charts.line_chart` for what it draws."""
 
     class Clicked(Message):
-        """The plot of a chart was clicked at a step."""
+        """The plot of a chart was clicked at a step; ``twice``: a double click."""
 
-        def __init__(self, title: str, step: float) -> None:
+        def __init__(self, title: str, step: float, twice: bool = False) -> None:
             super().__init__()
-            self.title, self.step = title, step
-
-    class Wheeled(Message):
-        """The wheel was turned over the plot, at a step; ``inwards``: away from the person."""
-
-        def __init__(self, step: float, inwards: bool) -> None:
-            super().__init__()
-            self.step, self.inwards = step, inwards
+            self.title, self.step, self.twice = title, step, twice
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -62,17 +55,4 @@ class ChartPane(LinePane):
         offset = event.get_content_offset(self)
         step = self.step_of(offset.x) if offset else None
         if self.data is not None and step is not None:
-            self.post_message(self.Clicked(self.data.title, step))
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        self._wheel(event, inwards=True)
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        self._wheel(event, inwards=False)
-
-    def _wheel(self, event: MouseScrollUp | MouseScrollDown, inwards: bool) -> None:
-        offset = event.get_content_offset(self)
-        step = self.step_of(offset.x) if offset else None
-        if step is not None:
-            event.stop()
-            self.post_message(self.Wheeled(step, inwards))
+            self.post_message(self.Clicked(self.data.title, step, event.chain == 2))

@@ -16,6 +16,7 @@ from textual.message import Message
 from monitor import glyphs
 from monitor.charts.heatmap import Heat, draw_tile, legend, rows_for, shown_layer
 from monitor.charts.line import Line
+from monitor.charts.step_pane import StepPane
 from monitor.formatting import clipped
 from monitor.widgets.line_pane import LinePane
 from monitor.widgets.pane_title import set_title
@@ -51,7 +52,7 @@ class _Labels(LinePane):
         return lines
 
 
-class _Tile(LinePane):
+class _Tile(StepPane):
     """Some columns of the heatmap."""
 
     heat: Heat | None = None
@@ -59,8 +60,15 @@ class _Tile(LinePane):
 
     def on_click(self, event: Click) -> None:
         at = event.get_content_offset(self)
-        if at is not None:
-            self.post_message(HeatmapPane.Clicked(self.start + at.x, at.y))
+        step = self.step_of(at.x) if at is not None else None
+        if at is not None and step is not None:
+            self.post_message(HeatmapPane.Clicked(step, at.y, event.chain == 2))
+
+    def step_of(self, column: int) -> int | None:
+        at = self.start + column
+        if self.heat is None or not 0 <= at < len(self.heat.steps):
+            return None
+        return self.heat.steps[at][1]
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.heat is None or height < 2:
@@ -90,11 +98,12 @@ class HeatmapPane(Vertical, can_focus=False):
     """A metric over layers and time; ``label_width`` cells are for the names of the rows."""
 
     class Clicked(Message):
-        """A cell of the heatmap was clicked: its column, and its line from the top."""
+        """A cell of the heatmap was clicked: its last step, and its line from the top;
+        ``twice``: a double click."""
 
-        def __init__(self, column: int, line: int) -> None:
+        def __init__(self, step: int, line: int, twice: bool = False) -> None:
             super().__init__()
-            self.column, self.line = column, line
+            self.step, self.line, self.twice = step, line, twice
 
     def __init__(self, *, id: str | None = None, label_width: int = LABEL_WIDTH) -> None:
         super().__init__(id=id)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from monitor import glyphs
 from monitor.charts import raster
 from monitor.charts.duration import duration
-from monitor.charts.line import Line, Piece, fitted, from_cells, from_grid, spread
+from monitor.charts.line import Line, Piece, fitted, from_cells, from_grid, spread, width_of
 from monitor.charts.scale import Scale, round_steps, scale_for, tick_labels
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
-from monitor.formatting import clipped, number
+from monitor.formatting import clipped, clipped_key, number
 from monitor.run_model import StepMark
 
 LABEL_WIDTH = 7
@@ -112,11 +112,14 @@ def _title(data: ChartData, width: int) -> Line:
         right.append((f" {data.note}", "muted"))
     if data.log:
         right.append((" log", "muted"))
-    if data.unit:
-        right.append((f" {data.unit}", "muted"))
     flag = f" {glyphs.FLAG_MARK}" if data.flagged else ""
-    room = width - sum(len(text) for text, _ in right) - 2 - len(flag)
-    left = [(lead, "accent"), (clipped(data.title, room), name_role), (flag, "warn")]
+    room = width - width_of(right) - 2 - len(flag)
+    unit = f" {data.unit}" if data.unit else ""
+    if unit and len(data.title) + len(unit) <= room:
+        # What is drawn matters more than its unit, which the help tells too.
+        right.append((unit, "muted"))
+        room -= len(unit)
+    left = [(lead, "accent"), (clipped_key(data.title, room), name_role), (flag, "warn")]
     return spread(left, right, width)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
@@ -28,6 +30,8 @@ class DiagnosisView(View):
     def __init__(self) -> None:
         super().__init__()
         self._chosen = 0
+        self._cause = 0
+        """Place in the ranking; it counts while the causes are the chosen pane."""
 
     def compose(self) -> ComposeResult:
         yield VerdictBands(id="bands").add_class("pane")
@@ -52,7 +56,8 @@ class DiagnosisView(View):
         if bands.size.height != wanted:
             self.call_after_refresh(self._draw_bands)
         self._draw_bands()
-        self.query_one(CausesPane).show(state, self._alternatives())
+        causes = self.query_one(CausesPane)
+        causes.show(state, self._alternatives(), self._cause if self._in_causes else None)
         self._chosen = min(self._chosen, max(0, len(self._evidence) - 1))
         self.query_one(EvidencePane).show(self._evidence, self._chosen)
         found = self._evidence[self._chosen] if self._evidence else None
@@ -86,12 +91,38 @@ class DiagnosisView(View):
             for category, cause, probability in alternatives_of(diagnosis)
         ]
 
+    @property
+    def _in_causes(self) -> bool:
+        return self.choice.current == "causes"
+
+    @property
+    def _causes(self) -> list[tuple[str | None, str | None]]:
+        """Category and root cause of the entries on screen, the one found first."""
+        diagnosis = self.monitor.shown.diagnosis.diagnosis
+        if diagnosis is None or diagnosis.verdict != "faulty":
+            return []
+        others = [(category, cause) for category, cause, _ in alternatives_of(diagnosis)]
+        found = [(diagnosis.category, diagnosis.root_cause), *others]
+        return found[: max(1, self.query_one(CausesPane).entries)]
+
     def choose(self, by: int) -> None:
-        if self._evidence:
+        if self._in_causes:
+            self._cause = min(max(self._cause + by, 0), max(0, len(self._causes) - 1))
+            self.monitor.acted()
+        elif self._evidence:
             self._chosen = (self._chosen + by) % len(self._evidence)
             self.monitor.acted()
 
+    @property
+    def labels(self) -> dict[str, str]:
+        if not self._in_causes:
+            return {}
+        return {"choose(-1)": "Cause", "enter": "What it means"}
+
     def enter(self) -> None:
+        if self._in_causes and self._causes:
+            self.monitor.action_help()
+            return
         if not self._evidence:
             self.monitor.say("there is no evidence to show on a chart")
             return
@@ -99,15 +130,31 @@ class DiagnosisView(View):
         self.monitor.show_chart(group_key(found.site, found.metric), found.since_step)
 
     def help_topics(self) -> list[HelpTopic]:
-        diagnosis = self.monitor.shown.diagnosis.diagnosis
-        found = cause_topic(diagnosis.category, diagnosis.root_cause) if diagnosis else []
-        if self._evidence:
+        causes = self._causes
+        at = min(self._cause, len(causes) - 1) if self._in_causes else 0
+        found = cause_topic(*causes[at]) if causes else []
+        if at > 0:
+            # In full what the pane has little room for: what was measured for and against it.
+            clues = self._alternatives()[at - 1].clues
+            told = tuple(("against" if c.against else "for", c.sentence()) for c in clues)
+            found = [replace(topic, lines=topic.lines + told) for topic in found]
+        if self._evidence and not self._in_causes:
             shown = self._evidence[self._chosen]
             key = group_key(shown.site, shown.metric)
             found += metric_topics(self.monitor.model, key)
         return found
 
-    @on(EvidencePane.Clicked)
+    @on(CausesPane.Clicked, "#causes")
+    def _cause_clicked(self, message: CausesPane.Clicked) -> None:
+        self.choice.current, self._cause = "causes", message.index
+        self.arrange_panes()
+        self.monitor.acted()
+        if message.twice:
+            self.enter()
+
+    @on(EvidencePane.Clicked, "#evidence")
     def _clicked(self, message: EvidencePane.Clicked) -> None:
         self._chosen = message.index
         self.monitor.acted()
+        if message.twice:
+            self.enter()

@@ -62,3 +62,5 @@ class EventsView(View):
     def _clicked(self, message: EventLog.Clicked) -> None:
         self._chosen = self.monitor.shown.events[message.index]
         self.monitor.acted()
+        if message.twice:
+            self.enter()

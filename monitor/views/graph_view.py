@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
@@ -138,6 +139,27 @@ class GraphView(View):
         self._put(origin)
         self.monitor.acted()
 
+    def choose(self, by: int) -> None:
+        """Go through the metrics of the site, from outside it to the first."""
+        count = len(self._measures())
+        if count:
+            at = -1 if self._metric is None else self._metric
+            self._metric = min(max(at + by, 0), count - 1)
+            self.monitor.acted()
+
+    @on(GraphPane.Clicked)
+    def _component_clicked(self, message: GraphPane.Clicked) -> None:
+        self.choose_site(message.site)
+        if message.twice:
+            self.enter()
+
+    @on(SitePane.Clicked)
+    def _metric_clicked(self, message: SitePane.Clicked) -> None:
+        self._metric = message.index
+        self.monitor.acted()
+        if message.twice:
+            self.enter()
+
     def enter(self) -> None:
         measures = self._measures()
         if not measures:
@@ -163,8 +185,8 @@ class GraphView(View):
         return found
 
     @property
-    def enter_label(self) -> str:
-        return "Its chart" if self._metric is not None else ""
+    def labels(self) -> dict[str, str]:
+        return {"enter": "Its chart"} if self._metric is not None else {}
 
     def leave(self) -> bool:
         was, self._metric = self._metric, None

@@ -122,11 +122,11 @@ class LayersView(View):
     @on(HeatmapPane.Clicked)
     def _clicked(self, message: HeatmapPane.Clicked) -> None:
         heat = self._heat
-        if heat is None or message.column >= len(heat.steps):
+        if heat is None:
             return
-        self.monitor.viewing.steps.cursor = heat.steps[message.column][1]
         body = self.query_one(HeatmapPane).content_size.height - 2
         layers = len(heat.labels)
         if message.line < rows_for(layers, body, heat.tall):
             self._row = layer_of_row(message.line, layers, body, heat.tall)
-        self.monitor.acted()
+            if message.twice:
+                self.enter()

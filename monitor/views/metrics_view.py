@@ -30,8 +30,8 @@ class MetricsView(View):
         self.monitor.acted()
 
     @property
-    def enter_label(self) -> str:
-        return "All charts" if self.monitor.viewing.alone else ""
+    def labels(self) -> dict[str, str]:
+        return {"enter": "All charts"} if self.monitor.viewing.alone else {}
 
     def leave(self) -> bool:
         was, self.monitor.viewing.alone = self.monitor.viewing.alone, False

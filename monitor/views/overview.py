@@ -5,9 +5,11 @@ from __future__ import annotations
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
+from textual.events import Click
 
 from monitor.chart_data import heat_data
 from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.help_topics import HelpTopic, cause_topic, metric_topics, site_topic
 from monitor.view_names import ViewName
 from monitor.views import chart_page
 from monitor.views.view import View
@@ -68,6 +70,20 @@ class Overview(View):
             found = heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns)
             heatmap.show(f"Heatmap · {key}", found, metric.unit if metric else "")
 
+    def help_topics(self) -> list[HelpTopic]:
+        """Of the pane chosen: the cause, the origin, the heatmap's metric; else the chart's."""
+        app, current = self.monitor, self.choice.current
+        diagnosis = app.shown.diagnosis.diagnosis
+        if current == "diagnosis" and diagnosis is not None:
+            return cause_topic(diagnosis.category, diagnosis.root_cause) or super().help_topics()
+        if current == "heatmap":
+            return metric_topics(app.model, app.viewing.heatmap_key(app.model))
+        anatomy, origin = app.shown.anatomy, self.query_one(GraphPane).origin
+        site = anatomy.site(origin) if anatomy is not None and origin else None
+        if current == "graph" and site is not None and diagnosis is not None:
+            return [site_topic(site, diagnosis.suspicion.get(site.name))]
+        return super().help_topics()
+
     def enter(self) -> None:
         leads_to = _LEADS_TO.get(self.choice.current or "")
         if leads_to is not None:
@@ -75,6 +91,17 @@ class Overview(View):
             return
         self.monitor.viewing.alone = True
         self.monitor.action_show_view("metrics")
+
+    @on(GraphPane.Clicked)
+    def _component_clicked(self, message: GraphPane.Clicked) -> None:
+        if message.twice:
+            self.monitor.show_site(message.site)
+
+    def on_click(self, event: Click) -> None:
+        """A double click does what Enter does; a chart's is told by the chart."""
+        leads_to = _LEADS_TO.get(self.choice.current or "")
+        if event.chain == 2 and leads_to is not None:
+            self.monitor.action_show_view(leads_to)
 
     @on(ChartGrid.Reshaped)
     def _reshaped(self) -> None:

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from monitor.charts.chart_pane import ChartPane
 from monitor.comparison import WATCHED
 from monitor.run_catalogue import ListedRun
-from monitor.sources.source import Source, SourceError
+from monitor.sources.source import SourceError
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.comparison_pane import ComparisonPane, rows_of
@@ -81,20 +81,11 @@ class RunsView(View):
 
     def enter(self) -> None:
         if self._runs:
-            listed = self._runs[self._chosen]
-            self.run_worker(lambda: self._open(listed), thread=True, group="opening")
-
-    def _open(self, listed: ListedRun) -> None:
-        from monitor.run_catalogue import open_listed
-
-        try:
-            source: Source = open_listed(listed)
-        except Exception as error:  # whatever is wrong with that run, this one stays on screen
-            self.monitor.from_thread(self.monitor.say, f"{listed.name}: {error}")
-            return
-        self.monitor.from_thread(self.monitor.switch_source, source)
+            self.monitor.watch_run(self._runs[self._chosen])
 
     @on(RunsPane.Clicked)
     def _clicked(self, message: RunsPane.Clicked) -> None:
         self._chosen = message.index
         self.monitor.acted()
+        if message.twice:
+            self.enter()

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from textual import on
 from textual.containers import Container
 from textual.dom import DOMNode
+from textual.events import Click
 from textual.widget import Widget
 
 from monitor.help_topics import HelpTopic, metric_topics
 from monitor.pane_choice import PaneChoice
 from monitor.view_names import ViewName
 from monitor.widgets.chart_grid import ChartGrid
+from monitor.widgets.list_pane import ListPane
 
 if TYPE_CHECKING:
     from monitor.app import MonitorApp
@@ -122,6 +125,20 @@ class View(Container, can_focus=False):
         if chart is not None:
             self.monitor.viewing.selected = chart
 
+    def on_click(self, event: Click) -> None:
+        """A click chooses the pane it falls on, where there are several."""
+        shown = self.shown_ids
+        nodes = event.widget.ancestors_with_self if event.widget is not None else []
+        pane = next((node.id for node in nodes if node.id in shown), None)
+        if pane is not None and len(shown) > 1 and pane != self.choice.current:
+            self.choice.current = pane
+            self.arrange_panes()
+            self.monitor.acted()
+
+    @on(ListPane.Wheeled)
+    def _list_wheeled(self, message: ListPane.Wheeled) -> None:
+        self.choose(message.by)
+
     def draw(self) -> None:
         """Give every pane its data. Called when something changed and the view is on screen."""
         raise NotImplementedError
@@ -143,9 +160,9 @@ class View(Container, can_focus=False):
         return metric_topics(app.model, keys[app.viewing.chosen(keys)]) if keys else []
 
     @property
-    def enter_label(self) -> str:
-        """What Enter would do now, for the footer; empty: as the key table says."""
-        return ""
+    def labels(self) -> dict[str, str]:
+        """What keys would do now, for the footer: label by action; others as the table says."""
+        return {}
 
     def leave(self) -> bool:
         """Go out of what was entered; False where nothing was."""

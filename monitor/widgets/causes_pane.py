@@ -15,7 +15,7 @@ from monitor.diagnosing import DiagnosisState
 from monitor.formatting import clipped, percent, spoken
 from monitor.telling_apart import Clue, check_of
 from monitor.widgets.diagnosis_lines import lines_for, title_of
-from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_pane import ListPane
 from monitor.widgets.pane_title import set_title
 
 SHOWN = 4
@@ -118,32 +118,44 @@ def _block(head: str, text: str, width: int) -> list[Line]:
     ]
 
 
-def lines_of(
+def laid(
     state: DiagnosisState, alternatives: Sequence[Alternative], width: int, height: int
-) -> tuple[Line, ...]:
-    """Ranking, repair and check in at most ``height`` lines; the repair is never crowded out."""
+) -> tuple[tuple[Line, ...], list[int]]:
+    """Ranking, repair and check in at most ``height`` lines; the repair is never crowded out.
+
+    Beside them the cause that each line of the ranking belongs to: 0 the one found, from 1 on the
+    alternatives.
+    """
     diagnosis = state.diagnosis
     if diagnosis is None or state.phase == "failed" or diagnosis.verdict != "faulty":
-        return lines_for(state, width, height)
+        return lines_for(state, width, height), []
     lines = found_lines(diagnosis, width)
     repair = _block("Try", diagnosis.repair, width) if diagnosis.repair else []
     key = f"{diagnosis.category}/{diagnosis.root_cause}"
     if height < _ROOMY and len(lines) == 3:
-        return tuple([*_short(diagnosis, alternatives, width), *repair][:height])
+        short = _short(diagnosis, alternatives, width)
+        told = min(2, len(alternatives))
+        owners = [*[0] * (len(short) - told), *range(1, told + 1)]
+        return tuple([*short, *repair][:height]), owners[:height]
     check = _block("Check", check_of(key), width) if check_of(key) else []
     room = height - len(lines) - min(len(repair), max(3, height // 3)) - 1
     others: list[Line] = []
-    for other in alternatives:
+    owners, their = [0] * len(lines), list[int]()
+    for place, other in enumerate(alternatives, 1):
         block = alternative_lines(other, width)
         if len(others) + len(block) > room:
             break
         others += block
-    if others:
-        lines += [(("or", "muted"),), *others] if len(others) < room else others
+        their += [place] * len(block)
+    if others and len(others) < room:
+        lines.append((("or", "muted"),))
+        owners.append(-1)
+    lines += others
+    owners += their
     for part in (repair, check):
         if part and len(lines) + 2 <= height:
             lines += [(), *part]
-    return tuple(lines[:height])
+    return tuple(lines[:height]), owners[:height]
 
 
 def alternatives_of(diagnosis: Diagnosis) -> tuple[tuple[str, str, float], ...]:
@@ -156,20 +168,43 @@ def alternatives_of(diagnosis: Diagnosis) -> tuple[tuple[str, str, float], ...]:
     )[:SHOWN]
 
 
-class CausesPane(LinePane):
-    """The ranking of root causes."""
+class CausesPane(ListPane):
+    """The ranking of root causes. The cause found is entry 0, the alternatives follow."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._state = DiagnosisState()
         self._alternatives: tuple[Alternative, ...] = ()
+        self._chosen: int | None = None
 
-    def show(self, state: DiagnosisState, alternatives: Sequence[Alternative]) -> None:
-        """Draw a diagnosis and what it might be instead."""
-        self._state, self._alternatives = state, tuple(alternatives)
+    @property
+    def entries(self) -> int:
+        """Causes on screen."""
+        return max(self._owners, default=-1) + 1
+
+    def show(
+        self,
+        state: DiagnosisState,
+        alternatives: Sequence[Alternative],
+        chosen: int | None = None,
+    ) -> None:
+        """Draw a diagnosis and what it might be instead, one of the causes marked."""
+        self._state, self._alternatives, self._chosen = state, tuple(alternatives), chosen
         faulty = state.diagnosis is not None and state.diagnosis.verdict == "faulty"
         set_title(self, "Causes · ranking, how to tell, what to try" if faulty else "Verdict")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
-        return lines_of(self._state, self._alternatives, width, height)
+        lines, self._owners = laid(self._state, self._alternatives, width, height)
+        if self._chosen is None or self._chosen not in self._owners:
+            return lines
+        at = list(self._owners).index(self._chosen)
+        return (*lines[:at], _marked(lines[at]), *lines[at + 1 :])
+
+
+def _marked(line: Line) -> Line:
+    """With the sign of the chosen entry in its first cell, where that is blank."""
+    (text, role), *rest = line
+    if not text.startswith(" "):
+        return line
+    return ((glyphs.SELECTED, "accent bold"), (text[1:], role), *rest)

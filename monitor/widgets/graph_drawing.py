@@ -88,6 +88,9 @@ class GraphDrawing:
         self._pitch = min(7, max(1, room // self._bins))
         self._binned_rows: dict[int, dict[int, list[str]]] = {}
         self._crossing: dict[int, frozenset[int]] = {}
+        self._kinds: dict[int, tuple[GraphRow, GraphStack | None]] = {}
+        """What each row of the canvas shows, and the stack whose layers are its columns."""
+        self._first = 0
 
     def draw(self) -> tuple[Line, ...]:
         """At most ``height`` lines of ``width`` cells; the chosen site is among them."""
@@ -96,8 +99,24 @@ class GraphDrawing:
             if len(canvas.rows) <= self._height:
                 break
         first = max(0, min(self._chosen_row - self._height // 2, len(canvas.rows) - self._height))
+        self._first = first
         lines = canvas.lines()[first : first + self._height]
         return tuple(fitted(line, self._width) for line in lines)
+
+    def site_at(self, column: int, line: int, layer: int = 0) -> str | None:
+        """The site drawn at a cell; at a row's name its site nearest to ``layer``.
+
+        Where several layers share a column, the first of those most suspected. None where nothing
+        stands.
+        """
+        kind, stack = self._kinds.get(self._first + line, (None, None))
+        if kind is None:
+            return None
+        if stack is None or column <= LABEL_WIDTH:
+            return kind.site_near(layer)
+        at = (column - self._x(0) + self._pitch // 2) // self._pitch
+        sites = self._binned(kind, stack).get(at)
+        return max(sites, key=lambda site: self._suspicion.get(site, 0.0)) if sites else None
 
     def _canvas(self, spacing: int, gap: bool) -> _Canvas:
         """``spacing`` 2: a wire between all rows; 1: between parts; 0: none.
@@ -105,6 +124,7 @@ class GraphDrawing:
         ``gap``: an empty line before what stands apart.
         """
         canvas = _Canvas(self._width)
+        self._kinds = {}
         for index, stack in enumerate(self._layout.stacks):
             if index and gap:
                 canvas.row()
@@ -138,7 +158,7 @@ class GraphDrawing:
         for position, kind in enumerate(stack.block):
             row = canvas.row()
             self._block_row(row, kind, stack, columns)
-            self._note_chosen(canvas, kind)
+            self._note(canvas, kind, stack)
             if spacing == 2 and position < len(stack.block) - 1:
                 self._connector(canvas.row(), kind, stack.block[position + 1], stack, columns)
         if spacing:
@@ -155,13 +175,14 @@ class GraphDrawing:
             role = "accent bold"
         write(row, 1, kind.label, role)
 
-    def _note_chosen(self, canvas: _Canvas, kind: GraphRow) -> None:
+    def _note(self, canvas: _Canvas, kind: GraphRow, stack: GraphStack | None = None) -> None:
+        self._kinds[len(canvas.rows) - 1] = (kind, stack)
         if self._chosen in kind.sites.values():
             self._chosen_row = len(canvas.rows) - 1
 
     def _single(self, canvas: _Canvas, kind: GraphRow, at: int) -> None:
         row = canvas.row()
-        self._note_chosen(canvas, kind)
+        self._note(canvas, kind)
         self._label(row, kind)
         self._bead(row, at, list(kind.sites.values()))
 
@@ -270,10 +291,10 @@ class GraphDrawing:
     def _contexts(self, canvas: _Canvas) -> None:
         for kind in self._layout.contexts:
             row = canvas.row()
-            self._note_chosen(canvas, kind)
+            stack = self._layout.stacks[-1]
+            self._note(canvas, kind, stack if kind.layered else None)
             self._label(row, kind)
             if kind.layered:
-                stack = self._layout.stacks[-1]
                 for column, sites in self._binned(kind, stack).items():
                     self._bead(row, self._x(column), sites)
             else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textual.events import Click
+from textual.message import Message
+
 from diagnoser.diagnosis import Diagnosis
 from diagnoser.graph import edges
 from monitor import glyphs
@@ -21,6 +24,13 @@ class GraphPane(LinePane):
 
     BORDER_TITLE = "Fault propagation graph"
 
+    class Clicked(Message):
+        """A component was clicked; ``twice``: a double click."""
+
+        def __init__(self, site: str, twice: bool) -> None:
+            super().__init__()
+            self.site, self.twice = site, twice
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._anatomy: Anatomy | None = None
@@ -30,6 +40,7 @@ class GraphPane(LinePane):
         self._path: tuple[str, ...] = ()
         self._shown: tuple[object, ...] = ()
         self._chosen: str | None = None
+        self._drawing: GraphDrawing | None = None
 
     @property
     def layout_of_model(self) -> GraphLayout | None:
@@ -69,11 +80,23 @@ class GraphPane(LinePane):
             return ((("waiting for the model", "muted"),),)
         key = self._legend(width)
         spare = height - len(key)
-        drawing = GraphDrawing(
+        self._drawing = GraphDrawing(
             self._layout, self._suspicion, self._path, width, spare, self._chosen
-        ).draw()
+        )
+        drawing = self._drawing.draw()
         blank: tuple[Line, ...] = tuple(() for _ in range(max(0, spare - len(drawing))))
         return (*drawing, *blank, *key)
+
+    def on_click(self, event: Click) -> None:
+        at = event.get_content_offset(self)
+        if at is None or self._drawing is None:
+            return
+        # Of a row's name the site in the layer one stands in.
+        _, _, layer = (self._chosen or "").partition("@")
+        near = int(layer) if layer.isdecimal() else 0
+        site = self._drawing.site_at(at.x, at.y, near)
+        if site is not None:
+            self.post_message(self.Clicked(site, event.chain == 2))
 
     def _legend(self, width: int) -> tuple[Line, ...]:
         if self._path:

@@ -42,6 +42,8 @@ class HeaderData:
     loss: float = float("nan")
     loss_known: bool = False
     overhead: float = float("nan")
+    every: str = ""
+    """Which steps the probe samples, as it was told: a number, or ``auto``."""
     ignored: int = 0
     link: Link = "connecting"
     state: str = ""
@@ -115,7 +117,9 @@ def _numbers(data: HeaderData, width: int) -> Line:
     if math.isfinite(data.steps_per_second):
         fields.insert(1, ("", f"{number(data.steps_per_second)} steps/s", "fg"))
     if math.isfinite(data.overhead):
-        fields.append(("probe costs", f"{number(data.overhead * 100, 2)} %", "fg"))
+        # Who asked for it knows why it costs what it costs; who looks at a demo does not.
+        dense = " to measure every step" if data.every == "1" else ""
+        fields.append(("probe costs", f"{number(data.overhead * 100, 2)} %{dense}", "fg"))
     if data.ignored:
         fields.append(("ignored", f"{data.ignored} unreadable", "warn"))
     for name, value, role in fields:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from textual.events import Click
+from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 
 from monitor import glyphs
@@ -56,7 +56,7 @@ class ScrubBar(LinePane):
     """There in a replay, and while a live run is looked at as it was."""
 
     class Sought(Message):
-        """A place on the rail was clicked."""
+        """A place on the rail was clicked, or dragged to."""
 
         def __init__(self, step: int) -> None:
             super().__init__()
@@ -75,10 +75,28 @@ class ScrubBar(LinePane):
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         return (rail(self._data, width)[0],) if self._data else ()
 
-    def on_click(self, event: Click) -> None:
+    def on_mouse_down(self, event: MouseDown) -> None:
         at = event.get_content_offset(self)
-        if at is None or self._data is None:
-            return
+        if at is not None and self._seek(at.x):
+            self.capture_mouse()
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        if self.app.mouse_captured is self:
+            self._seek(event.get_content_offset_capture(self).x, dragged=True)
+
+    def on_mouse_up(self, event: MouseUp) -> None:
+        self.release_mouse()
+
+    def _seek(self, column: int, dragged: bool = False) -> bool:
+        """Go to the step at a column of the rail; ``dragged`` past an end, to that end."""
+        if self._data is None:
+            return False
         _, start, room = rail(self._data, self.content_size.width)
-        if room and start <= at.x < start + room:
-            self.post_message(self.Sought(round(step_at(at.x - start, self._data.span, room))))
+        if dragged:
+            column = min(max(column, start), start + room - 1)
+        if not room or not start <= column < start + room:
+            return False
+        step = round(step_at(column - start, self._data.span, room))
+        if step != self._data.at:
+            self.post_message(self.Sought(step))
+        return True

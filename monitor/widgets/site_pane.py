@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, fitted
 from monitor.formatting import clipped, left_clipped, number, percent, spoken
-from monitor.widgets.line_pane import LinePane
+from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
 from monitor.widgets.pane_title import set_title
 from probe.schema import Metric, Site
@@ -57,7 +58,8 @@ def head_lines(data: SiteData, width: int) -> list[Line]:
             head = f"{label:<7}" if index == 0 else " " * 7
             lines.append(((head, "muted"), (left_clipped(value, width - 7), "fg")))
     if not site.modules and not site.where:
-        lines.append((("computed from the whole run, not by a module", "muted"),))
+        text = "computed from the whole run, not by a module"
+        lines.append(((text if len(text) <= width else "computed from the whole run", "muted"),))
     return lines
 
 
@@ -99,23 +101,34 @@ def _measure_line(measure: Measure, width: int, chosen: bool) -> Line:
     return fitted(pieces, width)
 
 
-class SitePane(LinePane):
+def _wrapped(text: str, width: int, room: int) -> list[Line]:
+    """A sentence in at most ``room`` lines, but at least one; what is left out has a sign."""
+    parts = textwrap.wrap(text, max(10, width)) or [""]
+    shown = parts[: max(1, room)]
+    if len(shown) < len(parts):
+        shown[-1] = clipped(" ".join(parts[len(shown) - 1 :]), width)
+    return [((part, "fg"),) for part in shown]
+
+
+class SitePane(ListPane):
     """The metrics of a component, one a line, the newest value of each."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._data: SiteData | None = None
-        self._first = 0
+        self._top = 0
+        """First metric in sight; the lines before the metrics always are."""
 
     def show(self, data: SiteData | None) -> None:
         """Draw a site, or a hint where none is chosen."""
         if data is None or self._data is None or data.site.name != self._data.site.name:
-            self._first = 0
+            self._top = 0
         self._data = data
         set_title(self, spoken(data.site.name) if data else "Component")
         self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
+        self._owners = ()
         data = self._data
         if data is None:
             return ((("choose a component with the arrow keys", "muted"),),)
@@ -128,10 +141,12 @@ class SitePane(LinePane):
         chosen = -1 if data.chosen is None else data.chosen
         told = data.measures[chosen].metric if chosen >= 0 else None
         body = max(1, room - 1 - (2 if told else 0))
-        self._first = first_shown(max(chosen, 0), count, body, self._first)
-        for index in range(self._first, min(count, self._first + body)):
+        self._top = first_shown(max(chosen, 0), count, body, self._top)
+        shown = range(self._top, min(count, self._top + body))
+        self._owners = [*[-1] * len(lines), *shown]
+        for index in shown:
             lines.append(_measure_line(data.measures[index], width, index == chosen))
         if told is not None:
             text = data.measures[chosen].absent or told.meaning
-            lines += [(), ((clipped(text, width), "fg"),)]
+            lines += [(), *_wrapped(text, width, height - len(lines) - 1)]
         return tuple(lines)

@@ -370,7 +370,7 @@ async def test_a_new_draw_of_the_same_refreshes_no_line(monkeypatch):
 
 
 async def test_every_size_is_filled_without_overflow():
-    for size in ((40, 12), (300, 90)):
+    for size in ((40, 12), (300, 100)):
         async with running(FakeSource(FAULTY), size=size) as (app, pilot):
             for view in NAMES:
                 await show(pilot, view)

@@ -302,3 +302,15 @@ def test_words():
     assert percent(1.0) == "100 %"
     assert clipped("abcdef", 4) == "abc…"
     assert to_ascii("a › b … “q” ✗ 日") == 'a > b ~ "q" x ?'
+
+
+def test_a_narrow_title_keeps_the_metric_and_gives_up_the_unit_first():
+    envelope = Envelope(1, 64)
+    envelope.extend(np.arange(0, 40, 10), np.ones((4, 1), np.float32))
+    data = ChartData("residual_attention/sum_error", (envelope.curve(0),), (0, 30), "relative")
+    titles = {width: text_of(draw(data, width, 8)[0]) for width in (60, 40, 30)}
+    assert "residual_attention/sum_error" in titles[60]
+    assert titles[60].rstrip().endswith("relative")
+    assert "residual_attention/sum_error" in titles[40]
+    assert "relative" not in titles[40]
+    assert "…/sum_error" in titles[30]

@@ -7,6 +7,7 @@ from collections import deque
 import msgspec
 import numpy as np
 from screen_driver import app_for
+from textual.events import MouseScrollDown, MouseScrollLeft, MouseScrollRight, MouseScrollUp
 
 from monitor.keys import KEYS
 from monitor.sources.fake import Script, records
@@ -19,6 +20,7 @@ from probe.schema import End, Event, Frame, Header, Scalars
 SEED = 20260101
 ROUNDS = 60
 SIZES = [(80, 24), (120, 40), (204, 60), (40, 12), (20, 5), (160, 30)]
+WHEELS = (MouseScrollUp, MouseScrollUp, MouseScrollDown, MouseScrollLeft, MouseScrollRight)
 LEFT_OUT = {"quit", "suspend_process"}
 TYPED = ["x", "a", "backspace", "enter", "escape", "tab", "left_parenthesis", "home", "f5"]
 ANSWERS_WITHIN = 60.0
@@ -92,6 +94,14 @@ class HostileSource:
         self.closed = True
 
 
+def turn_the_wheel(app, kind, at, shift):
+    """Over whatever stands at a place of the screen."""
+    widget, region = app.screen.get_widget_at(*at)
+    inside = {"x": at[0] - region.x, "y": at[1] - region.y, "screen_x": at[0], "screen_y": at[1]}
+    held = {"shift": shift, "meta": False, "ctrl": False}
+    widget.post_message(kind(widget, **inside, **held, delta_x=0, delta_y=0, button=0))
+
+
 async def test_random_keys_and_sizes_while_the_run_misbehaves(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # one of the keys saves a picture
     dice = random.Random(SEED)
@@ -110,7 +120,12 @@ async def test_random_keys_and_sizes_while_the_run_misbehaves(monkeypatch, tmp_p
                 await asyncio.wait_for(pilot.resize_terminal(*size), ANSWERS_WITHIN)
             elif what < 0.16:
                 at = (dice.randrange(app.size.width), dice.randrange(app.size.height))
-                await asyncio.wait_for(pilot.click(offset=at), ANSWERS_WITHIN)
+                if dice.random() < 0.4:
+                    turn_the_wheel(app, dice.choice(WHEELS), at, dice.random() < 0.3)
+                else:
+                    times = dice.choice((1, 1, 2))
+                    clicked = pilot.click(offset=at, times=times)
+                    await asyncio.wait_for(clicked, ANSWERS_WITHIN)
             else:
                 pressed = [dice.choice(keys if dice.random() < 0.85 else TYPED) for _ in range(3)]
                 await asyncio.wait_for(pilot.press(*pressed), ANSWERS_WITHIN)

@@ -1,8 +1,10 @@
-from screen_driver import FakeReplay, FakeSource, Script, laid_out, running, show
+from screen_driver import FakeReplay, FakeSource, Script, laid_out, running, settle, show
+from streams import store
 
 from monitor.keys import KEYS
 from monitor.palette_search import places
 from monitor.pane_choice import PaneChoice
+from monitor.run_catalogue import ListedRun
 from monitor.sources.fake import records
 from monitor.view_names import NAMES
 from monitor.views.graph_view import GraphView
@@ -198,3 +200,32 @@ async def test_any_view_is_saved_as_a_picture(tmp_path):
         assert "Layers" in path.read_text()
         await pilot.press("y", "escape")
         assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_the_palette_reaches_other_views_runs_and_explanations(tmp_path):
+    path = store(tmp_path / "b.trace", list(records(Script(steps=30))))
+    listed = ListedRun("trace", "other-run", "b", "Small", 1.0, path=path)
+    source = FakeSource(FAULTY)
+    async with running(source, find_runs=lambda: (listed,)) as (app, pilot):
+        commands = {c.title: c for c in app.get_system_commands(app.screen)}
+        for key in app.keys.here(replay=False):
+            assert f"{key.group}: {key.help}" in commands
+        grid = next(c for title, c in commands.items() if "how many charts at once" in title)
+        assert grid.help == "key g in Metrics"
+        grid.callback()
+        await laid_out(pilot)
+        assert (app.viewing.view, app.viewing.grid) == ("metrics", 1)
+        found = {name: go for name, _, go in places(app)}
+        found["Explain: masking › mask application"]()
+        await pilot.pause()
+        shown = " ".join(str(app.screen.query_one("#help-text").render()).split())
+        assert "Pass the mask to the attention call" in shown
+        await pilot.press("escape")
+        await pilot.press("ctrl+p", *"other-run")
+        for _ in range(500):
+            await pilot.pause(0.01)
+            if app.screen.query_one("CommandList").option_count:
+                break
+        await pilot.press("enter")
+        await settle(pilot, lambda: source.closed.is_set() and app.model.step == 29)
+        assert app.viewing.view == "overview"

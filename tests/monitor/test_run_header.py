@@ -29,3 +29,11 @@ def test_a_run_that_is_over_has_no_state_of_its_training():
     line = first_line(80, link="ended", state="paused", view_paused=True)
     assert "training" not in line
     assert "view paused" in line
+
+
+@pytest.mark.parametrize(("every", "told"), [("1", True), ("auto", False), ("10", False)])
+def test_a_probe_told_to_measure_every_step_says_so_beside_its_cost(every, told):
+    _, line = header_lines(HeaderData("x", overhead=4.65, every=every), 100)
+    text = "".join(part for part, _ in line)
+    assert "probe costs 465 %" in text
+    assert ("to measure every step" in text) is told

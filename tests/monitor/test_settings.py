@@ -127,3 +127,11 @@ def test_a_key_that_is_taken_stays_where_it_is():
     table, complaints = remapped({"charts.grid": "r"})
     assert complaints == ()
     assert "no command" in remapped({"charts.nothing": "r"})[1][0]
+
+
+def test_in_ascii_arrows_are_told_by_name():
+    table = KeyTable().in_ascii()
+    assert all(key.shown.isascii() for key in table.keys)
+    assert table.of("cursor(-1)").shown == "left"
+    assert table.of("slower").shown == "<"
+    assert [key.keys for key in table.keys] == [key.keys for key in KeyTable().keys]

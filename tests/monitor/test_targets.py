@@ -8,6 +8,7 @@ import pytest
 from monitor.sources.source import SourceError
 from monitor.targets import describe, first_ranks, pick
 from monitor.usage import UsageError
+from probe.directories import traces_dir
 from probe.registry import new_entry, register
 
 
@@ -40,6 +41,15 @@ def test_without_a_terminal_several_runs_are_named():
 
 def test_no_run_says_how_to_attach_one():
     with pytest.raises(SourceError, match=r"probe\.attach"):
+        pick([], interactive=True)
+
+
+def test_no_run_names_the_one_recorded_last():
+    for number, name in enumerate(("older", "newest run", "old")):
+        path = traces_dir() / f"{name}.trace"
+        path.write_bytes(b"")
+        os.utime(path, (1000, [5, 9, 7][number]))
+    with pytest.raises(SourceError, match=r"replay '.*newest run\.trace'"):
         pick([], interactive=True)
 
 

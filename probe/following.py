@@ -15,7 +15,7 @@ from torch import nn
 
 from probe.anatomy import ModelParts
 from probe.batch import read_output
-from probe.cached_tokens import ROWS, CachedTokens, Tokens, is_filled
+from probe.cached_tokens import ROWS, CachedTokens, Tokens, is_filled, kind_not_followed
 from probe.capture import OnError, batch_of
 from probe.frames import FrameDraft
 from probe.measure import kv_cache
@@ -30,17 +30,19 @@ DROPOUT_ON = (
     "dropout is on while the model runs without gradients: call model.eval() before it evaluates "
     "or generates"
 )
+REORDERED = "a cache that is changed between forwards, as beam search does, is not compared"
 
 
 class Following:
     """The forwards of one model. ``sample``: the one that is being looked at, where it is a forward
-    of whole sequences; ``whole``: the newest forward was such a one; ``failure``: why cached
-    decoding is no longer compared."""
+    of whole sequences; ``whole``: the newest forward was such a one; ``reason``: why the newest
+    that was to be sampled is not, or empty."""
 
     def __init__(self, parts: ModelParts, on_error: OnError, watch: Stopwatch) -> None:
         self.sample: Sample | None = None
-        self.failure = ""
+        self.reason = ""
         self.whole = True
+        self._failed = False
         self._parts, self._on_error, self._watch = parts, on_error, watch
         self._caches = CachedTokens() if kv_cache.possible(parts) else None
         self._decoding: Decoding | None = None
@@ -58,6 +60,7 @@ class Following:
         if self._inside:
             return False
         self.drop()
+        self.reason = ""
         self._began = time.perf_counter()
         self._arguments = args, kwargs
         cache = kwargs.get("past_key_values")
@@ -73,9 +76,13 @@ class Following:
         # In evaluation torch runs its own layers in one fused call, which any hook switches off.
         if any(layer.packed is not None for layer in parts.layers):
             return
+        kind = kind_not_followed(kwargs.get("past_key_values"))
+        if kind:
+            self.reason = f"what runs with a cache of {kind} is not looked into"
+            return
         if not self.whole:
-            given = self._given(args, kwargs) if not self.failure else None
-            if given is not None and parts.settled:
+            given = self._given(args, kwargs) if self._caches is not None else None
+            if given is not None and parts.settled and not self._failed:
                 self._decoding = Decoding(parts, given, self._watch)
             return
         batch = batch_of(parts, args, kwargs)
@@ -86,11 +93,14 @@ class Following:
     def _given(self, args: Any, kwargs: Any) -> Given | None:
         """What a forward continues; None where that is not known, or too long."""
         tokens, new = self._tokens, _ids(args, kwargs)
+        if tokens is not None and not tokens.known:
+            self.reason = REORDERED
         if tokens is None or not tokens.known or new is None or new.dim() != 2:
             return None
         with quiet():
             ids = torch.cat([*tokens.ids, new[:ROWS].detach()], dim=1)
         if ids.shape[1] > LONGEST:
+            self.reason = f"cached decoding beyond {LONGEST} tokens is not compared"
             return None
         mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
         if isinstance(mask, torch.Tensor):
@@ -101,7 +111,7 @@ class Following:
             if positions.dim() != 2 or positions.shape[1] != new.shape[1]:
                 return None
             positions = positions[:ROWS].detach().expand(ids.shape[0], -1)
-        return Given(ids, new.shape[1], mask, positions)
+        return Given(ids, new.shape[1], mask, positions, new.shape[0])
 
     def seconds(self) -> float:
         """Since the newest forward began."""
@@ -135,7 +145,8 @@ class Following:
             values = decoding.measure(out)
         except Exception as error:
             # The model's own forward failed in another way of calling it: not the probe's end.
-            self.failure = f"{type(error).__name__}: {error}"
+            self._failed = True
+            self.reason = f"cached decoding is not compared: {type(error).__name__}: {error}"
             return None
         finally:
             self._inside = False

@@ -144,7 +144,9 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     weights = facts.initial_weights(numbers)
     told |= {facts.INITIAL[0]: weights} if weights else {}
     nodes = {site.name: site.node for site in anatomy.sites}
-    found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in sorted(numbers))
+    # What can be measured of every model has a value also where the part itself is not there.
+    there = sorted(key for key in numbers if key[0] in nodes)
+    found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in there)
     defined = {f"{node}/{m.name}" for m in METRICS if m.contract for node in m.nodes}
     contracts = tuple(name for name in found if _as_defined(name) in defined)
     return Inspection(anatomy, _roles(parts), absent, failure, told, tuple(found), contracts)

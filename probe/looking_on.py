@@ -33,7 +33,7 @@ class LookingOn(Lifecycle):
     _pause: Pause
     _wanted: bool
     _looking = False
-    _told = False
+    _told: frozenset[str] = frozenset()
 
     def _publish_header(self) -> None:
         """Begin the stream with what ``_sample`` has seen."""
@@ -83,10 +83,9 @@ class LookingOn(Lifecycle):
                     self._publish_header()
                     self._sample = None
                 frame = follow.frame(self._outlet.row.step, out, self._between.take)
-                if follow.failure and not self._told:
-                    self._told = True
-                    text = f"cached decoding is not compared: {follow.failure}"
-                    self._outlet.event("note", text)
+                if follow.reason and follow.reason not in self._told:
+                    self._told |= {follow.reason}
+                    self._outlet.event("note", follow.reason)
                 if self._wanted and follow.warns():
                     self._outlet.event("dropout_on", DROPOUT_ON)
             self._count(follow.seconds(), frame)

@@ -156,7 +156,8 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
     for layer in parts.layers:
         if layer.attention is None:
             continue
-        recorder = recorders[layer.index] = Recorder(None, Stopwatch())
+        recorder = Recorder(None, Stopwatch(), batch=rows.ids.shape[0])
+        recorders[layer.index] = recorder
         handles += around(layer.attention, recorder)
     try:
         with (
@@ -268,9 +269,12 @@ def compare_keys(
     apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
     apart = apart + torch.eye(held, device=k.device) * 1e3
     twins = (apart < 1e-6).any(dim=-1).float()
-    # Padding tokens are alike by right, where they share a position.
-    real = torch.ones_like(twins) if mask is None else (mask[:, -held:] != 0).float()
-    values["stale_share"] = (twins * real).sum() / real.sum()
+    # Padding tokens are alike by right, where they share a position; so are keys of zeros, as of a
+    # padding token that was generated: no position turns them.
+    real = (flat.abs().amax(dim=-1) > 0).float()
+    if mask is not None:
+        real = real * (mask[:, -held:] != 0)
+    values["stale_share"] = (twins * real).sum() / real.sum().clamp_min(1.0)
     return values
 
 

@@ -86,7 +86,9 @@ class Following:
                 self._decoding = Decoding(parts, given, self._watch)
             return
         batch = batch_of(parts, args, kwargs)
-        if batch is not None and batch.length > 0:
+        if batch is not None and batch.length == 1:
+            self.reason = "forwards of one token each are not looked into"
+        elif batch is not None and batch.length > 0:
             self.sample = Sample(parts, 0, [])
             self.sample.open(batch, self._on_error, self._watch)
 
@@ -158,12 +160,7 @@ class Following:
         """Once, if dropout is on."""
         if self._warned:
             return False
-        rate = self._parts.intent.attention_dropout or 0.0
-        modules = self._parts.root.modules()
-        self._warned = any(
-            module.training and (isinstance(module, nn.Dropout) and module.p > 0.0)
-            for module in modules
-        ) or (self._parts.root.training and rate > 0.0)
+        self._warned = drops_out(self._parts)
         return self._warned
 
     def drop(self) -> None:
@@ -173,6 +170,16 @@ class Following:
         if self._decoding is not None:
             self._decoding.drop()
         self.sample = self._decoding = self._tokens = None
+
+
+def drops_out(parts: ModelParts) -> bool:
+    """Whether a forward of the model drops something out as it stands."""
+    rate = parts.intent.attention_dropout or 0.0
+    modules = parts.root.modules()
+    return any(
+        module.training and (isinstance(module, nn.Dropout) and module.p > 0.0)
+        for module in modules
+    ) or (parts.root.training and rate > 0.0)
 
 
 def _ids(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:

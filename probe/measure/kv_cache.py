@@ -259,11 +259,14 @@ def compare_keys(
     # A shorter cache should at least hold the newest positions.
     shared = min(wanted, held)
     newest, wanted_keys = k[:, :, -shared:], k_fresh[:, :, -shared:]
-    values["key_error"] = relative(newest, wanted_keys)
+    # What padding holds matters to nobody; by hand it may depend on how long the row is.
+    shown = torch.ones_like(newest[:, :1, :, 0]) if mask is None else mask[:, None, -shared:] != 0
+    at_real = shown.float()[..., None]
+    values["key_error"] = relative(newest * at_real, wanted_keys * at_real)
     alike = torch.cosine_similarity(newest.float(), wanted_keys.float(), dim=-1)
-    shown = torch.ones_like(alike) if mask is None else (mask[:, None, -shared:] != 0).float()
-    values["key_similarity"] = mean(alike, shown.expand(alike.shape))
-    values["value_error"] = relative(v[:, :, -shared:], v_fresh[:, :, -shared:])
+    values["key_similarity"] = mean(alike, shown.float().expand(alike.shape))
+    held_values, fresh_values = v[:, :, -shared:], v_fresh[:, :, -shared:]
+    values["value_error"] = relative(held_values * at_real, fresh_values * at_real)
     values["last_error"] = relative(k[:, :, -1], k_fresh[:, :, -1])
     flat = k.float().transpose(1, 2).flatten(2)
     apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)

@@ -79,16 +79,15 @@ class Following:
         kind = kind_not_followed(kwargs.get("past_key_values"))
         if kind:
             self.reason = f"what runs with a cache of {kind} is not looked into"
-            return
-        if not self.whole:
+        elif not self.whole:
             given = self._given(args, kwargs) if self._caches is not None else None
             if given is not None and parts.settled and not self._failed:
                 self._decoding = Decoding(parts, given, self._watch)
-            return
-        batch = batch_of(parts, args, kwargs)
+        batch = batch_of(parts, args, kwargs) if self.whole else None
         if batch is not None and batch.length == 1:
-            self.reason = "forwards of one token each are not looked into"
-        elif batch is not None and batch.length > 0:
+            self.reason = self.reason or "forwards of one token each are not looked into"
+        # What is not to be looked into still settles, once, what the header says of the model.
+        if batch is not None and batch.length > 0 and not (self.reason and parts.settled):
             self.sample = Sample(parts, 0, [])
             self.sample.open(batch, self._on_error, self._watch)
 
@@ -137,6 +136,9 @@ class Following:
         asked for what is told beside it."""
         sample, decoding = self.sample, self._decoding
         self.sample = self._decoding = None
+        if sample is not None and self.reason:
+            sample.drop()
+            return None
         if sample is not None:
             with quiet():
                 return sample.observed(step, extra())

@@ -115,7 +115,8 @@ def _learned(sampled: Sampled) -> Values:
     flow, tokens = capture.position_embedding, sampled.capture.token_embedding
     assert table is not None
     if flow is None:
-        return {"missing": 1.0} if tokens is not None else {}
+        # Of a model that is given its encoder's states, as it generates, no encoder runs.
+        return {"missing": 1.0} if tokens is not None and capture.stream is not None else {}
     if flow.out is None or tokens is None or tokens.out is None:
         return {}
     added = flow.out.float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -123,8 +125,9 @@ def test_a_mask_that_is_off_by_one_at_the_windows_edge_is_seen(width, tmp_path, 
     own = modeling_mistral.create_sliding_window_causal_mask
 
     def other(*args, config, **options):
-        return own(*args, config=hf.MistralConfig(**config.to_dict() | {"sliding_window": width}),
-                   **options)  # fmt: skip
+        config = copy.copy(config)
+        config.sliding_window = width
+        return own(*args, config=config, **options)
 
     monkeypatch.setattr(modeling_mistral, "create_sliding_window_causal_mask", other)
     cache = hf.DynamicCache()

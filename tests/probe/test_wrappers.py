@@ -49,7 +49,7 @@ WRAPPERS: dict[str, tuple[Callable[[nn.Module], nn.Module], ...]] = {
     "compile over PEFT": (adapted, compiled),
     "compile over FSDP2": (sharded, compiled),
 }
-SHORT = ("DDP over PEFT", "compile over DDP")
+SHORT = ("DDP over PEFT",)
 
 
 def _looked_through(name: str, path) -> None:

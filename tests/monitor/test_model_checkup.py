@@ -13,6 +13,7 @@ FACTORIES = """
 import sys
 sys.path.insert(0, {tests!r})
 import family_models
+import more_models
 import torch
 from torch import nn
 
@@ -36,7 +37,6 @@ def without_loss():
 
 
 def of(family, given=True):
-    import more_models
     batch = more_models.MORE[family].batch()
     batch = {{k: v for k, v in batch.items() if "tokens" not in batch or k != "targets"}}
     return (more_models.make(family), batch) if given else more_models.make(family)

@@ -123,6 +123,9 @@ def _parts(inspection: Inspection) -> Iterator[Finding]:
         if path is not None:
             yield Finding("ok", "part", f"{role:<{width}}  {path or '(the model itself)'}")
     missing = [role for role, path in inspection.roles.items() if path is None]
+    for role in (role for role in inspection.without if role in missing):
+        yield Finding("note", "part", f"no {role}: {inspection.without[role]}")
+        missing.remove(role)
     needed = [role for role in _NEEDED if role in missing]
     if "blocks" not in {role.rpartition(".")[2] for role in inspection.roles}:
         needed.insert(0, "blocks")

@@ -65,7 +65,8 @@ class AttentionCall:
 class Recorder(TorchFunctionMode):
     """Records into ``calls``; one recorder per attention module and sample.
 
-    Without ``picked`` it keeps whole keys and values in ``key_values`` instead: for short decoding.
+    Without ``picked`` it keeps whole keys and values in ``key_values`` instead: for short decoding
+    of ``batch`` rows, by which products of three dimensions are told apart.
     ``memory``: where keys and values come from other states than the queries, what is picked of
     those, given their batch, length and device; None where that is not known.
     """
@@ -75,9 +76,11 @@ class Recorder(TorchFunctionMode):
         picked: Picked | None,
         watch: Stopwatch,
         memory: Callable[[int, int, torch.device], Picked | None] | None = None,
+        batch: int = 0,
     ) -> None:
         super().__init__()
         self._memory = memory
+        self._batch = picked.batch if picked is not None else batch
         self.failure: BaseException | None = None
         """What went wrong while recording; whoever entered the mode is to ask."""
         self._stopwatch = watch
@@ -131,10 +134,13 @@ class Recorder(TorchFunctionMode):
 
     def _with_heads(self, tensor: torch.Tensor) -> torch.Tensor:
         """(batch * h, n, m) -> (batch, h, n, m), a view; other shapes as they are."""
-        batch = self.picked.batch if self.picked is not None else 0
-        if tensor.dim() != 3 or not batch or tensor.shape[0] % batch:
+        if tensor.dim() != 3 or not self._batch or tensor.shape[0] % self._batch:
             return tensor
-        return tensor.detach().unflatten(0, (batch, -1))
+        return tensor.detach().unflatten(0, (self._batch, -1))
+
+    def _keep_whole(self, key: torch.Tensor, value: torch.Tensor, scores: torch.Tensor) -> None:
+        """Of attention by hand; ``scores`` is softmax's input."""
+        self.key_values.append((key.detach().clone(), value.detach().clone()))
 
     def _cut(
         self, picked: Picked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -225,7 +231,7 @@ class Recorder(TorchFunctionMode):
             return
         query, key = fitting[0][0], fitting[0][1].transpose(-1, -2)
         if self.picked is None:
-            self.key_values.append((key.detach().clone(), right.detach().clone()))
+            self._keep_whole(key, right, hand)
             return
         if self.calls:
             return

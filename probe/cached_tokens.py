@@ -79,11 +79,19 @@ def first_keys(cache: Any) -> torch.Tensor | None:
     return keys if filled else None
 
 
+def kind_not_followed(cache: Any) -> str:
+    """The kind of its layers where that is none whose keys are those of its tokens (a static cache
+    has room for tokens to come); empty for one that is followed, or where there is none."""
+    layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
+    names = [type(layer).__name__ for layer in layers] if isinstance(layers, list) else []
+    return next((name for name in names if name not in _LAYERS), "")
+
+
 def is_filled(cache: Any) -> bool:
     """Whether tokens were put in already, whatever kind of cache it is."""
     if cache is None:
         return False
-    layers = getattr(cache, "layers", None)
+    layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
     if isinstance(layers, list):
         return any(
             isinstance(keys := getattr(layer, "keys", None), torch.Tensor) and keys.numel() > 0

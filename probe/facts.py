@@ -90,9 +90,13 @@ def _coverage(of: Subject) -> str:
         return ""
     held, trained = _held(of), of.trained
     left = [name for name, parameter in trained.items() if id(parameter) not in held]
+    # Of another model, or of projections and adapters that were replaced since.
+    strange = len(held.keys() - {id(parameter) for parameter in of.parts.root.parameters()})
+    more = f"; {strange} in its groups are of no module of this model" if strange else ""
     if not left:
-        return f"all {len(trained)} parameters that train"
-    return f"{len(left)} of {len(trained)} parameters that train are in no group: {_some(left)}"
+        return f"all {len(trained)} parameters that train{more}"
+    few = f"{len(left)} of {len(trained)} parameters that train are in no group: {_some(left)}"
+    return few + more
 
 
 def _duplicates(of: Subject) -> str:

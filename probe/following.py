@@ -15,7 +15,7 @@ from torch import nn
 
 from probe.anatomy import ModelParts
 from probe.batch import read_output
-from probe.cached_tokens import ROWS, CachedTokens, Tokens, is_filled
+from probe.cached_tokens import ROWS, CachedTokens, Tokens, is_filled, kind_not_followed
 from probe.capture import OnError, batch_of
 from probe.frames import FrameDraft
 from probe.measure import kv_cache
@@ -30,17 +30,19 @@ DROPOUT_ON = (
     "dropout is on while the model runs without gradients: call model.eval() before it evaluates "
     "or generates"
 )
+REORDERED = "a cache that is changed between forwards, as beam search does, is not compared"
 
 
 class Following:
     """The forwards of one model. ``sample``: the one that is being looked at, where it is a forward
-    of whole sequences; ``whole``: the newest forward was such a one; ``failure``: why cached
-    decoding is no longer compared."""
+    of whole sequences; ``whole``: the newest forward was such a one; ``reason``: why the newest
+    that was to be sampled is not, or empty."""
 
     def __init__(self, parts: ModelParts, on_error: OnError, watch: Stopwatch) -> None:
         self.sample: Sample | None = None
-        self.failure = ""
+        self.reason = ""
         self.whole = True
+        self._failed = False
         self._parts, self._on_error, self._watch = parts, on_error, watch
         self._caches = CachedTokens() if kv_cache.possible(parts) else None
         self._decoding: Decoding | None = None
@@ -58,6 +60,7 @@ class Following:
         if self._inside:
             return False
         self.drop()
+        self.reason = ""
         self._began = time.perf_counter()
         self._arguments = args, kwargs
         cache = kwargs.get("past_key_values")
@@ -73,24 +76,32 @@ class Following:
         # In evaluation torch runs its own layers in one fused call, which any hook switches off.
         if any(layer.packed is not None for layer in parts.layers):
             return
-        if not self.whole:
-            given = self._given(args, kwargs) if not self.failure else None
-            if given is not None and parts.settled:
+        kind = kind_not_followed(kwargs.get("past_key_values"))
+        if kind:
+            self.reason = f"what runs with a cache of {kind} is not looked into"
+        elif not self.whole:
+            given = self._given(args, kwargs) if self._caches is not None else None
+            if given is not None and parts.settled and not self._failed:
                 self._decoding = Decoding(parts, given, self._watch)
-            return
-        batch = batch_of(parts, args, kwargs)
-        if batch is not None and batch.length > 0:
+        batch = batch_of(parts, args, kwargs) if self.whole else None
+        if batch is not None and batch.length == 1:
+            self.reason = self.reason or "forwards of one token each are not looked into"
+        # What is not to be looked into still settles, once, what the header says of the model.
+        if batch is not None and batch.length > 0 and not (self.reason and parts.settled):
             self.sample = Sample(parts, 0, [])
             self.sample.open(batch, self._on_error, self._watch)
 
     def _given(self, args: Any, kwargs: Any) -> Given | None:
         """What a forward continues; None where that is not known, or too long."""
         tokens, new = self._tokens, _ids(args, kwargs)
+        if tokens is not None and not tokens.known:
+            self.reason = REORDERED
         if tokens is None or not tokens.known or new is None or new.dim() != 2:
             return None
         with quiet():
             ids = torch.cat([*tokens.ids, new[:ROWS].detach()], dim=1)
         if ids.shape[1] > LONGEST:
+            self.reason = f"cached decoding beyond {LONGEST} tokens is not compared"
             return None
         mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
         if isinstance(mask, torch.Tensor):
@@ -101,7 +112,7 @@ class Following:
             if positions.dim() != 2 or positions.shape[1] != new.shape[1]:
                 return None
             positions = positions[:ROWS].detach().expand(ids.shape[0], -1)
-        return Given(ids, new.shape[1], mask, positions)
+        return Given(ids, new.shape[1], mask, positions, new.shape[0])
 
     def seconds(self) -> float:
         """Since the newest forward began."""
@@ -125,6 +136,9 @@ class Following:
         asked for what is told beside it."""
         sample, decoding = self.sample, self._decoding
         self.sample = self._decoding = None
+        if sample is not None and self.reason:
+            sample.drop()
+            return None
         if sample is not None:
             with quiet():
                 return sample.observed(step, extra())
@@ -135,7 +149,8 @@ class Following:
             values = decoding.measure(out)
         except Exception as error:
             # The model's own forward failed in another way of calling it: not the probe's end.
-            self.failure = f"{type(error).__name__}: {error}"
+            self._failed = True
+            self.reason = f"cached decoding is not compared: {type(error).__name__}: {error}"
             return None
         finally:
             self._inside = False
@@ -147,12 +162,7 @@ class Following:
         """Once, if dropout is on."""
         if self._warned:
             return False
-        rate = self._parts.intent.attention_dropout or 0.0
-        modules = self._parts.root.modules()
-        self._warned = any(
-            module.training and (isinstance(module, nn.Dropout) and module.p > 0.0)
-            for module in modules
-        ) or (self._parts.root.training and rate > 0.0)
+        self._warned = drops_out(self._parts)
         return self._warned
 
     def drop(self) -> None:
@@ -162,6 +172,16 @@ class Following:
         if self._decoding is not None:
             self._decoding.drop()
         self.sample = self._decoding = self._tokens = None
+
+
+def drops_out(parts: ModelParts) -> bool:
+    """Whether a forward of the model drops something out as it stands."""
+    rate = parts.intent.attention_dropout or 0.0
+    modules = parts.root.modules()
+    return any(
+        module.training and (isinstance(module, nn.Dropout) and module.p > 0.0)
+        for module in modules
+    ) or (parts.root.training and rate > 0.0)
 
 
 def _ids(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:

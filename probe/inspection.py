@@ -22,6 +22,7 @@ from probe.measure import kv_cache
 from probe.measurement import measure_forward
 from probe.nodes import kind_of
 from probe.overrides import BLOCK_ROLES, CROSS_ROLES, Overrides, find_with
+from probe.recognition import is_state_space
 from probe.reruns import foreseen
 from probe.schema import Anatomy
 from probe.stopwatch import Stopwatch
@@ -54,6 +55,8 @@ class Inspection:
     contracts: tuple[str, ...] = ()
     compiled: bool = False
     decodes: bool = False
+    without: dict[str, str] = field(default_factory=dict)
+    """Roles that such a model has not, with the reason."""
     fused: bool = False
 
 
@@ -144,7 +147,9 @@ def _observe(parts: ModelParts, given: dict[str, Any]) -> Inspection:
     weights = facts.initial_weights(numbers)
     told |= {facts.INITIAL[0]: weights} if weights else {}
     nodes = {site.name: site.node for site in anatomy.sites}
-    found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in sorted(numbers))
+    # What can be measured of every model has a value also where the part itself is not there.
+    there = sorted(key for key in numbers if key[0] in nodes)
+    found = dict.fromkeys(f"{nodes[site]}/{metric}" for site, metric in there)
     defined = {f"{node}/{m.name}" for m in METRICS if m.contract for node in m.nodes}
     contracts = tuple(name for name in found if _as_defined(name) in defined)
     return Inspection(anatomy, _roles(parts), absent, failure, told, tuple(found), contracts)
@@ -158,7 +163,18 @@ def _as_defined(name: str) -> str:
 def _with_abilities(parts: ModelParts, model: nn.Module, found: Inspection) -> Inspection:
     found.compiled = is_compiled(model)
     found.decodes = kv_cache.possible(parts)
+    found.without = _without(parts)
     found.fused = any(layer.packed is not None for layer in parts.layers)
+    return found
+
+
+def _without(parts: ModelParts) -> dict[str, str]:
+    found = {}
+    modules = list(parts.root.modules())
+    if any(is_state_space(module) for module in modules):
+        found["attention"] = "tokens are mixed by a state space, which is not looked into"
+    if not any(isinstance(m, nn.Embedding) for m in modules if m is not parts.position_embedding):
+        found["token_embedding"] = "it has no table: images, sound or features are read, no tokens"
     return found
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from probe.anatomy import ModelParts
 from probe.batch import read_output
 from probe.between import Between
 from probe.budget import Budget
-from probe.following import DROPOUT_ON, Following
+from probe.following import DROPOUT_ON, Following, drops_out
 from probe.frames import FrameDraft
 from probe.lifecycle import Lifecycle
 from probe.listening import Listening
@@ -32,8 +33,10 @@ class LookingOn(Lifecycle):
     _between: Between
     _pause: Pause
     _wanted: bool
+    _parts: ModelParts | None
     _looking = False
-    _told = False
+    _asked = False
+    _told: frozenset[str] = frozenset()
 
     def _publish_header(self) -> None:
         """Begin the stream with what ``_sample`` has seen."""
@@ -50,6 +53,8 @@ class LookingOn(Lifecycle):
     def _look_on(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A forward without training begins: a step of its own, where nothing is trained."""
         follow, listening = self._following, self._listening
+        if follow is None:
+            self._see_dropout(module)
         if follow is None or listening is None:
             return
         try:
@@ -59,6 +64,17 @@ class LookingOn(Lifecycle):
                 if follow.begins(module, args, kwargs, self._wanted, inner):
                     self._outlet.settle()
                     self._outlet.row.began = self._looking = True
+        except Exception as error:
+            self._fail(error)
+
+    def _see_dropout(self, module: nn.Module) -> None:
+        """Of a model that trains: tell once if it is evaluated as if it trained."""
+        if not module.training or self._asked or self._parts is None:
+            return
+        try:
+            self._asked = True
+            if drops_out(self._parts):
+                self._outlet.event("dropout_on", DROPOUT_ON)
         except Exception as error:
             self._fail(error)
 
@@ -83,10 +99,9 @@ class LookingOn(Lifecycle):
                     self._publish_header()
                     self._sample = None
                 frame = follow.frame(self._outlet.row.step, out, self._between.take)
-                if follow.failure and not self._told:
-                    self._told = True
-                    text = f"cached decoding is not compared: {follow.failure}"
-                    self._outlet.event("note", text)
+                if follow.reason and follow.reason not in self._told:
+                    self._told |= {follow.reason}
+                    self._outlet.event("note", follow.reason)
                 if self._wanted and follow.warns():
                     self._outlet.event("dropout_on", DROPOUT_ON)
             self._count(follow.seconds(), frame)

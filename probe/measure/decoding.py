@@ -29,20 +29,26 @@ LONGEST = 1024
 class Given:
     """Of the first rows of a forward that continues a cache. ``ids`` (r, total): all tokens, the
     new ones last; ``new``: how many those are; ``mask`` (r, total) or None; ``positions`` (r, new)
-    as the caller gave them, or None."""
+    as the caller gave them, or None; ``batch``: how many rows the forward has in all."""
 
     ids: torch.Tensor
     new: int
     mask: torch.Tensor | None
     positions: torch.Tensor | None
+    batch: int
 
 
 class _Shown(Recorder):
     """Keeps whole keys and values of the first rows, and which pairs the kernel let attend."""
 
-    def __init__(self, watch: Stopwatch) -> None:
-        super().__init__(None, watch)
+    def __init__(self, watch: Stopwatch, batch: int) -> None:
+        super().__init__(None, watch, batch=batch)
         self.visible: torch.Tensor | None = None
+
+    def _keep_whole(self, key: torch.Tensor, value: torch.Tensor, scores: torch.Tensor) -> None:
+        super()._keep_whole(key[:ROWS], value[:ROWS], scores)
+        shown = scores[:ROWS].detach()
+        self.visible = (shown > shown.amax(dim=-1, keepdim=True) - 1e4).any(dim=1)
 
     def _see_sdpa(
         self,
@@ -74,15 +80,18 @@ class Decoding:
 
     def __init__(self, parts: ModelParts, given: Given, watch: Stopwatch) -> None:
         self._parts, self._given, self._watch = parts, given, watch
-        self._recorders = [(la, _Shown(watch)) for la in parts.layers if la.attention is not None]
+        attended = [layer for layer in parts.layers if layer.attention is not None]
+        self._recorders = [(layer, _Shown(watch, given.batch)) for layer in attended]
         self._handles: list[Any] = []
         self._returned: Any = None
         for layer, recorder in self._recorders:
             assert layer.attention is not None
             self._handles += around(layer.attention, recorder)
         base: Any = parts.root.base_model
-        if base is not parts.root:
-            self._handles.append(base.register_forward_hook(self._keep_hidden))
+        # A causal model may call what its base model wraps (OPT).
+        for module in (base, getattr(base, "decoder", None)):
+            if module is not None and module is not parts.root:
+                self._handles.append(module.register_forward_hook(self._keep_hidden))
 
     def _keep_hidden(self, module: Any, args: Any, out: Any) -> None:
         self._returned = out  # looked at later: nothing may raise in here
@@ -122,7 +131,8 @@ class Decoding:
         if given.positions is not None:
             named["position_ids"] = self._implied()
         handles: list[Any] = []
-        recorders = {layer.index: _Shown(self._watch) for layer, _ in self._recorders}
+        rows = given.ids.shape[0]
+        recorders = {layer.index: _Shown(self._watch, rows) for layer, _ in self._recorders}
         devices = [given.ids.device] if given.ids.is_cuda else []
         base: Any = self._parts.root.base_model
         try:

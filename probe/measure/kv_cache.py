@@ -156,7 +156,8 @@ def measure(parts: ModelParts, rows: Rows) -> dict[str, Values]:
     for layer in parts.layers:
         if layer.attention is None:
             continue
-        recorder = recorders[layer.index] = Recorder(None, Stopwatch())
+        recorder = Recorder(None, Stopwatch(), batch=rows.ids.shape[0])
+        recorders[layer.index] = recorder
         handles += around(layer.attention, recorder)
     try:
         with (
@@ -258,19 +259,25 @@ def compare_keys(
     # A shorter cache should at least hold the newest positions.
     shared = min(wanted, held)
     newest, wanted_keys = k[:, :, -shared:], k_fresh[:, :, -shared:]
-    values["key_error"] = relative(newest, wanted_keys)
+    # What padding holds matters to nobody; by hand it may depend on how long the row is.
+    shown = torch.ones_like(newest[:, :1, :, 0]) if mask is None else mask[:, None, -shared:] != 0
+    at_real = shown.float()[..., None]
+    values["key_error"] = relative(newest * at_real, wanted_keys * at_real)
     alike = torch.cosine_similarity(newest.float(), wanted_keys.float(), dim=-1)
-    shown = torch.ones_like(alike) if mask is None else (mask[:, None, -shared:] != 0).float()
-    values["key_similarity"] = mean(alike, shown.expand(alike.shape))
-    values["value_error"] = relative(v[:, :, -shared:], v_fresh[:, :, -shared:])
+    values["key_similarity"] = mean(alike, shown.float().expand(alike.shape))
+    held_values, fresh_values = v[:, :, -shared:], v_fresh[:, :, -shared:]
+    values["value_error"] = relative(held_values * at_real, fresh_values * at_real)
     values["last_error"] = relative(k[:, :, -1], k_fresh[:, :, -1])
     flat = k.float().transpose(1, 2).flatten(2)
     apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
     apart = apart + torch.eye(held, device=k.device) * 1e3
     twins = (apart < 1e-6).any(dim=-1).float()
-    # Padding tokens are alike by right, where they share a position.
-    real = torch.ones_like(twins) if mask is None else (mask[:, -held:] != 0).float()
-    values["stale_share"] = (twins * real).sum() / real.sum()
+    # Padding tokens are alike by right, where they share a position; so are keys of zeros, as of a
+    # padding token that was generated: no position turns them.
+    real = (flat.abs().amax(dim=-1) > 0).float()
+    if mask is not None:
+        real = real * (mask[:, -held:] != 0)
+    values["stale_share"] = (twins * real).sum() / real.sum().clamp_min(1.0)
     return values
 
 

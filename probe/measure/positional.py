@@ -115,7 +115,8 @@ def _learned(sampled: Sampled) -> Values:
     flow, tokens = capture.position_embedding, sampled.capture.token_embedding
     assert table is not None
     if flow is None:
-        return {"missing": 1.0} if tokens is not None else {}
+        # Of a model that is given its encoder's states, as it generates, no encoder runs.
+        return {"missing": 1.0} if tokens is not None and capture.stream is not None else {}
     if flow.out is None or tokens is None or tokens.out is None:
         return {}
     added = flow.out.float()
@@ -146,9 +147,12 @@ def _implied_rows(
     everywhere = torch.ones_like(sampled.valid)
     if sampled.batch.positions is not None or table.padding_idx is None:
         spare = 0
-        if sampled.intent.positions and sampled.batch.positions is None:
+        if sampled.batch.positions is not None:
+            # Positions that the caller gave are rows, but for tables that say otherwise (OPT).
+            spare = int(getattr(table, "offset", 0))
+        elif sampled.intent.positions:
             spare = max(0, table.num_embeddings - int(sampled.intent.positions))
-        if spare and sampled.batch.mask is not None:
+        if spare and sampled.batch.positions is None and sampled.batch.mask is not None:
             # Such models may count from the first real token: the same but for padding before it.
             real = sampled.batch.mask != 0
             led = sampled.picked.take_ids(

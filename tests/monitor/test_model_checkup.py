@@ -4,10 +4,16 @@ import pytest
 
 from monitor.cli import main
 
+FAMILIES = (
+    "electra", "albert", "deberta", "modernbert", "vit", "gpt_neo", "gpt_neox", "opt", "bloom",
+    "falcon", "qwen2", "gemma2", "gemma3", "phi3", "olmo2", "mixtral", "bart", "whisper", "llava",
+    "qwen2_vl", "minGPT", "torchtune", "torchtitan",
+)  # fmt: skip
 FACTORIES = """
 import sys
 sys.path.insert(0, {tests!r})
 import family_models
+import more_models
 import torch
 from torch import nn
 
@@ -30,6 +36,23 @@ def without_loss():
     return family_models.make("hand-written, SDPA")
 
 
+def of(family, given=True):
+    batch = more_models.MORE[family].batch()
+    batch = {{k: v for k, v in batch.items() if "tokens" not in batch or k != "targets"}}
+    return (more_models.make(family), batch) if given else more_models.make(family)
+
+
+def pictures_missing():
+    return of("vit", given=False)
+
+
+def mamba():
+    import transformers as hf
+    return hf.MambaForCausalLM(
+        hf.MambaConfig(vocab_size=100, hidden_size=32, num_hidden_layers=3, state_size=8)
+    )
+
+
 class Broken(nn.Module):
     def __init__(self):
         super().__init__()
@@ -40,6 +63,8 @@ class Broken(nn.Module):
 
 
 broken = Broken()
+for name in {families!r}:
+    globals()[name] = lambda name=name: of(name)
 number = 3
 """
 
@@ -49,7 +74,8 @@ def doctor(tmp_path, monkeypatch, capsys):
     from pathlib import Path
 
     tests = str(Path(__file__).parents[1] / "probe")
-    (tmp_path / "checked_models.py").write_text(FACTORIES.format(tests=tests))
+    text = FACTORIES.format(tests=tests, families=FAMILIES)
+    (tmp_path / "checked_models.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -100,6 +126,45 @@ def test_what_a_model_offers_is_told(doctor):
     assert any(line.startswith("note compiled the model runs as a graph") for line in encoder)
     assert not any("generation" in line for line in encoder)
     assert any(line.startswith("note evaluation torch runs these layers") for line in fused)
+
+
+def test_a_model_of_images_needs_a_batch_and_no_table_of_tokens(doctor):
+    status, text = doctor("pictures_missing")
+    lines = _words(text)
+    assert status == 0 and "FAIL" not in text
+    assert any(line.startswith("note part no token_embedding: it has no table") for line in lines)
+    assert any(line.startswith("note forward did not run") and "(model, batch)" in line
+               for line in lines)  # fmt: skip
+    status, lines = 0, _words(doctor("vit")[1])
+    assert not any(line.startswith("note forward") for line in lines)
+    assert any(line.startswith("ok measured") for line in lines)
+
+
+def test_a_state_space_model_offers_what_there_is(doctor):
+    status, text = doctor("mamba")
+    lines = _words(text)
+    assert status == 0 and "FAIL" not in text and "note forward" not in lines
+    assert any(line.startswith("note part no attention: tokens are mixed") for line in lines)
+    assert any(line.startswith("ok measured") for line in lines)
+
+
+def _offers(lines: list[str]) -> None:
+    assert not any(line.startswith(("FAIL", "note forward")) for line in lines)
+    (counts,) = (line for line in lines if line.startswith("ok measured"))
+    assert int(counts.split()[2]) > 40
+    told = [line for line in lines if line.startswith("note unmeasured")]
+    assert told and all(": " in line for line in told)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "gemma3", "whisper"])
+def test_any_family_tells_what_it_offers(doctor, family):
+    _offers(_words(doctor(family)[1]))
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_tells_what_it_offers(doctor, family):
+    _offers(_words(doctor(family)[1]))
 
 
 def test_a_loss_that_needs_labels_does_not_keep_it_from_looking(doctor):

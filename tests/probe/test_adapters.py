@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from family_grid import contract_of, over
-from family_models import make, train, with_lora
+from family_models import batch, make, train, with_lora
 from tiny_models import Seen
 from torch import nn
 
+import probe
 from probe.anatomy import find
 
 FAMILIES = ("bert", "gpt2", "llama")
@@ -36,11 +37,18 @@ def grown(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.works_with("Trainers", "PEFT: LoRA, DoRA, rsLoRA, PiSSA")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "options",
-    [{"use_dora": True}, {"use_rslora": True}, {"lora_bias": True}, {"init_lora_weights": "pissa"}],
-    ids=lambda options: next(iter(options)),
+    [
+        {},
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"lora_bias": True},
+        {"init_lora_weights": "pissa"},
+    ],
+    ids=lambda options: next(iter(options), "plain"),
 )
 def test_the_product_of_every_kind_is_recomputed(family, options, tmp_path):
     if family == "llama":
@@ -52,6 +60,7 @@ def test_the_product_of_every_kind_is_recomputed(family, options, tmp_path):
     assert np.max(errors) < 1e-4
 
 
+@pytest.mark.works_with("Trainers", "PEFT: (IA)3, AdaLoRA, LoHa, prompt and prefix tuning")
 @pytest.mark.parametrize(
     "config",
     [
@@ -167,6 +176,7 @@ class _Given(nn.Module):
         return self.value
 
 
+@pytest.mark.works_with("Trainers", "PEFT: a LoRA on stale projections is seen")
 @pytest.mark.parametrize("make_stale", [_held_aside, _fused])
 def test_adapters_on_projections_that_nothing_uses_are_seen(make_stale, tmp_path):
     model = make("llama")
@@ -174,6 +184,30 @@ def test_adapters_on_projections_that_nothing_uses_are_seen(make_stale, tmp_path
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj", "o_proj"]))
     seen = run(adapted, "llama", tmp_path / "t")
     assert "qkv/unmoved" in fired(seen) and "attention/unmoved" not in fired(seen)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_projections_that_were_replaced_after_the_adapters_were_made(trains, tmp_path):
+    """New ones that train are in no group; frozen ones leave the optimizer with what is gone."""
+    model = peft.get_peft_model(
+        make("llama"), peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    )
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for layer in model.get_base_model().model.layers:
+        layer.self_attn.q_proj = nn.Linear(32, 32, bias=False).requires_grad_(trains)
+    seen = attached(model, optimizer, tmp_path / "t")
+    assert ("training/uncovered" in fired(seen)) == trains
+    assert "6 in its groups are of no module of this model" in seen.header.facts["coverage"]
+
+
+def attached(model: nn.Module, optimizer: torch.optim.Optimizer, trace) -> Seen:
+    options = {"endpoint": False, "every": 1, "budget": None, "trace": trace}
+    with probe.attach(model, optimizer, **options):
+        for _ in range(2):
+            model(**batch("llama")).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return Seen(trace)
 
 
 class LowRank(nn.Linear):

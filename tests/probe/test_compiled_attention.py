@@ -91,6 +91,7 @@ def test_no_graph_is_added_and_the_reason_is_told(kind, tmp_path):
     assert seen["norm_ffn@1/formula_error"].max() < 1e-5 and over(seen) == {}
 
 
+@pytest.mark.works_with("Forms of a model", "flex attention (its rows, masks, scores are not read)")
 def test_of_flex_attention_the_reason_is_told_and_the_rest_is_read(monkeypatch, tmp_path):
     """Its backward needs another device than a CPU: here another kernel stands in for it."""
 

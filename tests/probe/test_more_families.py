@@ -123,6 +123,7 @@ def test_results_are_the_same_bit_for_bit(family, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
 
 
+@pytest.mark.works_with("Model families", "mamba (norms, stream and output are read)")
 def test_a_model_without_attention_offers_what_there_is(tmp_path):
     torch.manual_seed(1)
     config = hf.MambaConfig(

@@ -151,7 +151,7 @@ def test_hugging_face_trainer_resumes(tmp_path):
 # -- Accelerate ------------------------------------------------------------------------------------
 
 
-def trained_by_accelerate(path, accumulation, precision):
+def trained_by_accelerate(path, accumulation, precision, split=False):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -160,10 +160,14 @@ def trained_by_accelerate(path, accumulation, precision):
         gradient_accumulation_steps=accumulation, mixed_precision=precision, cpu=True
     )
     own = make("gpt2")
-    model, optimizer = accelerator.prepare(own, torch.optim.AdamW(own.parameters(), lr=1e-3))
+    parameters = list(own.parameters())
+    groups = [parameters[:2], parameters[2:]] if split else [parameters]  # embeddings, the rest
+    made = [torch.optim.AdamW(group, lr=1e-3) for group in groups]
+    model, *optimizers = accelerator.prepare(own, *made)
     watching = contextlib.nullcontext()
     if path is not None:
-        watching = probe.attach(model, optimizer, trace=path, endpoint=False, every=1, budget=None)
+        options = {"trace": path, "endpoint": False, "every": 1, "budget": None}
+        watching = probe.attach(model, optimizers, **options)
     torch.manual_seed(7)
     with watching:
         for _ in range(STEPS * accumulation):
@@ -172,24 +176,26 @@ def trained_by_accelerate(path, accumulation, precision):
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), 0.5)
-                optimizer.step()
-                optimizer.zero_grad()
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
     AcceleratorState._reset_state(reset_partial_state=True)
     return state(own)
 
 
 @pytest.mark.parametrize(
-    ("accumulation", "precision"),
+    ("accumulation", "precision", "split"),
     [
-        works_with("Accelerate", 1, "no"),
-        works_with("Accelerate, gradient accumulation", 3, "no"),
-        works_with("Accelerate, bf16", 1, "bf16"),
+        works_with("Accelerate", 1, "no", False),
+        works_with("Accelerate, gradient accumulation", 3, "no", False),
+        works_with("Accelerate, bf16", 1, "bf16", False),
+        works_with("Accelerate, gradient accumulation, two optimizers", 3, "no", True),
     ],
 )
-def test_accelerate(accumulation, precision, tmp_path):
+def test_accelerate(accumulation, precision, split, tmp_path):
     pytest.importorskip("accelerate")
-    plain = trained_by_accelerate(None, accumulation, precision)
-    watched = trained_by_accelerate(tmp_path / "t", accumulation, precision)
+    plain = trained_by_accelerate(None, accumulation, precision, split)
+    watched = trained_by_accelerate(tmp_path / "t", accumulation, precision, split)
     assert same(plain, watched)
     seen = check(tmp_path / "t")
     np.testing.assert_allclose(seen["training/grad_norm"], 0.5, rtol=1e-2)

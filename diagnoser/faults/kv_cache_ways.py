@@ -50,7 +50,8 @@ def _read_early(injection: Injection, block: Block) -> None:
     def rewrite(call: AttentionCall) -> torch.Tensor:
         nonlocal newest
         new, newest = newest, 0
-        if not new:  # an empty cache, or none: nothing to read before the update
+        # An empty cache, or none: there is nothing to read before the update.
+        if not new or call.causal:
             return call.run()
         mask = call.mask
         if mask is not None and mask.shape[-1] == call.key.shape[-2]:
@@ -112,9 +113,7 @@ def transpose_layout(injection: Injection) -> None:
 
     def serve(cache: Any, layer: int, name: str, states: torch.Tensor, new: int) -> torch.Tensor:
         past = states[..., :-new, :]
-        return torch.cat(
-            (past.transpose(1, 2).reshape(past.shape), states[..., -new:, :]), dim=-2
-        )
+        return torch.cat((past.transpose(1, 2).reshape(past.shape), states[..., -new:, :]), dim=-2)
 
     for block in injection.blocks:
         alter_cache(injection, block, serve)

@@ -87,12 +87,12 @@ def build_wrong_mask(injection: Injection) -> None:
         pattern = torch.ones(rows, columns, dtype=torch.bool, device=visible.device)
         if error == "strict_diagonal":
             wrong = visible & pattern.tril(-1)
+        elif call.mask is None:
+            return call.run()
         else:
             # Key j is no padding if any query sees it.
             real = visible.any(dim=-2, keepdim=True).flip(-1)
-            wrong = real & pattern.tril() if injection.anatomy.decoder else real & pattern
-            if call.mask is None:
-                return call.run()
+            wrong = real & (pattern.tril() if injection.anatomy.decoder else pattern)
         return call.altered(mask=hide_where_not(wrong, call.query.dtype), causal=False).run()
 
     for block in injection.blocks:

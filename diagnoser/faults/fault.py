@@ -99,8 +99,9 @@ class Operator:
     """A family of faults: one way in which a root cause comes about.
 
     ``beyond`` is False for the 52 of taxonomy.csv, True for the further ways; ``happens`` then
-    tells where real code does this. ``moment`` is ``start`` where the fault only means something from the first step on
-    (initialisation). ``families``: see :class:`diagnoser.faults.parts.Anatomy`.
+    tells where real code does this. ``moment`` is ``start`` where the fault only means something
+    from the first step on (initialisation). ``families``: see
+    :class:`diagnoser.faults.parts.Anatomy`.
     """
 
     code: str

@@ -1,4 +1,4 @@
-"""Further ways of kernel faults: forced backend, ignored option, odd shapes, quantised, unmerged."""
+"""Further ways of kernel faults: forced backend, lost option, odd widths, few bits, bad merge."""
 
 from __future__ import annotations
 

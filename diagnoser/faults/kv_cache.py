@@ -52,6 +52,8 @@ def alter_cache(
     block: Block,
     serve: Callable[[Any, int, str, torch.Tensor, int], torch.Tensor],
 ) -> None:
+    """Let the block's attention see ``serve``'s states wherever its cache holds a past."""
+
     def build(original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             cache = kwargs.get("past_key_values")

@@ -15,6 +15,7 @@ LAYERNORM = Table("layernorm")
 
 
 def norms_of(injection: Injection) -> list[nn.Module]:
+    """The attention and FFN norms of the blocks the fault sits in."""
     return [norm for block in injection.blocks for norm in block.norms]
 
 
@@ -44,6 +45,7 @@ def zero_gamma(injection: Injection) -> None:
 
 
 def has_beta(anatomy: Anatomy) -> bool:
+    """Whether the norms have a bias; RMSNorm has none."""
     return getattr(anatomy.blocks[0].norms[0], "bias", None) is not None
 
 

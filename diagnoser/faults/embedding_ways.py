@@ -35,7 +35,7 @@ def fill_with_mean(injection: Injection) -> None:
     def change(data: torch.Tensor) -> None:
         data[rows] = data.mean(dim=0)
 
-    edit_parameter(injection.undo, table.weight, change)
+    edit_parameter(injection.undo, table.weight, change)  # type: ignore[arg-type]
 
 
 @EMBEDDING_WAYS.operator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,10 +44,13 @@ def merge_low_rank(injection: Injection) -> None:
             edit_parameter(injection.undo, linear.weight, change)
 
 
-def _by_neuron(linear: Linear, outgoing: bool) -> tuple[torch.Tensor, int]:
-    """The weight and the axis its neurons lie on; GPT-2's Conv1D is (in, out)."""
-    axis = 1 if outgoing else 0
-    return linear.weight, 1 - axis if isinstance(linear.module, Conv1D) else axis
+def _neuron_axis(linear: Linear, *, outgoing: bool) -> int:
+    """The weight's axis the neurons lie on; GPT-2's Conv1D is (in, out), a linear (out, in)."""
+    return int(outgoing) ^ int(isinstance(linear.module, Conv1D))
+
+
+def _fill_zero(data: torch.Tensor, axis: int, rows: torch.Tensor) -> None:
+    data.index_fill_(axis, rows, 0.0)
 
 
 @FFN_WAYS.operator(
@@ -61,29 +65,22 @@ def _by_neuron(linear: Linear, outgoing: bool) -> tuple[torch.Tensor, int]:
 def keep_pruned(injection: Injection) -> None:
     """Neurons with the smallest outgoing weights fire as ever, but nothing reads them."""
     share = injection.number
-    pruned: list[tuple[torch.Tensor, int, torch.Tensor]] = []
-
-    def zero(weight: torch.Tensor, axis: int, rows: torch.Tensor) -> None:
-        weight.data.index_fill_(axis, rows, 0.0)
-
+    pruned: list[tuple[torch.Tensor, Callable[[torch.Tensor], Any]]] = []
     for block in injection.blocks:
-        weight, axis = _by_neuron(block.ffn_out, outgoing=True)
-        strength = weight.detach().norm(dim=1 - axis)
+        weight, axis = block.ffn_out.weight, _neuron_axis(block.ffn_out, outgoing=True)
+        strength = weight.norm(dim=1 - axis)
         rows = strength.argsort()[: max(1, round(share * len(strength)))]
-        pruned.append((weight, axis, rows))
-        edit_parameter(
-            injection.undo,
-            block.ffn_out.weight,
-            lambda data, axis=axis, rows=rows: zero(data, axis, rows),  # type: ignore[misc]
-        )
+        zero = functools.partial(_fill_zero, axis=axis, rows=rows)
+        pruned.append((weight.data, zero))
+        edit_parameter(injection.undo, weight, zero)
     if injection.optimizer is None:
         return
 
     def build(step: Callable[..., Any]) -> Callable[..., Any]:
         def pruning_step(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
-            for weight, axis, rows in pruned:
-                zero(weight, axis, rows)
+            for weight, zero in pruned:
+                zero(weight)
             return result
 
         return pruning_step
@@ -126,15 +123,11 @@ def penalise_ffn(injection: Injection) -> None:
     penalise(injection.undo, injection.training_optimizer, parameters, injection.number)
 
 
-def _copies(block: Block, which: str) -> Callable[[torch.Tensor, int], None]:
-    def change(data: torch.Tensor, axis: int) -> None:
-        count = data.shape[axis]
-        first = 0 if which == "all" else count - count // 2
-        rows = torch.arange(first, count, device=data.device)
-        source = torch.zeros_like(rows) if which == "all" else rows - first
-        data.index_copy_(axis, rows, data.index_select(axis, source))
-
-    return change
+def _copy(data: torch.Tensor, axis: int, which: str) -> None:
+    count = data.shape[axis]
+    copies = torch.arange(0 if which == "all" else count - count // 2, count, device=data.device)
+    source = torch.zeros_like(copies) if which == "all" else copies - copies[0]
+    data.index_copy_(axis, copies, data.index_select(axis, source))
 
 
 @FFN_WAYS.operator(
@@ -149,17 +142,14 @@ def _copies(block: Block, which: str) -> Callable[[torch.Tensor, int], None]:
 )
 def copy_neurons(injection: Injection) -> None:
     """``all``: every neuron starts as the first; ``half``: the second half as the first half."""
+    which = str(injection.fault.value)
     for block in injection.blocks:
-        change = _copies(block, str(injection.fault.value))
         linears = [(linear, False) for linear in block.ffn_in] + [(block.ffn_out, True)]
         for linear, outgoing in linears:
-            _, axis = _by_neuron(linear, outgoing)
-
-            def copy(data: torch.Tensor, axis: int = axis, change: Any = change) -> None:
-                change(data, axis)
-
-            edit_parameter(injection.undo, linear.weight, copy)
-        for linear in block.ffn_in:
+            axis = _neuron_axis(linear, outgoing=outgoing)
+            change = functools.partial(_copy, axis=axis, which=which)
+            edit_parameter(injection.undo, linear.weight, change)
             bias: nn.Parameter | None = getattr(linear.module, "bias", None)
-            if bias is not None:
-                edit_parameter(injection.undo, bias, lambda data, change=change: change(data, 0))  # type: ignore[misc]
+            if bias is not None and not outgoing:
+                change = functools.partial(_copy, axis=0, which=which)
+                edit_parameter(injection.undo, bias, change)

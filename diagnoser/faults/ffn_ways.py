@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from diagnoser.faults.fault import Injection, Table
 from diagnoser.faults.gradient_changes import penalise
 from diagnoser.faults.override import edit_parameter, override_forward, wrap_step
-from diagnoser.faults.parts import Block, Linear
+from diagnoser.faults.parts import Linear
 
 FFN_WAYS = Table("ffn", beyond=True)
 

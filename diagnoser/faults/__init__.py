@@ -1,5 +1,6 @@
-"""Faults injected into live transformers models, the 52 operators of
-taxonomy.csv and at least one further way of each root cause.
+"""Faults injected into live transformers models.
+
+The 52 operators of taxonomy.csv, and at least one further way of each root cause.
 
 Draw a fault with :func:`draw`, put it into a model in training with :func:`inject`.
 """

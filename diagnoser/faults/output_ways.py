@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from diagnoser.faults.fault import Injection, Table
 from diagnoser.faults.output import some_classes
 from diagnoser.faults.override import override_forward
+from diagnoser.faults.parts import Anatomy
 
 OUTPUT_WAYS = Table("output", beyond=True)
+
+
+def _several_classes(anatomy: Anatomy) -> bool:
+    return anatomy.classes > 1
 
 
 @OUTPUT_WAYS.operator(
@@ -20,6 +25,7 @@ OUTPUT_WAYS = Table("output", beyond=True)
     "output_scaling",
     "hand probabilities to the loss",
     layered=False,
+    requires=_several_classes,
     happens="softmax at the end of the model in front of a cross entropy that takes logits: all "
     "scores lie between 0 and 1, and the loss has a high floor",
 )
@@ -43,6 +49,7 @@ SUPPRESSED = -20.0
     layered=False,
     parameter="classes",
     values=("rare", "balanced"),
+    requires=_several_classes,
     happens="a mask for a padded vocabulary or for forbidden tokens made for another tokenizer: "
     "real classes can hardly be predicted",
 )

@@ -6,9 +6,17 @@ import torch
 import torch.nn.functional as F
 
 from diagnoser.faults.attention_call import AttentionCall, rewrite_attention
-from diagnoser.faults.fault import Injection, Table
+from diagnoser.faults.fault import Clean, Injection, Table, Value
 
 SCORE_WAYS = Table("score", beyond=True)
+
+
+def _scales(clean: Clean) -> tuple[Value, ...]:
+    query = clean.anatomy.blocks[0].query
+    width = (query.stop - query.start) // clean.anatomy.blocks[0].heads
+    # A lone head is as wide as the model: its scale is right.
+    same = width == clean.anatomy.embedding.embedding_dim
+    return ("twice",) if same else ("twice", "model_width")
 
 
 @SCORE_WAYS.operator(
@@ -17,6 +25,7 @@ SCORE_WAYS = Table("score", beyond=True)
     "scale twice, or by the model's width",
     parameter="scale",
     values=("twice", "model_width"),
+    choices=_scales,
     happens="q scaled by hand and again inside scaled_dot_product_attention; 1/sqrt(hidden_size) "
     "for 1/sqrt(head_dim)",
 )

@@ -18,6 +18,7 @@ from fault_observations import (
     optimizer_of,
     trains_under_the_fault,
 )
+from transformers import BertConfig, BertForMaskedLM
 
 from diagnoser.faults import OPERATORS, draw, inject, operators_for, ways_of
 from diagnoser.manifest import LINEAGES
@@ -114,6 +115,10 @@ def test_values_that_violate_nothing_are_never_drawn() -> None:
     mistral = BUILDERS["mistral"]("tokens")
     mistral.config.sliding_window = 4
     assert {fault_for("VWN", mistral, s).value for s in range(40)} == {2}
+    lone = BertForMaskedLM(
+        BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+    assert {fault_for("SDT", lone, s).value for s in range(40)} == {"twice"}
     llama = model_of("llama")
     with pytest.raises(ValueError, match="operator=KND"):  # no dropout that could be ignored
         fault_for("KND", llama)

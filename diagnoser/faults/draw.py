@@ -37,13 +37,15 @@ def draw(
     optimizer: Optimizer | None = None,
     length: int | None = None,
     clip: float | None = None,
+    beyond: bool = False,
 ) -> Fault:
     """A fault for this model, uniform over its root causes, their operators and severities.
 
     A severity that equals the clean model's own value is never drawn. ``optimizer`` tells the
     clean weight decays (else AdamW's default is assumed), ``length`` the sequence length in
     tokens (else half of the model's maximum), ``clip`` the threshold the training loop clips
-    gradients at (None: it does not clip).
+    gradients at (None: it does not clip). ``beyond``: draw from the ways beyond the 52 of
+    taxonomy.csv too; one that ``operator`` names is drawn in any case.
     Raises ValueError where no operator of this model fits the request.
     """
     anatomy = read_anatomy(model)
@@ -55,6 +57,7 @@ def draw(
             or category not in (None, candidate.category)
             or root_cause not in (None, candidate.root_cause)
             or operator not in (None, candidate.code)
+            or (candidate.beyond and not beyond and operator is None)
         ):
             continue
         values = candidate.choose_from(clean)

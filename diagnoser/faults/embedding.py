@@ -16,7 +16,7 @@ EMBEDDING = Table("embedding")
 _SHARES = (0.1, 0.3, 0.5)
 
 
-def _drawn_rows(injection: Injection, share: float) -> torch.Tensor:
+def drawn_rows(injection: Injection, share: float) -> torch.Tensor:
     """A random share of token ids, the padding id left out; at least two."""
     table = injection.anatomy.embedding
     generator = torch.Generator().manual_seed(injection.fault.seed)
@@ -38,7 +38,7 @@ def _drawn_rows(injection: Injection, share: float) -> torch.Tensor:
 def zero_rows(injection: Injection) -> None:
     """The rows of randomly drawn tokens start at zero."""
     table = injection.anatomy.embedding
-    rows = _drawn_rows(injection, injection.number).to(table.weight.device)
+    rows = drawn_rows(injection, injection.number).to(table.weight.device)
     edit_parameter(injection.undo, table.weight, lambda data: data.index_fill_(0, rows, 0.0))  # type: ignore[arg-type]
 
 
@@ -56,7 +56,7 @@ def swap_tokens(injection: Injection) -> None:
     Swapping rows of a table that was just initialised at random would change nothing.
     """
     table = injection.anatomy.embedding
-    rows = _drawn_rows(injection, injection.number)
+    rows = drawn_rows(injection, injection.number)
     rows = rows[: len(rows) // 2 * 2]
     mapping = torch.arange(table.num_embeddings)
     mapping[rows] = rows.view(-1, 2).flip(1).reshape(-1)

@@ -96,10 +96,12 @@ class Clean:
 
 @dataclass(frozen=True)
 class Operator:
-    """A family of faults, one row of taxonomy.csv.
+    """A family of faults: one way in which a root cause comes about.
 
-    ``moment`` is ``start`` where the fault only means something from the first step on
-    (initialisation). ``families``: see :class:`diagnoser.faults.parts.Anatomy`.
+    ``beyond`` is False for the 52 of taxonomy.csv, True for the further ways; ``happens`` then
+    tells where real code does this. ``moment`` is ``start`` where the fault only means something
+    from the first step on (initialisation). ``families``: see
+    :class:`diagnoser.faults.parts.Anatomy`.
     """
 
     code: str
@@ -115,6 +117,8 @@ class Operator:
     apply: Apply = field(repr=False, compare=False)
     choices: Choices | None = field(default=None, repr=False, compare=False)
     requires: Callable[[Anatomy], bool] | None = field(default=None, repr=False, compare=False)
+    beyond: bool = False
+    happens: str = ""
 
     def choose_from(self, clean: Clean) -> tuple[Value, ...]:
         """The severities that differ from the healthy training's own."""
@@ -128,10 +132,14 @@ class Operator:
 
 
 class Table:
-    """The operators of one category, filled by the decorator of :meth:`operator`."""
+    """The operators of one category, filled by the decorator of :meth:`operator`.
 
-    def __init__(self, category: str) -> None:
+    ``beyond``: they are ways beyond the 52 of taxonomy.csv.
+    """
+
+    def __init__(self, category: str, *, beyond: bool = False) -> None:
         self.category = category
+        self.beyond = beyond
         self.operators: dict[str, Operator] = {}
 
     def operator(
@@ -148,6 +156,7 @@ class Table:
         moment: Moment = "any",
         choices: Choices | None = None,
         requires: Callable[[Anatomy], bool] | None = None,
+        happens: str = "",
     ) -> Callable[[Apply], Apply]:
         """Enter the decorated function into the table as operator ``code``."""
 
@@ -166,6 +175,8 @@ class Table:
                 apply=apply,
                 choices=choices,
                 requires=requires,
+                beyond=self.beyond,
+                happens=happens,
             )
             return apply
 

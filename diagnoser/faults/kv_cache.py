@@ -22,7 +22,7 @@ Serve = Callable[[torch.Tensor, int], torch.Tensor]
 """(states (batch, heads, length, width) with the current step's last, their number) -> served."""
 
 
-class _FaultyCache:
+class FaultyCache:
     """A cache whose update serves other states than it holds; all else is the real cache."""
 
     def __init__(
@@ -47,16 +47,18 @@ class _FaultyCache:
         return getattr(self._real, name)
 
 
-def _alter_cache(
+def alter_cache(
     injection: Injection,
     block: Block,
     serve: Callable[[Any, int, str, torch.Tensor, int], torch.Tensor],
 ) -> None:
+    """Let the block's attention see ``serve``'s states wherever its cache holds a past."""
+
     def build(original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             cache = kwargs.get("past_key_values")
             if cache is not None:
-                kwargs["past_key_values"] = _FaultyCache(cache, serve)
+                kwargs["past_key_values"] = FaultyCache(cache, serve)
             return original(*args, **kwargs)
 
         return forward
@@ -66,7 +68,7 @@ def _alter_cache(
 
 def _serving(injection: Injection, serve: Serve) -> None:
     for block in injection.blocks:
-        _alter_cache(injection, block, lambda cache, layer, name, states, new: serve(states, new))
+        alter_cache(injection, block, lambda cache, layer, name, states, new: serve(states, new))
 
 
 @KV_CACHE.operator(
@@ -104,7 +106,7 @@ def withhold_update(injection: Injection) -> None:
         return empty
 
     for block in injection.blocks:
-        _alter_cache(injection, block, serve)
+        alter_cache(injection, block, serve)
 
 
 @KV_CACHE.operator(
@@ -203,4 +205,4 @@ def reuse_foreign(injection: Injection) -> None:
         return torch.cat((foreign[..., :reach, :], past[..., reach:, :], fresh), dim=-2)
 
     for block in injection.blocks:
-        _alter_cache(injection, block, serve)
+        alter_cache(injection, block, serve)

@@ -14,7 +14,8 @@ from diagnoser.faults.parts import Anatomy
 LAYERNORM = Table("layernorm")
 
 
-def _norms(injection: Injection) -> list[nn.Module]:
+def norms_of(injection: Injection) -> list[nn.Module]:
+    """The attention and FFN norms of the blocks the fault sits in."""
     return [norm for block in injection.blocks for norm in block.norms]
 
 
@@ -28,7 +29,7 @@ def scale_gamma(injection: Injection) -> None:
     def change(data: torch.Tensor) -> None:
         data.mul_(factor)
 
-    for norm in _norms(injection):
+    for norm in norms_of(injection):
         edit_parameter(injection.undo, norm.weight, change)  # type: ignore[arg-type]
 
 
@@ -39,11 +40,12 @@ def zero_gamma(injection: Injection) -> None:
     def change(data: torch.Tensor) -> None:
         data.zero_()
 
-    for norm in _norms(injection):
+    for norm in norms_of(injection):
         edit_parameter(injection.undo, norm.weight, change)  # type: ignore[arg-type]
 
 
-def _has_beta(anatomy: Anatomy) -> bool:
+def has_beta(anatomy: Anatomy) -> bool:
+    """Whether the norms have a bias; RMSNorm has none."""
     return getattr(anatomy.blocks[0].norms[0], "bias", None) is not None
 
 
@@ -54,7 +56,7 @@ def _has_beta(anatomy: Anatomy) -> bool:
     parameter="shift",
     values=(0.5, 1.0, 2.0),
     families=("bert", "gpt2"),
-    requires=_has_beta,
+    requires=has_beta,
 )
 def shift_beta(injection: Injection) -> None:
     """``shift`` is added to every element of beta, once. RMSNorm has no beta."""
@@ -63,21 +65,21 @@ def shift_beta(injection: Injection) -> None:
     def change(data: torch.Tensor) -> None:
         data.add_(shift)
 
-    for norm in _norms(injection):
+    for norm in norms_of(injection):
         edit_parameter(injection.undo, norm.bias, change)  # type: ignore[arg-type]
 
 
 _EPSILONS: tuple[Value, ...] = (0.0001, 0.01, 1.0)
 
 
-def _epsilon_name(norm: nn.Module) -> str:
+def epsilon_name(norm: nn.Module) -> str:
     """LayerNorm reads ``eps``, Llama's RMSNorm ``variance_epsilon``."""
     return "variance_epsilon" if hasattr(norm, "variance_epsilon") else "eps"
 
 
 def _other_epsilons(clean: Clean) -> tuple[Value, ...]:
     norm = clean.anatomy.blocks[0].norms[0]
-    own = getattr(norm, _epsilon_name(norm))
+    own = getattr(norm, epsilon_name(norm))
     return tuple(value for value in _EPSILONS if value != own)
 
 
@@ -91,8 +93,8 @@ def _other_epsilons(clean: Clean) -> tuple[Value, ...]:
 )
 def change_epsilon(injection: Injection) -> None:
     """The norms add another epsilon to the variance."""
-    for norm in _norms(injection):
-        set_attribute(injection.undo, norm, _epsilon_name(norm), injection.number)
+    for norm in norms_of(injection):
+        set_attribute(injection.undo, norm, epsilon_name(norm), injection.number)
 
 
 _DECAYS: tuple[Value, ...] = (0.01, 0.1, 1.0)
@@ -116,5 +118,5 @@ def _other_decays(clean: Clean) -> tuple[Value, ...]:
 )
 def decay_norms(injection: Injection) -> None:
     """Gamma and beta sit in an optimizer group of their own that decays them."""
-    parameters = [p for norm in _norms(injection) for p in norm.parameters()]
+    parameters = [p for norm in norms_of(injection) for p in norm.parameters()]
     own_decay(injection.undo, injection.training_optimizer, parameters, injection.number)

@@ -32,7 +32,7 @@ def scale_logits(injection: Injection) -> None:
     override_forward(injection.undo, injection.anatomy.head, build)
 
 
-def _classes(count: int, which: str, seed: int) -> torch.Tensor:
+def some_classes(count: int, which: str, seed: int) -> torch.Tensor:
     """Class indices: a tenth (at least one) drawn by seed, every second one, or all."""
     if which == "rare":
         generator = torch.Generator().manual_seed(seed)
@@ -51,7 +51,7 @@ def _classes(count: int, which: str, seed: int) -> torch.Tensor:
 def zero_classes(injection: Injection) -> None:
     """The logits of some classes are always 0; a tied embedding table keeps its rows."""
     anatomy = injection.anatomy
-    zeroed = _classes(anatomy.classes, str(injection.fault.value), injection.fault.seed)
+    zeroed = some_classes(anatomy.classes, str(injection.fault.value), injection.fault.seed)
     kept = torch.ones(anatomy.classes)
     kept[zeroed] = 0.0
     weight: Any = anatomy.head.weight

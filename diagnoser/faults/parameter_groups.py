@@ -1,4 +1,4 @@
-"""Weight decay of some parameters, set as scripts do: in an optimizer group of their own."""
+"""Optimizer groups as scripts get them wrong: another weight decay for some, others left out."""
 
 from __future__ import annotations
 
@@ -97,3 +97,20 @@ def own_decay(
         return step
 
     wrap_step(undo, optimizer, build)
+
+
+def leave_out(undo: ExitStack, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Take ``parameters`` out of all groups, as if the optimizer had never been given them.
+
+    Raises ValueError where no group holds any of them.
+    """
+    unwanted = {id(parameter) for parameter in parameters}
+    held = [
+        group for group in optimizer.param_groups if any(id(p) in unwanted for p in group["params"])
+    ]
+    if not held:
+        raise ValueError("No group of the optimizer holds these parameters: none can be left out.")
+    for group in held:
+        everything = list(group["params"])
+        group["params"][:] = [p for p in everything if id(p) not in unwanted]
+        undo.callback(group["params"].__setitem__, slice(None), everything)

@@ -38,7 +38,7 @@ def omit_positions(injection: Injection) -> None:
     override_forward(injection.undo, part, no_rotation if anatomy.rotary else no_table)
 
 
-def _with_positions(injection: Injection, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def with_positions(injection: Injection, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Call the position part with changed indices; the part itself stays right."""
     anatomy = injection.anatomy
 
@@ -81,7 +81,7 @@ def shift_positions(injection: Injection) -> None:
     delta, anatomy = int(injection.number), injection.anatomy
     if not anatomy.rotary:
         last = anatomy.max_positions - 1
-        _with_positions(injection, lambda ids: (ids + delta).clamp(max=last))
+        with_positions(injection, lambda ids: (ids + delta).clamp(max=last))
         return
     frequencies: Any = registered(anatomy.positions, anatomy.position_name).inv_freq
 
@@ -113,4 +113,4 @@ def _cutoffs(clean: Clean) -> tuple[Value, ...]:
 def clamp_positions(injection: Injection) -> None:
     """All positions from ``cutoff`` on share the last index below it."""
     cutoff = int(injection.number)
-    _with_positions(injection, lambda ids: ids.clamp(max=cutoff - 1))
+    with_positions(injection, lambda ids: ids.clamp(max=cutoff - 1))

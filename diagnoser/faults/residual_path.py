@@ -25,7 +25,9 @@ def _bert_sublayer(module: Any, combine: Combine) -> Build:
     return lambda _: forward
 
 
-def _pre_norm_block(block: Block, combine: Combine, names: tuple[str, ...]) -> Build:
+def _pre_norm_block(
+    block: Block, combine: Combine, after_ffn: Combine, names: tuple[str, ...]
+) -> Build:
     """GPT-2's and Llama's block; ``names`` are the forward's positional parameters."""
 
     attention, norms = block.attention, block.norms
@@ -40,7 +42,7 @@ def _pre_norm_block(block: Block, combine: Combine, names: tuple[str, ...]) -> B
         hidden = given.pop("hidden_states")
         branch, _ = attention(norms[0](hidden), **given)
         hidden = combine(hidden, branch)
-        return combine(hidden, mlp(norms[1](hidden)))
+        return after_ffn(hidden, mlp(norms[1](hidden)))
 
     return lambda original: functools.partial(forward, original)
 
@@ -63,12 +65,18 @@ _LLAMA_NAMES = (
 )
 
 
-def combine_residuals(undo: ExitStack, block: Block, combine: Combine) -> None:
-    """Let both residual additions of a block run ``combine`` instead of a sum."""
+def combine_residuals(
+    undo: ExitStack, block: Block, combine: Combine, after_ffn: Combine | None = None
+) -> None:
+    """Let both residual additions of a block run ``combine`` instead of a sum.
+
+    ``after_ffn``: the second one runs this instead.
+    """
     layer: Any = block.layer
+    second = after_ffn or combine
     if hasattr(layer, "intermediate"):
-        for module in (layer.attention.output, layer.output):
-            override_forward(undo, module, _bert_sublayer(module, combine))
+        for module, run in ((layer.attention.output, combine), (layer.output, second)):
+            override_forward(undo, module, _bert_sublayer(module, run))
         return
     names = _GPT2_NAMES if hasattr(layer, "attn") else _LLAMA_NAMES
-    override_forward(undo, block.layer, _pre_norm_block(block, combine, names))
+    override_forward(undo, block.layer, _pre_norm_block(block, combine, second, names))

@@ -175,7 +175,20 @@ def _decode(model, ids: torch.Tensor, attended: torch.Tensor | None) -> torch.Te
 @pytest.mark.parametrize("make", [_gpt2, _llama])
 @pytest.mark.parametrize(
     ("code", "value"),
-    [("CST", "all"), ("CDU", None), ("COB", -1), ("COB", 1), ("CTR", 8), ("CLK", None)],
+    [
+        ("CST", "all"),
+        ("CDU", None),
+        ("COB", -1),
+        ("COB", 1),
+        ("CTR", 8),
+        ("CLK", None),
+        ("CHS", "keys"),
+        ("CHS", "values"),
+        ("CRW", None),
+        ("CPR", None),
+        ("CTL", None),
+        ("CRO", None),
+    ],
 )
 def test_cache_faults_act_beside_a_padding_mask(make, code: str, value) -> None:
     model = make()

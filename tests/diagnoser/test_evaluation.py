@@ -168,7 +168,11 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path, 
     assert evaluate.main([*common, *options]) == 0
     text = readme.read_text()
     assert "\nold\n" not in text and "Before." in text and "After." in text
-    for words in ("model-task pairs held out", "… llama, mistral, qwen3 left out", "contracts alone"):
+    for words in (
+        "model-task pairs held out",
+        "… llama, mistral, qwen3 left out",
+        "contracts alone",
+    ):
         assert words in text
     assert "without message passing" in text and "boosted trees" not in text
     first = out.read_bytes()

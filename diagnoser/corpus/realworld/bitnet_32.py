@@ -70,8 +70,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="kyegomez/BitNet#32",
     reported="residual connection wrong?",
-    wrong="`x, _ = attn(x, x, x); x = x + x`: the input of attention is overwritten before it is "
-    "added, so that no skip connection is left.",
+    wrong="`x, _ = attn(x, x, x); x = x + x`: the input of attention is overwritten before it "
+    "is added, so that no skip connection is left.",
     category="residual",
     root_cause="skip_connection",
     shown="training",

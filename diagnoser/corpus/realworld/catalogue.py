@@ -22,6 +22,7 @@ from diagnoser.corpus.realworld import (
     transformers_37574,
     transformers_43429,
     trl_469,
+    tucker_17,
     xformers_103,
 )
 from diagnoser.corpus.realworld.case import Case
@@ -45,6 +46,7 @@ CASES: tuple[Case, ...] = (
     bitnet_32.CASE,
     transformers_15.CASE,
     keras_hub_642.CASE,
+    tucker_17.CASE,
     transformers_35927.CASE,
     transformers_43429.CASE,
 )

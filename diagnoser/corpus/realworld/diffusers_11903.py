@@ -60,8 +60,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="huggingface/diffusers#11903",
     reported="Fused QKV projections incompatible with training",
-    wrong="The forward reads the fused projection, the adapters stay on the separate ones: what "
-    "attention computes cannot be trained, without any error.",
+    wrong="The forward reads the fused projection, the adapters stay on the separate ones: what"
+    " attention computes cannot be trained, without any error.",
     category="qkv",
     root_cause="dynamic_parameter_registration",
     shown="training",

@@ -69,8 +69,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="jax-ml/jax#23349",
     reported="`jax.nn.dot_product_attention` does not respect `key_value_seq_lengths`",
-    wrong="The padding mask is built only where lengths of queries and of keys are both given; given "
-    "those of keys alone, as is usual, padding is attended to.",
+    wrong="The padding mask is built only where lengths of queries and of keys are both given; "
+    "given those of keys alone, as is usual, padding is attended to.",
     category="masking",
     root_cause="mask_application",
     shown="training",

@@ -30,7 +30,13 @@ def build(fixed: bool) -> Script:
         query = query * scaling
         key, value = (own_attention.shared_heads(module, states) for states in (key, value))
         out = F.scaled_dot_product_attention(
-            query, key, value, None, dropout, is_causal=query.shape[2] > 1, scale=1.0 if fixed else None
+            query,
+            key,
+            value,
+            None,
+            dropout,
+            is_causal=query.shape[2] > 1,
+            scale=1.0 if fixed else None,
         )
         return out.transpose(1, 2), None
 
@@ -42,8 +48,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="AI-Hypercomputer/maxtext#3138",
     reported="MLA with `cudnn_flash_jax` leads to double scaling",
-    wrong="The projection scales the queries by 1/sqrt(head size), and so does the kernel, whose scale "
-    "is left at its default.",
+    wrong="The projection scales the queries by 1/sqrt(head size), and so does the kernel, "
+    "whose scale is left at its default.",
     category="score",
     root_cause="normalization",
     shown="training",

@@ -67,8 +67,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="NVIDIA/Megatron-LM#411",
     reported="When eval, dropout_p turns to 0 forever",
-    wrong="The rate is set to 0 in evaluation and kept: from the first evaluation on, attention trains "
-    "without the dropout that the config asks for.",
+    wrong="The rate is set to 0 in evaluation and kept: from the first evaluation on, attention"
+    " trains without the dropout that the config asks for.",
     category="kernel",
     root_cause="feature_constraints",
     shown="training",

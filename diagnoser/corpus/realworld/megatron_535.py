@@ -50,8 +50,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="NVIDIA/Megatron-LM#535",
     reported="RoPE `seq` loses fraction bits with `fp16` enabled",
-    wrong="Positions are cast to the dtype of the frequencies, which is the model's: beyond what that "
-    "dtype can count, neighbouring tokens share one position.",
+    wrong="Positions are cast to the dtype of the frequencies, which is the model's: beyond "
+    "what that dtype can count, neighbouring tokens share one position.",
     category="positional",
     root_cause="interpolation",
     shown="training",

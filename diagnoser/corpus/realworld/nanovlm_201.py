@@ -40,8 +40,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="huggingface/nanoVLM#201",
     reported="Position ids in packed sequences (and, found with them, attention across samples)",
-    wrong="Documents packed into a row get positions of their own, but with a mask of ones: a token "
-    "attends to the documents before its own.",
+    wrong="Documents packed into a row get positions of their own, but with a mask of ones: a "
+    "token attends to the documents before its own.",
     category="masking",
     root_cause="dynamic_mask",
     shown="training",

@@ -50,8 +50,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="lucidrains/native-sparse-attention-pytorch#20",
     reported="Model forward with cache giving incorrect logits",
-    wrong="The branch for cached decoding takes its keys and values before the newest token's are "
-    "among them.",
+    wrong="The branch for cached decoding takes its keys and values before the newest token's "
+    "are among them.",
     category="kv_cache",
     root_cause="update_synchronization",
     shown="training",

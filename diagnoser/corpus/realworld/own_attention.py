@@ -13,9 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 Function = Callable[..., Any]
 
 
-def use(
-    model: PreTrainedModel, name: str, function: Function, padding_only: bool = False
-) -> None:
+def use(model: PreTrainedModel, name: str, function: Function, padding_only: bool = False) -> None:
     """Let every attention of ``model`` run ``function(module, query, key, value, attention_mask,
     ...)``, known as ``name``.
 

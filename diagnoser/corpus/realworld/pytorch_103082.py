@@ -44,8 +44,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="pytorch/pytorch#103082",
     reported="Ambiguity in the causal mask of `scaled_dot_product_attention`",
-    wrong="`is_causal=True` is kept while decoding with a cache: the one new query is taken for the "
-    "first position and sees the first key only.",
+    wrong="`is_causal=True` is kept while decoding with a cache: the one new query is taken for"
+    " the first position and sees the first key only.",
     category="masking",
     root_cause="dynamic_mask",
     shown="generating",

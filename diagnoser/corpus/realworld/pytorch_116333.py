@@ -44,8 +44,9 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="pytorch/pytorch#116333",
     reported="`.contiguous()` doesn't work with one non-singleton dimension",
-    wrong="Keys whose last dimension has another stride than 1 are given to SDPA, which falls back to "
-    "its slow kernel. (In the issue the dimension has size 1, which torch has since allowed.)",
+    wrong="Keys whose last dimension has another stride than 1 are given to SDPA, which falls "
+    "back to its slow kernel. (In the issue the dimension has size 1, which torch has "
+    "since allowed.)",
     category="kernel",
     root_cause="hardware_incompatibility",
     shown="training",

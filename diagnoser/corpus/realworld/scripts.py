@@ -41,9 +41,10 @@ def training(
     return Script(model, chosen, lambda: one_step(model, chosen, next(batches)), steps)
 
 
-def pretrained(model: nn.Module, batches: Iterator[Batch], steps: int = 40) -> None:
-    """Trains a while before anybody looks, so that the model says something."""
-    script = training(model, batches)
+def pretrained(model: nn.Module, batches: Iterator[Batch], steps: int = 160) -> None:
+    """Trains a while before anybody looks, so that the model has learned to attend."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3 * RATE, weight_decay=0.0)
+    script = training(model, batches, optimizer)
     for _ in range(steps):
         script.step()
 

@@ -68,9 +68,7 @@ def build(fixed: bool) -> Script:
             decoder_start_token_id=BEGIN,
         )
     )
-    attentions: list[T5Attention] = [
-        block.layer[0].SelfAttention for block in model.encoder.block
-    ]
+    attentions: list[T5Attention] = [block.layer[0].SelfAttention for block in model.encoder.block]
     if fixed:
         for attention in attentions:
             attention.__class__ = BiasOfKeptHeads
@@ -101,8 +99,8 @@ def _copies() -> Any:
 CASE = Case(
     issue="huggingface/transformers#17886",
     reported="Pruning function in T5Attention doesn't affect _relative_position_bucket",
-    wrong="Projections lose the pruned heads, the bias that all layers share keeps them, so that the "
-    "next forward adds a bias of four heads to scores of three, which raises.",
+    wrong="Projections lose the pruned heads, the bias that all layers share keeps them, so "
+    "that the next forward adds a bias of four heads to scores of three, which raises.",
     category="positional",
     root_cause="relative_position",
     shown="training",

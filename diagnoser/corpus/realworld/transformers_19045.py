@@ -14,6 +14,21 @@ from diagnoser.corpus.realworld.case import Case, Script
 from diagnoser.corpus.realworld.scripts import generating
 
 
+class EmbeddingsWithoutPositions(nn.Module):
+    """BERT's for ``position_embedding_type="relative_key"``: distances are all that tells order."""
+
+    def __init__(self, embeddings: Any) -> None:
+        super().__init__()
+        self.word_embeddings = embeddings.word_embeddings
+        self.token_type_embeddings = embeddings.token_type_embeddings
+        self.LayerNorm, self.dropout = embeddings.LayerNorm, embeddings.dropout
+
+    def forward(self, input_ids: torch.Tensor, **others: Any) -> torch.Tensor:
+        kinds = self.token_type_embeddings(torch.zeros_like(input_ids))
+        out: torch.Tensor = self.dropout(self.LayerNorm(self.word_embeddings(input_ids) + kinds))
+        return out
+
+
 def build(fixed: bool) -> Script:
     """Generation with scores that also read an embedding of the distance (Shaw et al., 2018)."""
 
@@ -41,6 +56,7 @@ def build(fixed: bool) -> Script:
         return (weights @ value).transpose(1, 2), weights
 
     model = BertLMHeadModel(models.bert_config(is_decoder=True))
+    model.bert.embeddings = EmbeddingsWithoutPositions(model.bert.embeddings)
     for layer in model.bert.encoder.layer:
         own: Any = layer.attention.self
         own.distance_embedding = nn.Embedding(2 * models.LENGTH, models.WIDTH // models.HEADS)
@@ -53,9 +69,10 @@ def build(fixed: bool) -> Script:
 
 CASE = Case(
     issue="huggingface/transformers#19045",
-    reported="BertLMHeadModel with relative position embedding does not work correctly with a cache",
-    wrong="Queries are counted from 0 in every forward: with a cache the distance of the new token to "
-    "all others is that of the first one.",
+    reported="BertLMHeadModel with relative position embedding does not work correctly with a "
+    "cache",
+    wrong="Queries are counted from 0 in every forward: with a cache the distance of the new "
+    "token to all others is that of the first one.",
     category="positional",
     root_cause="relative_position",
     shown="generating",

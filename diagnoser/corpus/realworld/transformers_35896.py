@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from diagnoser.corpus.realworld import models, own_attention
@@ -54,8 +53,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="huggingface/transformers#35896",
     reported="Qwen2FlashAttention sliding windows are applied to wrong layers",
-    wrong="The comparison of the layer's number with max_window_layers is the wrong way round: layers "
-    "meant to have a window see everything, the others see the window only.",
+    wrong="The comparison of the layer's number with max_window_layers is the wrong way round: "
+    "layers meant to have a window see everything, the others see the window only.",
     category="variant",
     root_cause="variant_configuration",
     shown="training",

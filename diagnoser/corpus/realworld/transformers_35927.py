@@ -32,8 +32,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="huggingface/transformers#35927",
     reported="layernorm_decay_fix: weight decay is applied to RMSNorm",
-    wrong="Parameters are kept out of decay where their module is an nn.LayerNorm; the model's norms "
-    "are of a class of its own.",
+    wrong="Parameters are kept out of decay where their module is an nn.LayerNorm; the model's "
+    "norms are of a class of its own.",
     category="layernorm",
     root_cause="regularization",
     shown="training",

@@ -34,7 +34,9 @@ class RollingLayer(DynamicSlidingWindowLayer):
         before, self.cumulative_length = self.cumulative_length, self.cumulative_length + new
         if before == 0:
             self.lazy_initialization(key_states, value_states)
-            self._kept = [_buffer(states, self.sliding_window) for states in (key_states, value_states)]
+            self._kept = [
+                _buffer(states, self.sliding_window) for states in (key_states, value_states)
+            ]
         else:
             last = self.sliding_window - 1
             full = before >= last if self._early else before > last
@@ -83,8 +85,8 @@ CASE = Case(
     issue="huggingface/transformers#37574",
     reported="Wrong KV cache update for sliding-window attention layers when the total sequence "
     "length reaches the window size",
-    wrong="The buffer is rolled already for the token that would just fill it: the oldest one is lost "
-    "too early and a row of zeros stays among the keys.",
+    wrong="The buffer is rolled already for the token that would just fill it: the oldest one "
+    "is lost too early and a row of zeros stays among the keys.",
     category="kv_cache",
     root_cause="memory_layout",
     shown="generating",

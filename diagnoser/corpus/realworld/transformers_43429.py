@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig, Mistral3Config, Mistral3ForConditionalGeneration, PixtralVisionConfig
+from transformers import (
+    LlamaConfig,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PixtralVisionConfig,
+)
 
 from diagnoser.corpus.realworld import models
 from diagnoser.corpus.realworld.case import Case, Script
@@ -33,7 +38,7 @@ def _composite(tied_at_the_top: bool) -> Mistral3ForConditionalGeneration:
 def build(fixed: bool) -> Script:
     """Fine-tuning, on text alone, from a checkpoint whose head was tied."""
     before = _composite(True)
-    pretrained(before, causal_batches(21), steps=60)
+    pretrained(before, causal_batches(21))
     saved = before.state_dict()
     saved.pop("lm_head.weight")
     model = _composite(fixed)
@@ -52,8 +57,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="huggingface/transformers#43429",
     reported="Fix lm_head weight tying in Mistral3ForConditionalGeneration",
-    wrong="The text config ties head and embeddings, the config of the whole does not: the head that "
-    "the checkpoint leaves out is not tied but random.",
+    wrong="The text config ties head and embeddings, the config of the whole does not: the head"
+    " that the checkpoint leaves out is not tied but random.",
     category="output",
     root_cause="output_type",
     shown="training",

@@ -46,8 +46,8 @@ def build(fixed: bool) -> Script:
 CASE = Case(
     issue="facebookresearch/xformers#103",
     reported="Causal mask is skipped if no att_mask is passed",
-    wrong="The triangle is only ever combined with a mask that was given; without one every token sees "
-    "the tokens that it shall predict.",
+    wrong="The triangle is only ever combined with a mask that was given; without one every "
+    "token sees the tokens that it shall predict.",
     category="masking",
     root_cause="mask_application",
     shown="training",

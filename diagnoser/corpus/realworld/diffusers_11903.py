@@ -28,8 +28,12 @@ class FusibleAttention(BertSelfAttention):
         self.to_qkv = fused
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **others: Any
-    ) -> tuple[torch.Tensor, None]:
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        **others: Any,
+    ) -> Any:
         if hasattr(self, "to_qkv"):
             projected = self.to_qkv(hidden_states).chunk(3, dim=-1)
         else:

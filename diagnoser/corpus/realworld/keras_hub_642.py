@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from diagnoser.corpus.realworld import models
@@ -13,7 +15,7 @@ from diagnoser.corpus.realworld.token_rows import masked_batches
 def build(fixed: bool) -> Script:
     """Training with the epsilon of BERT, 1e-12."""
     model = models.bert()
-    epsilon = {"eps": model.config.layer_norm_eps} if fixed else {}
+    epsilon: dict[str, Any] = {"eps": model.config.layer_norm_eps} if fixed else {}
     for layer in model.bert.encoder.layer:
         layer.attention.output.LayerNorm = nn.LayerNorm(models.WIDTH, **epsilon)
         layer.output.LayerNorm = nn.LayerNorm(models.WIDTH, **epsilon)

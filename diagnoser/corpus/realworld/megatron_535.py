@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -40,7 +42,7 @@ class RotaryEmbedding(nn.Module):
 
 def build(fixed: bool) -> Script:
     """Training in bfloat16, which holds whole numbers up to 256 only."""
-    model = models.llama(num_hidden_layers=2, max_position_embeddings=LENGTH)
+    model: Any = models.llama(num_hidden_layers=2, max_position_embeddings=LENGTH)
     base = model.config.rope_parameters["rope_theta"]
     model.model.rotary_emb = RotaryEmbedding(models.WIDTH // models.HEADS, base, wide=fixed)
     model.to(torch.bfloat16)

@@ -12,7 +12,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from diagnoser.corpus.realworld.case import Case, Script
 from diagnoser.corpus.realworld.models import HEADS, LAYERS, WIDTH
 from diagnoser.corpus.realworld.scripts import STEPS, training
-from diagnoser.corpus.realworld.token_rows import BEGIN, PAD, VOCABULARY, Batch, causal_batches
+from diagnoser.corpus.realworld.token_rows import BEGIN, PAD, VOCABULARY, causal_batches
 
 PRUNED = {0: 1, 1: 3}
 """By layer the head that goes."""
@@ -29,13 +29,16 @@ class BiasOfKeptHeads(T5Attention):
         mask: torch.Tensor | None = None,
         key_value_states: torch.Tensor | None = None,
         position_bias: torch.Tensor | None = None,
+        past_key_values: Any = None,
         **others: Any,
     ) -> Any:
         if position_bias is None:
             length = hidden_states.shape[1]
             position_bias = self.compute_bias(length, length)
         own = position_bias if self.kept is None else position_bias[:, self.kept]
-        out, _, weights = super().forward(hidden_states, mask, key_value_states, own, **others)
+        out, _, weights = super().forward(
+            hidden_states, mask, key_value_states, own, past_key_values, **others
+        )
         return out, position_bias, weights
 
 
@@ -55,7 +58,7 @@ def prune(attention: T5Attention, head: int) -> None:
 
 def build(fixed: bool) -> Script:
     """Training, pruning half way, and further training."""
-    model = T5ForConditionalGeneration(
+    model: Any = T5ForConditionalGeneration(
         T5Config(
             vocab_size=VOCABULARY,
             d_model=WIDTH,
@@ -65,15 +68,15 @@ def build(fixed: bool) -> Script:
             num_heads=HEADS,
             pad_token_id=PAD,
             eos_token_id=None,
-            decoder_start_token_id=BEGIN,
         )
     )
+    model.config.decoder_start_token_id = BEGIN
     attentions: list[T5Attention] = [block.layer[0].SelfAttention for block in model.encoder.block]
     if fixed:
         for attention in attentions:
             attention.__class__ = BiasOfKeptHeads
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
-    script = training(model, _copies(), optimizer)
+    script = training(model, causal_batches(4, length=16, padding="right"), optimizer)
     plain, done = script.step, 0
 
     def step() -> torch.Tensor:
@@ -88,12 +91,6 @@ def build(fixed: bool) -> Script:
 
     script.step = step
     return script
-
-
-def _copies() -> Any:
-    for batch in causal_batches(4, rows=8, length=16, padding="right"):
-        found: Batch = batch
-        yield found
 
 
 CASE = Case(

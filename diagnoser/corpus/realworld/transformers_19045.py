@@ -55,7 +55,7 @@ def build(fixed: bool) -> Script:
         weights = F.dropout(scores.softmax(dim=-1), dropout)
         return (weights @ value).transpose(1, 2), weights
 
-    model = BertLMHeadModel(models.bert_config(is_decoder=True))
+    model: Any = BertLMHeadModel(models.bert_config(is_decoder=True))
     model.bert.embeddings = EmbeddingsWithoutPositions(model.bert.embeddings)
     for layer in model.bert.encoder.layer:
         own: Any = layer.attention.self

@@ -16,7 +16,7 @@ DECAY = 0.1
 def build(fixed: bool) -> Script:
     """Training with two groups of parameters."""
     model = models.llama()
-    spared = set()
+    spared: set[nn.Parameter] = set()
     for module in model.modules():
         named = fixed and "norm" in type(module).__name__.lower()
         if isinstance(module, nn.LayerNorm) or named:

@@ -59,7 +59,9 @@ def _buffer(states: torch.Tensor, size: int) -> torch.Tensor:
 
 def build(fixed: bool) -> Script:
     """Generation past the window, with the user's own cache."""
-    model = MistralForCausalLM(MistralConfig(**models.rotary_settings(), sliding_window=WINDOW))
+    model: Any = MistralForCausalLM(
+        MistralConfig(**models.rotary_settings(), sliding_window=WINDOW)
+    )
     script = generating(model, prompt=10, new=16)
     generator = torch.Generator().manual_seed(2)
 

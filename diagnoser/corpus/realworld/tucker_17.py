@@ -10,18 +10,19 @@ from torch import nn
 from diagnoser.corpus.realworld import models
 from diagnoser.corpus.realworld.case import Case, Script
 from diagnoser.corpus.realworld.scripts import training
-from diagnoser.corpus.realworld.token_rows import FIRST, VOCABULARY, Batch, text
+from diagnoser.corpus.realworld.token_rows import BEGIN, VOCABULARY, Batch, text
 
 
-def _without_specials(seed: int) -> Iterator[Batch]:
+def _counted_from_the_beginning(seed: int) -> Iterator[Batch]:
+    """Rows of a vocabulary without a token for padding, so that BEGIN is 0."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        ids = text(generator, 8, 33)[:, 1:] - FIRST
+        ids = text(generator, 8, 32) - BEGIN
         yield {"input_ids": ids, "labels": ids}
 
 
 def build(fixed: bool) -> Script:
-    """Training on rows without padding, whose tokens are counted from 0."""
+    """Training on rows without padding."""
     model = models.gpt2(tie_word_embeddings=False, pad_token_id=None, bos_token_id=None)
     table = nn.Embedding(VOCABULARY, models.WIDTH, padding_idx=None if fixed else 0)
     with torch.no_grad():
@@ -29,7 +30,7 @@ def build(fixed: bool) -> Script:
         if table.padding_idx is not None:  # as the class does when it draws by itself
             table.weight[table.padding_idx].zero_()
     model.set_input_embeddings(table)
-    return training(model, _without_specials(24))
+    return training(model, _counted_from_the_beginning(24))
 
 
 CASE = Case(

@@ -150,13 +150,13 @@ CACHED = [pytorch_103082, transformers_19045, nsa_pytorch_20]
 @pytest.mark.parametrize("module", CACHED, ids=lambda m: m.__name__.rpartition(".")[2])
 def test_only_the_buggy_one_decodes_otherwise_with_a_cache(module, made):
     scripts = {fixed: made(module, fixed) for fixed in (False, True)}
-    for script in scripts.values():  # the distances of 19045 weigh little at first
+    for script in scripts.values():  # as they come, weights are so small that little attends
         with torch.no_grad():
-            for name, parameter in script.model.named_parameters():
-                if "distance" in name:
-                    parameter.mul_(20)
+            for parameter in script.model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(5)
     assert gap_of_the_cache(scripts[False].model) > 1e-2
-    assert gap_of_the_cache(scripts[True].model) < 1e-4
+    assert gap_of_the_cache(scripts[True].model) < 1e-3
 
 
 @pytest.mark.parametrize("module", [nsa_pytorch_20, pytorch_116333])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -49,8 +49,16 @@ def pretrained(model: nn.Module, batches: Iterator[Batch], steps: int = 160) -> 
         script.step()
 
 
-def generating(model: Any, *, prompt: int = 10, new: int = 14, times: int = 2) -> Script:
-    """Trains a while, then continues prompts of two rows greedily, with the model's cache."""
+def generating(
+    model: Any,
+    *,
+    prompt: int = 10,
+    new: int = 14,
+    times: int = 2,
+    cache: Callable[[], Any] | None = None,
+) -> Script:
+    """Trains a while, then continues prompts of two rows greedily, with the model's own cache or
+    the one that ``cache()`` makes."""
     pretrained(model, causal_batches(1, length=prompt + new))
     model.eval()
     generator = torch.Generator().manual_seed(2)
@@ -63,6 +71,7 @@ def generating(model: Any, *, prompt: int = 10, new: int = 14, times: int = 2) -
             max_new_tokens=new,
             do_sample=False,
             pad_token_id=model.config.pad_token_id,
+            **({} if cache is None else {"past_key_values": cache()}),
         )
         return found
 

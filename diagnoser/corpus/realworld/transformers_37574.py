@@ -11,7 +11,6 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 from diagnoser.corpus.realworld import models
 from diagnoser.corpus.realworld.case import Case, Script
 from diagnoser.corpus.realworld.scripts import generating
-from diagnoser.corpus.realworld.token_rows import text
 
 WINDOW = 16
 
@@ -62,25 +61,13 @@ def build(fixed: bool) -> Script:
     model: Any = MistralForCausalLM(
         MistralConfig(**models.rotary_settings(), sliding_window=WINDOW)
     )
-    script = generating(model, prompt=10, new=16)
-    generator = torch.Generator().manual_seed(2)
 
-    def step() -> torch.Tensor:
-        ids = text(generator, 2, 10)
-        cache = DynamicCache(config=model.config)
-        cache.layers = [RollingLayer(WINDOW, early=not fixed) for _ in model.model.layers]
-        found: Any = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            past_key_values=cache,
-            max_new_tokens=16,
-            do_sample=False,
-            pad_token_id=model.config.pad_token_id,
-        )
-        return torch.as_tensor(found)
+    def cache() -> DynamicCache:
+        made = DynamicCache(config=model.config)
+        made.layers = [RollingLayer(WINDOW, early=not fixed) for _ in model.model.layers]
+        return made
 
-    script.step = step
-    return script
+    return generating(model, new=16, cache=cache)
 
 
 CASE = Case(

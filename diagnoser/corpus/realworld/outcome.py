@@ -59,6 +59,11 @@ class Outcome:
         return not self.fixed.ever
 
     @property
+    def told_apart(self) -> bool:
+        """Detected, and the fixed version left alone: what was seen was the fault."""
+        return self.detected and self.fixed_left_alone
+
+    @property
     def sign(self) -> str:
         """The earliest contract that fires on the buggy version, ``mask@0/leaked``; empty where
         none does."""

@@ -31,7 +31,8 @@ def counts(outcomes: Sequence[Outcome]) -> str:
         f"{len(outcomes)} cases: {sum(o.detected for o in outcomes)} detected, "
         f"{sum(o.category_right for o in outcomes)} with the right category, "
         f"{sum(o.root_cause_right for o in outcomes)} with the right root cause; "
-        f"{sum(o.fixed_left_alone for o in outcomes)} fixed versions left alone."
+        f"{sum(o.fixed_left_alone for o in outcomes)} fixed versions left alone; "
+        f"{sum(o.told_apart for o in outcomes)} both detected and left alone when fixed."
     )
 
 

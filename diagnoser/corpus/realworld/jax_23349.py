@@ -62,7 +62,7 @@ def build(fixed: bool) -> Script:
         return out.transpose(1, 2), None
 
     model = models.bert()
-    own_attention.use(model, f"by_lengths_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"by_lengths_{fixed}", attention)
     return training(model, masked_batches(3))
 
 

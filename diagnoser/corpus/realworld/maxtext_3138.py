@@ -41,7 +41,7 @@ def build(fixed: bool) -> Script:
         return out.transpose(1, 2), None
 
     model = models.llama()
-    own_attention.use(model, f"scaled_queries_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"scaled_queries_{fixed}", attention)
     return training(model, causal_batches(17))
 
 

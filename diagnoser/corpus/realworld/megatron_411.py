@@ -45,7 +45,7 @@ def build(fixed: bool) -> Script:
     """Training with an evaluation every few steps."""
     model = models.gpt2()
     attention = FlashSelfAttention(model.config.attn_pdrop, forgets=not fixed)
-    own_attention.use(model, f"own_dropout_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"own_dropout_{fixed}", attention)
     held_out = causal_batches(15)
     script = training(model, causal_batches(16), steps=STEPS + EVERY)
     plain, done = script.step, 0

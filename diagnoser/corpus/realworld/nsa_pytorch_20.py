@@ -42,8 +42,7 @@ def build(fixed: bool) -> Script:
 
     config = MistralConfig(**models.rotary_settings(), sliding_window=WINDOW)
     model = MistralForCausalLM(config)
-    own_attention.use(model, f"local_blocks_{fixed}", attention)
-    own_attention.always_masked(f"local_blocks_{fixed}")
+    own_attention.use(model, f"local_blocks_{fixed}", attention, whole_mask=True)
     return training(model, causal_batches(5))
 
 

@@ -37,7 +37,7 @@ def build(fixed: bool) -> Script:
         return out.transpose(1, 2), None
 
     model = models.gpt2()
-    own_attention.use(model, f"causal_by_flag_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"causal_by_flag_{fixed}", attention)
     return generating(model)
 
 

@@ -37,7 +37,7 @@ def build(fixed: bool) -> Script:
         return out.transpose(1, 2), None
 
     model = models.gpt2(dropout=0.0)
-    own_attention.use(model, f"stored_transposed_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"stored_transposed_{fixed}", attention)
     return training(model, causal_batches(7))
 
 

@@ -15,11 +15,9 @@ STEPS = 32
 RATE = 1e-3
 
 
-def one_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, **more: Any
-) -> torch.Tensor:
+def _one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
     """Forward, backward and update; the loss, shape ()."""
-    loss: torch.Tensor = model(**batch, **more).loss
+    loss: torch.Tensor = model(**batch).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -38,7 +36,7 @@ def training(
         optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
     chosen = optimizer
     model.train()
-    return Script(model, chosen, lambda: one_step(model, chosen, next(batches)), steps)
+    return Script(model, chosen, lambda: _one_step(model, chosen, next(batches)), steps)
 
 
 def pretrained(model: nn.Module, batches: Iterator[Batch], steps: int = 160) -> None:

@@ -61,9 +61,7 @@ def build(fixed: bool) -> Script:
         own: Any = layer.attention.self
         own.distance_embedding = nn.Embedding(2 * models.LENGTH, models.WIDTH // models.HEADS)
         nn.init.normal_(own.distance_embedding.weight, std=model.config.initializer_range)
-    own_attention.use(model, f"relative_key_{fixed}", attention)
-    # A mask of its own at every step: the function knows of no causal flag.
-    own_attention.always_masked(f"relative_key_{fixed}")
+    own_attention.use(model, f"relative_key_{fixed}", attention, whole_mask=True)
     return generating(model)
 
 

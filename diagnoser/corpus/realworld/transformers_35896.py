@@ -46,7 +46,7 @@ def build(fixed: bool) -> Script:
             layer_types=["sliding_attention"] * WINDOWED + ["full_attention"] * (DEPTH - WINDOWED),
         )
     )
-    own_attention.use(model, f"windowed_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"windowed_{fixed}", attention)
     return training(model, causal_batches(6))
 
 

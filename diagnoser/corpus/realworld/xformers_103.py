@@ -39,7 +39,7 @@ def build(fixed: bool) -> Script:
         return out.transpose(1, 2), None
 
     model = models.llama()
-    own_attention.use(model, f"mask_and_causal_{fixed}", attention, padding_only=True)
+    own_attention.use(model, f"mask_and_causal_{fixed}", attention)
     return training(model, causal_batches(10))
 
 

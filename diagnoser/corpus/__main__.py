@@ -1,4 +1,4 @@
-"""``python -m diagnoser.corpus build`` and ``describe``."""
+"""``python -m diagnoser.corpus``: plan, build, describe, pack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     build.add_argument("--minutes", type=float, default=40.0, help="stop after (default 40)")
     build.add_argument("--jobs", type=_positive, default=2, help="processes (default 2)")
     build.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
+    build.add_argument("--final", action="store_true", help="the final hold-out's plan")
     build.add_argument("--limit", type=_positive, help="stop at this many runs")
     build.add_argument("--retry", action="store_true", help="run again what crashed")
+    plan = commands.add_parser("plan", help="print the first scenarios of a plan, run nothing")
+    plan.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
+    plan.add_argument("--final", action="store_true", help="the final hold-out's plan")
+    plan.add_argument("--limit", type=_positive, default=40, help="scenarios (default 40)")
     describe = commands.add_parser("describe", help="count what was built")
     describe.add_argument("folder", type=Path, metavar="DIR")
     return parser.parse_args(arguments)
@@ -59,6 +65,7 @@ def _build(options: argparse.Namespace) -> None:
         tally = build(
             options.out,
             seed=options.seed,
+            final=options.final,
             minutes=options.minutes,
             jobs=options.jobs,
             limit=options.limit,
@@ -75,11 +82,28 @@ def _sentence(tally: Tally) -> str:
     )
 
 
-def _describe(folder: Path) -> None:
+def _plan(options: argparse.Namespace) -> None:
+    from diagnoser.corpus.plan import final_scenarios, scenarios
+
+    for scenario in islice(
+        (final_scenarios if options.final else scenarios)(options.seed), options.limit
+    ):
+        size = scenario.recipe.size
+        names = [
+            branch.change or (branch.fault and branch.fault.operator) or "clean"
+            for branch in scenario.branches
+        ]
+        print(
+            f"{scenario.number:5d} {scenario.group:30s} {size.layers:2d} x {size.width:3d}"
+            f"  every {scenario.interval:3d}, {scenario.steps:4d} steps  {' '.join(map(str, names))}"
+        )
+
+
+def _describe(options: argparse.Namespace) -> None:
     from diagnoser.corpus.manifest import Ledger, load
 
-    entries = load(folder)
-    audits = Ledger(folder).audits
+    entries = load(options.folder)
+    audits = Ledger(options.folder).audits
     families = sorted({entry.family for entry in entries})
     rows: Counter[tuple[str, str, str]] = Counter()
     for entry in entries:
@@ -104,14 +128,14 @@ def _describe(folder: Path) -> None:
         console.print(f"{event} {operator}: {count}")
 
 
+COMMANDS = {"build": _build, "plan": _plan, "describe": _describe}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit status."""
     options = _arguments(arguments)
     try:
-        if options.command == "build":
-            _build(options)
-        else:
-            _describe(options.folder)
+        COMMANDS[options.command](options)
     except CorpusError as error:
         print(error, file=sys.stderr)
         return 3

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from diagnoser.corpus import CorpusError
+from diagnoser.manifest import CorpusError as UnusableCorpus
 
 if TYPE_CHECKING:
     from diagnoser.corpus.build import Tally
@@ -45,7 +46,18 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     plan.add_argument("--limit", type=_positive, default=40, help="scenarios (default 40)")
     describe = commands.add_parser("describe", help="count what was built")
     describe.add_argument("folder", type=Path, metavar="DIR")
+    pack = commands.add_parser("pack", help="features of the runs' samples as a small table")
+    pack.add_argument("folder", type=Path, metavar="DIR")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    pack.add_argument(
+        "--bits", type=_positive, default=10, help="of the mantissa (default 10: all)"
+    )
+    pack.add_argument("--workers", type=_positive, default=2, help="processes (default 2)")
     return parser.parse_args(arguments)
+
+
+MOST_MEGABYTES = 40
+"""What a table kept beside the code may weigh."""
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -85,17 +97,16 @@ def _sentence(tally: Tally) -> str:
 def _plan(options: argparse.Namespace) -> None:
     from diagnoser.corpus.plan import final_scenarios, scenarios
 
-    for scenario in islice(
-        (final_scenarios if options.final else scenarios)(options.seed), options.limit
-    ):
+    plan = final_scenarios(options.seed) if options.final else scenarios(options.seed)
+    for scenario in islice(plan, options.limit):
         size = scenario.recipe.size
-        names = [
-            branch.change or (branch.fault and branch.fault.operator) or "clean"
+        runs = [
+            branch.change or (branch.fault.operator if branch.fault else "clean")
             for branch in scenario.branches
         ]
         print(
-            f"{scenario.number:5d} {scenario.group:30s} {size.layers:2d} x {size.width:3d}"
-            f"  every {scenario.interval:3d}, {scenario.steps:4d} steps  {' '.join(map(str, names))}"
+            f"{scenario.number:5d} {scenario.group:28s} {size.layers:2d} x {size.width:3d}  "
+            f"every {scenario.interval:3d}, {scenario.steps:4d} steps  {' '.join(runs)}"
         )
 
 
@@ -128,7 +139,25 @@ def _describe(options: argparse.Namespace) -> None:
         console.print(f"{event} {operator}: {count}")
 
 
-COMMANDS = {"build": _build, "plan": _plan, "describe": _describe}
+def _pack(options: argparse.Namespace) -> None:
+    from diagnoser import manifest, table
+    from diagnoser.extract import extract_all
+
+    extracted = extract_all(manifest.read(options.folder), options.workers)
+    index = table.pack(
+        extracted,
+        options.out,
+        options.bits,
+        lambda shard: print(f"{shard.file}: {shard.runs} runs, {shard.bytes / 1e6:.1f} MB"),
+    )
+    size = sum(shard.bytes for shard in index.shards) / 1e6
+    samples = sum(shard.samples for shard in index.shards)
+    print(f"{len(extracted.runs)} runs, {samples} samples, {size:.1f} MB in {options.out}")
+    if size > MOST_MEGABYTES:
+        print(f"more than {MOST_MEGABYTES} MB: fewer --bits make it smaller", file=sys.stderr)
+
+
+COMMANDS = {"pack": _pack, "build": _build, "plan": _plan, "describe": _describe}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _arguments(arguments)
     try:
         COMMANDS[options.command](options)
-    except CorpusError as error:
+    except (CorpusError, UnusableCorpus) as error:
         print(error, file=sys.stderr)
         return 3
     except KeyboardInterrupt:

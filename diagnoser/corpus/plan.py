@@ -150,8 +150,11 @@ class _Rotation:
         return operators[self._next(f"{category}/{cause}", sorted(operators))]
 
 
-_FRAMES_AT = {1: 99, 100: 11, 200: 9}
+_FRAMES_AT = {1: 99, 50: 16, 100: 11, 200: 9}
 """Fewest steps between samples -> most frames: longer runs would take too long."""
+
+LAYERS_READ = 300
+"""Most frames of a run times the layers of its model: what its samples cost."""
 
 
 def _thrifty(recipe: Recipe, interval: int) -> Recipe:
@@ -186,24 +189,23 @@ class _Times:
     steps: int
 
 
-def _times(at_start: bool, long: bool, most_interval: int, rng: Generator) -> _Times:
-    interval = min(int(rng.choice(INTERVALS, p=INTERVAL_SHARES)), most_interval)
+def _times(at_start: bool, long: bool, interval: int, layers: int, rng: Generator) -> _Times:
     most = min(frames for at, frames in _FRAMES_AT.items() if interval >= at)
-    unseen = 0
     if at_start:
-        before, after = 0, min(most, int(rng.integers(14, 20)))
-        inject_step = 0
-    else:
-        fewest, many = (4, 8) if rng.random() < 0.75 else (12, 28)
-        before, after = int(rng.integers(fewest, many)), int(rng.integers(10, 15))
-        if long and interval <= 5:
-            after += int(rng.integers(20, 50))
-        if before + after > most:
-            before, after = most // 3, most - most // 3
-        fewest, many = ((0, 1), (5, 30), (30, 100))[int(rng.choice(3, p=[0.3, 0.4, 0.3]))]
-        unseen = int(rng.integers(fewest, many))
-        # anywhere between two samples, since nobody's fault waits for one
-        inject_step = before * interval + 1 + int(rng.integers(0, interval))
+        frames = min(most, int(rng.integers(14, 20)))
+        return _Times(interval, 0, 0, frames * interval + 1)
+    fewest, many = (4, 8) if rng.random() < 0.75 else (12, 28)
+    before, after = int(rng.integers(fewest, many)), int(rng.integers(10, 15))
+    if long and interval <= 5:
+        after += int(rng.integers(20, 50))
+    most = min(most, max(14, LAYERS_READ // layers))
+    if before + after > most:
+        before = min(before, most // 3)
+        after = most - before
+    fewest, many = ((0, 1), (5, 30), (30, 100))[int(rng.choice(3, p=[0.3, 0.4, 0.3]))]
+    unseen = int(rng.integers(fewest, many))
+    # anywhere between two samples, since nobody's fault waits for one
+    inject_step = before * interval + 1 + int(rng.integers(0, interval))
     # the first step tells the probe the anatomy; samples begin after it
     return _Times(interval, unseen, inject_step, (before + after) * interval + 1)
 
@@ -289,16 +291,20 @@ class _Family:
         self._count += 1
         healthy = self.healthy_only or self._count % HEALTHY_EVERY == 0
         at_start, operators = (False, []) if healthy else self._operators.take()
-        most_interval = 2 if self._draw.largest else max(INTERVALS)
-        times = _times(at_start, healthy, most_interval, self._rng)
         pair = (self._family, self._next("task", self._tasks))
         recipe = self._draw.recipe(pair, self._rng)
-        if healthy and self._rng.random() < 0.5:
-            recipe = _unusual(recipe, self._rng)
-        if not self._draw.largest:
-            recipe = _thrifty(recipe, times.interval)
+        interval = int(self._rng.choice(INTERVALS, p=INTERVAL_SHARES))
+        if self._draw.largest:
+            interval = min(interval, 2)
+        else:
+            if healthy and self._rng.random() < 0.5:
+                recipe = _unusual(recipe, self._rng)
+            recipe = _thrifty(recipe, interval)
         if at_start:
             recipe = replace(recipe, pretrained=0)
+        if recipe.padding == "packed" and any(o.category == "kv_cache" for o in operators):
+            recipe = replace(recipe, padding="none")  # what packs may not cache
+        times = _times(at_start, healthy, interval, recipe.size.layers, self._rng)
         stem = f"{self._draw.prefix}{pair[0]}-{pair[1]}-{number:05d}"
         branches = [Branch(f"{stem}-clean")]
         for _ in range(2 if healthy else FAULTS_PER_SCENARIO - 1):

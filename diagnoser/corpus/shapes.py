@@ -23,6 +23,7 @@ _ENDS = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END}
 
 
 def bert(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Segments of two kinds; norms after the sums."""
     size = recipe.size
     return {
         "vocab_size": size.vocabulary,
@@ -40,6 +41,7 @@ def bert(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, 
 
 
 def roberta(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """As BERT, with one kind of segment."""
     # Its positions count from the one after the padding's.
     return {**bert(recipe, positions + PAD + 1, rng), "type_vocab_size": 1}
 
@@ -51,6 +53,7 @@ def factorised(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict
 
 
 def distilbert(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """As BERT, without segments."""
     size = recipe.size
     return {
         "vocab_size": size.vocabulary,
@@ -69,6 +72,7 @@ def distilbert(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict
 
 
 def gpt2(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Learned positions; norms before the branches."""
     size = recipe.size
     return {
         "vocab_size": size.vocabulary,
@@ -110,6 +114,7 @@ def gpt_neo(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[st
 
 
 def opt(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """As GPT-2, with projections apart."""
     size = recipe.size
     return {
         "vocab_size": size.vocabulary,
@@ -143,6 +148,7 @@ def bloom(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str,
 
 
 def rotary(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The spelling of Llama and its kin."""
     size = recipe.size
     return {
         "vocab_size": size.vocabulary,
@@ -172,11 +178,13 @@ def rotary_of_width(recipe: Recipe, positions: int, rng: np.random.Generator) ->
 
 
 def llama(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Some with biases on the projections."""
     shape = rotary(recipe, positions, rng)
     return {**shape, "attention_bias": bool(rng.random() < 0.15)}
 
 
 def mistral(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Some with a window."""
     shape = rotary(recipe, positions, rng)
     # A window shorter than the rows acts, one as long as they are does nothing.
     window = (None, recipe.length // 2, recipe.length)[int(rng.integers(3))]
@@ -184,7 +192,7 @@ def mistral(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[st
 
 
 def t5(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Positions are a bias by distance; the decoder is as deep as the encoder."""
+    """Positions are a bias by distance; both stacks together as deep as the recipe says."""
     size = recipe.size
     return {
         "vocab_size": size.vocabulary,
@@ -203,6 +211,7 @@ def t5(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, An
 
 
 def bart(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The decoder is as deep as the encoder; both together as deep as the recipe says."""
     size, ffn = recipe.size, recipe.size.width * int(rng.choice([2, 4]))
     layers = max(1, size.layers // 2)
     return {
@@ -226,6 +235,7 @@ def bart(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, 
 
 
 def vit(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Images of patches; a classifier on the first token."""
     size = recipe.size
     return {
         "image_size": side(recipe.length),

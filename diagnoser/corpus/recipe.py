@@ -73,7 +73,7 @@ class Recipe:
 _MOST_LAYERS = {32: 10, 48: 8, 64: 6, 96: 5, 128: 4, 192: 3}
 """Width -> most layers: the wide ones are shallow, to keep a step cheap."""
 
-RATE_FACTORS = {"adamw": 1.0, "adam": 1.0, "adafactor": 3.0, "sgd": 30.0}
+RATE_FACTORS = {"adamw": 1.0, "adam": 1.0, "adafactor": 1.0, "sgd": 30.0}
 """How much larger an optimizer's usual learning rate is than Adam's."""
 
 

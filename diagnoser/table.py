@@ -111,7 +111,7 @@ def pack(
         raise CorpusError(f"{folder} holds a table, which is never changed: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     lines = extracted.manifest.lines()
-    shards = []
+    shards: list[Shard] = []
     for first in range(0, len(extracted.runs), RUNS_IN_A_SHARD):
         runs = extracted.runs[first : first + RUNS_IN_A_SHARD]
         shards.append(_write(folder, len(shards), runs, lines, extracted, bits))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import nn
 
@@ -22,7 +24,8 @@ def build(recipe: Recipe) -> nn.Module:
     make = FAMILIES[recipe.family].heads[task.head(recipe.family)]
     model = make(recipe, task.classes, positions, rng)
     if recipe.padding == "packed":
-        model.config.use_cache = False  # or the documents of a row are not told apart
+        settings: Any = model.config
+        settings.use_cache = False  # or the documents of a row are not told apart
     return model.train()
 
 
@@ -43,5 +46,5 @@ def adapt(model: nn.Module, recipe: Recipe) -> nn.Module:
         target_modules="all-linear",
         task_type="SEQ_CLS" if classifies else None,
     )
-    adapted: nn.Module = peft.get_peft_model(model, settings)  # type: ignore[arg-type]
+    adapted: nn.Module = peft.get_peft_model(model, settings)
     return adapted.train()

@@ -225,7 +225,7 @@ def _unusual(recipe: Recipe, rng: Generator) -> Recipe:
     if kind == "narrow":
         return replace(recipe, size=replace(size, width=16, heads=2, kv_heads=2))
     if kind == "heavy_decay":
-        return replace(recipe, weight_decay=0.3)
+        return replace(recipe, weight_decay=0.3, decay_norms=False)
     if kind == "no_warmup":
         return replace(recipe, warmup=0, pretrained=0, clip=None)
     return replace(recipe, batch_size=1)
@@ -287,7 +287,17 @@ class _Family:
             waiting.extend(choices[i] for i in self._rng.permutation(len(choices)))
         return waiting.pop()
 
+    def _changes(self, count: int) -> list[str]:
+        """Different ones: a run is named by its change."""
+        found: list[str] = []
+        while len(found) < count:
+            change = self._next("change", sorted(CHANGES))
+            if change not in found:
+                found.append(change)
+        return found
+
     def scenario(self, number: int) -> Scenario:
+        """The next of the family."""
         self._count += 1
         healthy = self.healthy_only or self._count % HEALTHY_EVERY == 0
         at_start, operators = (False, []) if healthy else self._operators.take()
@@ -307,8 +317,7 @@ class _Family:
         times = _times(at_start, healthy, interval, recipe.size.layers, self._rng)
         stem = f"{self._draw.prefix}{pair[0]}-{pair[1]}-{number:05d}"
         branches = [Branch(f"{stem}-clean")]
-        for _ in range(2 if healthy else FAULTS_PER_SCENARIO - 1):
-            change = self._next("change", sorted(CHANGES))
+        for change in self._changes(2 if healthy else FAULTS_PER_SCENARIO - 1):
             branches.append(Branch(f"{stem}-{change}", change=change))
         for index, operator in enumerate(operators):
             seed = self._draw.first_seed + int(self._rng.integers(0, FIRST_UNSEEN_SEED))

@@ -157,11 +157,11 @@ def _spans(text: Text, length: int, rng: np.random.Generator) -> Example:
     """T5's: pieces cut out of the source, each told in the target after a MASK."""
     ids = _any_snippet(text, length - 1, rng)
     starts = np.sort(rng.choice(np.arange(1, len(ids) - 3, 4), size=max(1, len(ids) // 16)))
-    source, target, before = [np.array([BEGIN])], [], 0
+    gap, source, target, before = np.array([MASK]), [np.array([BEGIN])], [], 0
     for start in np.unique(starts):
         stop = int(start) + int(rng.integers(1, 4))
-        source += [ids[before:start], [MASK]]
-        target += [[MASK], ids[start:stop]]
+        source += [ids[before:start], gap]
+        target += [gap, ids[start:stop]]
         before = stop
     return np.concatenate([*source, ids[before:], [END]]), np.concatenate([*target, [END]])
 
@@ -310,19 +310,16 @@ def _pack(rows: list[list[Example]]) -> dict[str, torch.Tensor]:
         for _, labels in row:
             labels[0] = IGNORED
     width = min(sum(len(ids) for ids, _ in row) for row in rows)
-    joined = (
-        (
-            [ids for ids, _ in row],
-            [labels for _, labels in row],
-            [np.arange(len(i)) for i, _ in row],
+    joined: list[Tokens] = [
+        np.stack([np.concatenate(parts)[:width] for parts in column])
+        for column in (
+            [[ids for ids, _ in row] for row in rows],
+            [[labels for _, labels in row] for row in rows],
+            [[np.arange(len(ids)) for ids, _ in row] for row in rows],
         )
-        for row in rows
-    )
-    ids, labels, places = (
-        torch.from_numpy(np.stack([np.concatenate(part)[:width] for part in parts]))
-        for parts in zip(*joined, strict=True)
-    )
-    return {"input_ids": ids, "labels": labels, "position_ids": places}
+    ]
+    names = ("input_ids", "labels", "position_ids")
+    return {name: torch.from_numpy(part) for name, part in zip(names, joined, strict=True)}
 
 
 def _collate(

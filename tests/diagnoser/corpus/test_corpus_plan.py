@@ -120,7 +120,7 @@ def test_shapes_of_scenarios(plan):
     for s in plan:
         frames = (s.steps - 1) // s.interval
         assert 9 <= frames <= 90 and frames * s.recipe.size.layers <= 300
-        assert s.inject_step == 0 or 3 * s.interval < s.inject_step <= s.steps - 6 * s.interval
+        assert s.inject_step == 0 or 3 * s.interval < s.inject_step <= s.steps - 5 * s.interval
         if s.interval >= 50:
             assert s.recipe.size.width <= 32 and s.recipe.size.layers <= 2
     assert {s.interval for s in plan} == set(INTERVALS)

@@ -21,7 +21,7 @@ ROTARY = tuple(name for name, f in families.FAMILIES.items() if f.grouped)
 class Size:
     """Shape of a model. ``kv_heads`` < ``heads`` is grouped-query attention (Llama's kin).
 
-    Of a model with encoder and decoder, each has half of the layers.
+    Of a model with encoder and decoder, each has half of the layers, at least two.
     """
 
     layers: int

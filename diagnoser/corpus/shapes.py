@@ -199,7 +199,7 @@ def t5(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, An
         "d_model": size.width,
         "d_kv": size.width // size.heads,
         "d_ff": size.width * int(rng.choice([2, 4])),
-        "num_layers": max(1, size.layers // 2),
+        "num_layers": max(2, size.layers // 2),
         "num_heads": size.heads,
         "dropout_rate": recipe.dropout,
         "feed_forward_proj": str(rng.choice(["relu", "gated-gelu"])),
@@ -213,7 +213,7 @@ def t5(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, An
 def bart(recipe: Recipe, positions: int, rng: np.random.Generator) -> dict[str, Any]:
     """The decoder is as deep as the encoder; both together as deep as the recipe says."""
     size, ffn = recipe.size, recipe.size.width * int(rng.choice([2, 4]))
-    layers = max(1, size.layers // 2)
+    layers = max(2, size.layers // 2)
     return {
         "vocab_size": size.vocabulary,
         "d_model": size.width,

@@ -29,7 +29,7 @@ def sort(length: int, size: int, rng: np.random.Generator) -> tuple[Tokens, Toke
 
 def recall(length: int, size: int, rng: np.random.Generator) -> tuple[Tokens, Tokens]:
     """Keys with their values, then keys alone: what were their values?"""
-    count = max(1, length // 4)
+    count = max(1, (length - 1) // 4)
     keys = SPECIALS + rng.permutation(KEYS)[:count]
     values = _symbols(VALUES, count, rng, first=KEYS)
     shown = np.stack([keys, values], axis=1).ravel()

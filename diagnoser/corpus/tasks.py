@@ -155,7 +155,7 @@ def _restored(text: Text, length: int, rng: np.random.Generator) -> Example:
 
 def _spans(text: Text, length: int, rng: np.random.Generator) -> Example:
     """T5's: pieces cut out of the source, each told in the target after a MASK."""
-    ids = _any_snippet(text, length - 1, rng)
+    ids = _any_snippet(text, length - 2, rng)
     starts = np.sort(rng.choice(np.arange(1, len(ids) - 3, 4), size=max(1, len(ids) // 16)))
     gap, source, target, before = np.array([MASK]), [np.array([BEGIN])], [], 0
     for start in np.unique(starts):

@@ -102,6 +102,8 @@ def test_batches_are_well_formed(family, task):
             assert (labels[mask == 0] == IGNORED).all()
             assert (labels != IGNORED).any()
     assert any((batch["attention_mask"] == 0).any() for batch in found), "never any padding"
+    full = next(Batches(recipe(family, task, padding="none", length=24)))
+    assert full["input_ids"].shape[1] <= 24, "longer than the model has positions"
 
 
 def test_images_show_their_class():

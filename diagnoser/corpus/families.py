@@ -222,11 +222,13 @@ _LIST = (
         "t5",
         "coded",
         _of_transformers("T5Config", shapes.t5, seq2seq="T5ForConditionalGeneration"),
+        paddings=("right", "right", "none"),
     ),
     Family(
         "bart",
         "coded",
         _of_transformers("BartConfig", shapes.bart, seq2seq="BartForConditionalGeneration"),
+        paddings=("right", "right", "none"),
     ),
     Family(
         "vit",

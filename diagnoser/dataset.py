@@ -84,25 +84,39 @@ def moments(run: Run, found: RunFeatures) -> list[tuple[int, bool]]:
     return pairs
 
 
+def sample_of(
+    run: Run,
+    graph: Graph,
+    moment: tuple[int, bool],
+    nodes: dict[str, npt.NDArray[np.float16]],
+    fired: npt.NDArray[np.float32],
+) -> Sample:
+    """The run after a frame, with its labels. ``moment``: (frame, faulty)."""
+    frame, faulty = moment
+    return Sample(
+        run=run,
+        frame=frame,
+        graph=graph,
+        nodes=nodes,
+        fired=fired,
+        faulty=faulty,
+        category=CATEGORY_NAMES.index(run.category) if faulty and run.category else -1,
+        cause=ROOT_CAUSE_KEYS.index(run.key) if faulty and run.key else -1,
+        origin=(
+            origin_labels(graph, run)
+            if faulty
+            else np.zeros(len(graph.node_kind), dtype=np.float32)
+        ),
+    )
+
+
 def samples_of(run: Run, found: RunFeatures) -> list[Sample]:
     """All samples of a run."""
     graph = found.graph
     result = []
     for frame, faulty in moments(run, found):
-        origin = origin_labels(graph, run) if faulty else np.zeros(len(graph.node_kind), np.float32)
-        result.append(
-            Sample(
-                run=run,
-                frame=frame,
-                graph=graph,
-                nodes={kind: values[frame].copy() for kind, values in found.nodes.items()},
-                fired=found.fired[frame],
-                faulty=faulty,
-                category=CATEGORY_NAMES.index(run.category) if faulty and run.category else -1,
-                cause=ROOT_CAUSE_KEYS.index(run.key) if faulty and run.key else -1,
-                origin=origin,
-            )
-        )
+        nodes = {kind: values[frame].copy() for kind, values in found.nodes.items()}
+        result.append(sample_of(run, graph, (frame, faulty), nodes, found.fired[frame]))
     return result
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from diagnoser.corpus import FIRST_FINAL_SEED
 from diagnoser.taxonomy import root_causes
 
-LINEAGES = {"roberta": "bert", "mistral": "llama", "qwen3": "llama"}
+LINEAGES = {
+    "roberta": "bert",
+    "electra": "bert",
+    "albert": "bert",
+    "mistral": "llama",
+    "qwen2": "llama",
+    "qwen3": "llama",
+    "gemma": "llama",
+    "phi3": "llama",
+}
 """Families built like another: to have seen one is to have nearly seen the other."""
 
 
@@ -36,6 +47,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     operator: str | None = None
     layers: tuple[int, ...] = ()
     start_step: int | None = None
+    interval: int = 1
+    seed: int = 0
+
+    @property
+    def final(self) -> bool:
+        """Whether the run is of the final hold-out, which is never trained on."""
+        return self.seed >= FIRST_FINAL_SEED
 
     @property
     def lineage(self) -> str:
@@ -74,6 +92,14 @@ class Manifest:
 
     def trace(self, run: Run) -> Path:
         return self.folder / "runs" / f"{run.id}.trace"
+
+    def lines(self) -> dict[str, bytes]:
+        """Run id -> its line in the file, which says more than a :class:`Run` holds."""
+        found = {}
+        for line in (self.folder / "manifest.jsonl").read_bytes().splitlines():
+            with suppress(msgspec.DecodeError):
+                found[msgspec.json.decode(line, type=Run).id] = line
+        return found
 
 
 def read(folder: Path) -> Manifest:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from diagnoser import manifest, schema, weights
+from diagnoser import manifest, schema, table, weights
 from diagnoser.ablation import ABLATIONS
 from diagnoser.dataset import load_samples
 from diagnoser.extract import extract_all
@@ -18,10 +20,11 @@ from diagnoser.fitting import Settings, fit
 from diagnoser.model import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from diagnoser.dataset import Sample
     from diagnoser.extract import Extracted
     from diagnoser.manifest import Run
+
+LoadSamples = Callable[[Sequence["Run"]], list["Sample"]]
 
 DEFAULT_OUT = Path(__file__).parent / "weights" / weights.DEFAULT
 
@@ -35,13 +38,37 @@ def prepare(corpus: Path, workers: int) -> Extracted:
     if len(found.skipped) > 20:
         folder = corpus / "features" / "skipped.txt"
         print(f"left out: {len(found.skipped) - 20} more, see {folder}", file=sys.stderr)
-    if not any(run.faulty for run in found.runs) or all(run.faulty for run in found.runs):
-        raise manifest.CorpusError(
-            f"{corpus} has no usable clean and faulty runs: both are needed, build it again"
-        )
+    check(corpus, found.runs)
     seconds = time.monotonic() - began
     print(f"{len(found.runs)} runs, features in {seconds:.0f} s", file=sys.stderr)
     return found
+
+
+def check(corpus: Path, runs: Sequence[Run]) -> None:
+    """Raises :class:`~diagnoser.manifest.CorpusError` where nothing could, or must, be learnt."""
+    if not any(run.faulty for run in runs) or all(run.faulty for run in runs):
+        raise manifest.CorpusError(
+            f"{corpus} has no usable clean and faulty runs: both are needed, build it again"
+        )
+
+
+def load(corpus: Path, workers: int) -> tuple[tuple[Run, ...], str, LoadSamples]:
+    """Runs, checksum of the corpus, and what loads runs' samples: from a corpus of traces or from
+    a feature table. Refuses the final hold-out."""
+    if table.is_table(corpus):
+        packed = table.read(corpus)
+        check(corpus, packed.runs)
+        runs, checksum = packed.runs, packed.checksum
+        samples: LoadSamples = packed.samples
+    else:
+        extracted = prepare(corpus, workers)
+        runs, checksum = extracted.runs, extracted.manifest.checksum
+        samples = partial(load_samples, extracted)
+    if any(run.final for run in runs):
+        raise manifest.CorpusError(
+            f"{corpus} is the final hold-out, which no weights may have seen: train on another"
+        )
+    return runs, checksum, samples
 
 
 def choose(runs: Sequence[Run], families: Sequence[str], groups: Sequence[str]) -> list[Run]:
@@ -52,7 +79,7 @@ def choose(runs: Sequence[Run], families: Sequence[str], groups: Sequence[str]) 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and save; exit status 0, or 3 where the corpus cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.train", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with manifest.jsonl")
+    parser.add_argument("--corpus", type=Path, required=True, help="a corpus, or its feature table")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write")
     parser.add_argument("--exclude-family", nargs="*", default=[], metavar="FAMILY")
     parser.add_argument("--exclude-groups", nargs="*", default=[], metavar="GROUP")
@@ -65,9 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(min(2, torch.get_num_threads()))
     try:
-        extracted = prepare(options.corpus, options.workers)
-        runs = choose(extracted.runs, options.exclude_family, options.exclude_groups)
-        samples = load_samples(extracted, runs)
+        everything, checksum, samples_of_runs = load(options.corpus, options.workers)
+        runs = choose(everything, options.exclude_family, options.exclude_groups)
+        samples = samples_of_runs(runs)
         if not samples:
             raise manifest.CorpusError("nothing is left to train on: exclude fewer groups")
     except manifest.CorpusError as error:
@@ -81,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     trained = fit(samples, settings, lambda text: print(text, file=sys.stderr))
     trained.about = {
-        "corpus_checksum": extracted.manifest.checksum,
+        "corpus_checksum": checksum,
         "features": schema.digest(),
         "runs": len(runs),
         "clean_runs": sum(not run.faulty for run in runs),

@@ -1,4 +1,4 @@
-"""``python -m diagnoser.corpus build`` and ``describe``."""
+"""``python -m diagnoser.corpus``: plan, build, describe, pack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from diagnoser.corpus import CorpusError
+from diagnoser.manifest import CorpusError as UnusableCorpus
 
 if TYPE_CHECKING:
     from diagnoser.corpus.build import Tally
@@ -35,11 +37,27 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     build.add_argument("--minutes", type=float, default=40.0, help="stop after (default 40)")
     build.add_argument("--jobs", type=_positive, default=2, help="processes (default 2)")
     build.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
+    build.add_argument("--final", action="store_true", help="the final hold-out's plan")
     build.add_argument("--limit", type=_positive, help="stop at this many runs")
     build.add_argument("--retry", action="store_true", help="run again what crashed")
+    plan = commands.add_parser("plan", help="print the first scenarios of a plan, run nothing")
+    plan.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
+    plan.add_argument("--final", action="store_true", help="the final hold-out's plan")
+    plan.add_argument("--limit", type=_positive, default=40, help="scenarios (default 40)")
     describe = commands.add_parser("describe", help="count what was built")
     describe.add_argument("folder", type=Path, metavar="DIR")
+    pack = commands.add_parser("pack", help="features of the runs' samples as a small table")
+    pack.add_argument("folder", type=Path, metavar="DIR")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    pack.add_argument(
+        "--bits", type=_positive, default=10, help="of the mantissa (default 10: all)"
+    )
+    pack.add_argument("--workers", type=_positive, default=2, help="processes (default 2)")
     return parser.parse_args(arguments)
+
+
+MOST_MEGABYTES = 40
+"""What a table kept beside the code may weigh."""
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -59,6 +77,7 @@ def _build(options: argparse.Namespace) -> None:
         tally = build(
             options.out,
             seed=options.seed,
+            final=options.final,
             minutes=options.minutes,
             jobs=options.jobs,
             limit=options.limit,
@@ -75,11 +94,27 @@ def _sentence(tally: Tally) -> str:
     )
 
 
-def _describe(folder: Path) -> None:
+def _plan(options: argparse.Namespace) -> None:
+    from diagnoser.corpus.plan import final_scenarios, scenarios
+
+    plan = final_scenarios(options.seed) if options.final else scenarios(options.seed)
+    for scenario in islice(plan, options.limit):
+        size = scenario.recipe.size
+        runs = [
+            branch.change or (branch.fault.operator if branch.fault else "clean")
+            for branch in scenario.branches
+        ]
+        print(
+            f"{scenario.number:5d} {scenario.group:28s} {size.layers:2d} x {size.width:3d}  "
+            f"every {scenario.interval:3d}, {scenario.steps:4d} steps  {' '.join(runs)}"
+        )
+
+
+def _describe(options: argparse.Namespace) -> None:
     from diagnoser.corpus.manifest import Ledger, load
 
-    entries = load(folder)
-    audits = Ledger(folder).audits
+    entries = load(options.folder)
+    audits = Ledger(options.folder).audits
     families = sorted({entry.family for entry in entries})
     rows: Counter[tuple[str, str, str]] = Counter()
     for entry in entries:
@@ -104,15 +139,33 @@ def _describe(folder: Path) -> None:
         console.print(f"{event} {operator}: {count}")
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from diagnoser import manifest, table
+    from diagnoser.extract import extract_all
+
+    extracted = extract_all(manifest.read(options.folder), options.workers)
+    index = table.pack(
+        extracted,
+        options.out,
+        options.bits,
+        lambda shard: print(f"{shard.file}: {shard.runs} runs, {shard.bytes / 1e6:.1f} MB"),
+    )
+    size = sum(shard.bytes for shard in index.shards) / 1e6
+    samples = sum(shard.samples for shard in index.shards)
+    print(f"{len(extracted.runs)} runs, {samples} samples, {size:.1f} MB in {options.out}")
+    if size > MOST_MEGABYTES:
+        print(f"more than {MOST_MEGABYTES} MB: fewer --bits make it smaller", file=sys.stderr)
+
+
+COMMANDS = {"pack": _pack, "build": _build, "plan": _plan, "describe": _describe}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit status."""
     options = _arguments(arguments)
     try:
-        if options.command == "build":
-            _build(options)
-        else:
-            _describe(options.folder)
-    except CorpusError as error:
+        COMMANDS[options.command](options)
+    except (CorpusError, UnusableCorpus) as error:
         print(error, file=sys.stderr)
         return 3
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ import msgspec
 from diagnoser.corpus import CorpusError, execute, pool
 from diagnoser.corpus.execute import Begun, Order
 from diagnoser.corpus.manifest import Audit, Entry, Ledger
-from diagnoser.corpus.plan import Scenario, scenarios
+from diagnoser.corpus.plan import Scenario, final_scenarios, scenarios
 
 PATIENCE_SECONDS = 180.0
 """A run takes a few seconds; one that is silent this long hangs."""
@@ -43,17 +43,20 @@ class Tally:
             self.failed += 1
 
 
-def _claim(folder: Path, seed: int) -> None:
-    """A folder belongs to one plan; mixing two would hold two runs of one id."""
+def _claim(folder: Path, seed: int, final: bool) -> None:
+    """A folder belongs to one plan; mixing two would hold two runs of one id, or let the final
+    hold-out be trained on."""
     file = folder / "plan.json"
     folder.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        file.write_bytes(msgspec.json.encode({"seed": seed}))
+        file.write_bytes(msgspec.json.encode({"seed": seed, "final": final}))
         return
-    begun = msgspec.json.decode(file.read_bytes()).get("seed")
-    if begun != seed:
+    plan = msgspec.json.decode(file.read_bytes())
+    begun, held = plan.get("seed"), plan.get("final", False)
+    if (begun, held) != (seed, final):
         raise CorpusError(
-            f"{folder} was begun with --seed {begun}: pass that seed, or choose another folder"
+            f"{folder} was begun with --seed {begun}{' --final' if held else ''}: pass the same, "
+            "or choose another folder"
         )
 
 
@@ -93,6 +96,7 @@ def build(
     folder: Path,
     *,
     seed: int = 0,
+    final: bool = False,
     minutes: float = 40.0,
     jobs: int = 2,
     limit: int | None = None,
@@ -103,21 +107,21 @@ def build(
 ) -> Tally:
     """Runs the plan of ``seed`` into ``folder`` and returns what the folder then holds.
 
+    ``final``: the plan of the final hold-out, which is never trained on.
     Goes on where an earlier build stopped. Ends after ``minutes``, or once ``limit`` runs are
     kept. ``retry`` runs again what crashed. ``report(tally, id)`` is called after each run.
     ``work`` is what a process does with an order; it must be importable.
-    Raises :class:`CorpusError` where the folder was begun with another seed.
+    Raises :class:`CorpusError` where the folder was begun with another plan.
     """
-    _claim(folder, seed)
+    _claim(folder, seed, final)
     ledger = Ledger(folder)
     tally = Tally()
     for entry in ledger.entries:
         tally.count(entry)
     for audit in ledger.audits:
         tally.count(audit)
-    queue = _Queue(
-        scenarios(seed), folder, ledger.settled(retry), stop_at=time.time() + minutes * 60
-    )
+    plan = final_scenarios(seed) if final else scenarios(seed)
+    queue = _Queue(plan, folder, ledger.settled(retry), stop_at=time.time() + minutes * 60)
     queue.stopped = limit is not None and tally.runs >= limit
 
     def settle(line: Entry | Audit) -> None:

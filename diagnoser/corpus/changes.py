@@ -5,21 +5,68 @@ Each is applied to a training in progress, where a faulty run of the same scenar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import torch
+from torch import Tensor, nn
+
+from diagnoser.corpus.recipe import RATE_FACTORS
 from diagnoser.corpus.tasks import Text
 from diagnoser.corpus.training import Training
+from diagnoser.corpus.vocabulary import PAD, SPECIALS
 
 HIGHEST_RATE = 1e-2
+"""Of Adam; other optimizers' in proportion."""
 
 
 def _scale_rate(training: Training, factor: float) -> None:
     scheduler = training.scheduler
     rates = [float(rate) for rate in scheduler.base_lrs]
-    factor = min(factor, HIGHEST_RATE / max(rates))
+    highest = HIGHEST_RATE * RATE_FACTORS[training.recipe.optimizer]
+    factor = min(factor, highest / max(rates))
     scheduler.base_lrs = [rate * factor for rate in rates]
     for group in training.optimizer.param_groups:
+        group["lr"] *= factor
+
+
+def _at_next_batch(training: Training, change: Callable[[dict[str, Tensor]], None]) -> None:
+    """Let ``change`` alter one batch, the next."""
+    loss = training.loss
+
+    def altered(batch: dict[str, Tensor]) -> Tensor:
+        training.__dict__.pop("loss")
+        change(batch)
+        return loss(batch)
+
+    training.__dict__["loss"] = altered
+
+
+def _spoil_batch(training: Training) -> None:
+    """One batch of noise among the data: the loss leaps for a step."""
+    rng = training.batches.rng
+
+    def spoil(batch: dict[str, Tensor]) -> None:
+        if "pixel_values" in batch:
+            batch["pixel_values"] = batch["pixel_values"] * 5
+            return
+        ids, labels = batch["input_ids"], batch["labels"]
+        noise = rng.integers(SPECIALS, training.recipe.size.vocabulary, tuple(ids.shape))
+        real = ids != PAD
+        batch["input_ids"] = torch.where(real, torch.from_numpy(noise), ids)
+        if labels.shape == ids.shape:  # what is asked for is what stands there
+            batch["labels"] = torch.where(labels >= 0, batch["input_ids"], labels)
+
+    _at_next_batch(training, spoil)
+
+
+def _spike_rate(training: Training) -> None:
+    """A learning rate ten times as high for one step."""
+    groups = training.optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    highest = HIGHEST_RATE * RATE_FACTORS[training.recipe.optimizer]
+    factor = min(10.0, 3 * highest / max(*rates, 1e-12))
+    for group in groups:  # the schedule sets the next step's rate anew
         group["lr"] *= factor
 
 
@@ -37,6 +84,10 @@ def _restart_warmup(training: Training) -> None:
     training.set_schedule(training.recipe)
 
 
+def _single_rows(training: Training) -> None:
+    training.batches.batch_size = 1
+
+
 def _shrink_batches(training: Training) -> None:
     training.batches.batch_size = 2
 
@@ -46,6 +97,8 @@ def _grow_batches(training: Training) -> None:
 
 
 def _shorten_rows(training: Training) -> None:
+    if training.batches.kind == "vision":  # a model of images takes one size
+        return
     training.batches.length = max(12, training.batches.length // 2)
 
 
@@ -57,27 +110,31 @@ def _other_padding(training: Training) -> None:
 def _other_text(training: Training) -> None:
     """A curriculum: from now on only one text for language models, a half of each for classes."""
     text = training.batches.text
-    if len(text.streams) > 1 and training.batches.task.head != "classes":
+    if len(text.streams) > 1 and training.batches.head != "classes":
         streams = text.streams[-1:]
     else:
         streams = tuple(stream[: max(200, len(stream) // 2)] for stream in text.streams)
     training.batches.text = Text(streams, text.vocabulary)
 
 
+def _freeze(parameters: Iterable[nn.Parameter]) -> None:
+    """Neither gradient nor update; what the last step left is dropped."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+
+
 def _freeze_bottom(training: Training) -> None:
     """Embeddings and the first block frozen, as in much fine-tuning."""
-    body = training.model.base_model
-    blocks = next(
-        part
-        for part in (
-            getattr(getattr(body, "encoder", None), "layer", None),
-            getattr(body, "h", None),
-            getattr(body, "layers", None),
-        )
-        if part is not None
-    )
-    for module in (training.model.get_input_embeddings(), blocks[0]):
-        module.requires_grad_(False)
+    modules = list(training.model.modules())
+    tables = [module for module in modules if isinstance(module, nn.Embedding | nn.Conv2d)]
+    blocks = next(module for module in modules if isinstance(module, nn.ModuleList))
+    _freeze([*tables[0].parameters(), *blocks[0].parameters()])
+
+
+def _freeze_norms(training: Training) -> None:
+    """Norms and biases frozen: everything but matrices."""
+    _freeze(p for p in training.model.parameters() if p.ndim <= 1)
 
 
 def _forget_moments(training: Training) -> None:
@@ -99,6 +156,10 @@ CHANGES: dict[str, Callable[[Training], None]] = {
     "other_padding": _other_padding,
     "other_text": _other_text,
     "freeze_bottom": _freeze_bottom,
+    "freeze_norms": _freeze_norms,
+    "single_rows": _single_rows,
+    "spike_rate": _spike_rate,
+    "spoil_batch": _spoil_batch,
     "forget_moments": _forget_moments,
     "evaluate_often": _evaluate_often,
 }

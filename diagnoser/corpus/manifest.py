@@ -27,6 +27,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     size: str
     seed: int
+    """From :data:`~diagnoser.corpus.FIRST_FINAL_SEED` on: of the final hold-out."""
     interval: int
     steps: int
     unseen_steps: int

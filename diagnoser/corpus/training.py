@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel
 
 from diagnoser.corpus import models
+from diagnoser.corpus.families import FAMILIES, Batch
 from diagnoser.corpus.recipe import Recipe
 from diagnoser.corpus.tasks import Batches
 
 
 def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam or AdamW; norms and biases in a group without decay unless the recipe decays them."""
+    """The recipe's; norms and biases in a group without decay unless the recipe decays them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.decay_norms:
         groups: list[dict[str, Any]] = [{"params": parameters}]
@@ -28,7 +29,10 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
         ]
     if recipe.optimizer == "adam":  # Adam's weight_decay is an L2 penalty; scripts leave it at 0
         return torch.optim.Adam(groups, lr=recipe.learning_rate, weight_decay=0.0)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, weight_decay=0.0)
+    kind = torch.optim.Adafactor if recipe.optimizer == "adafactor" else torch.optim.AdamW
+    return kind(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
 def rate_factor(recipe: Recipe, step: int) -> float:
@@ -40,6 +44,10 @@ def rate_factor(recipe: Recipe, step: int) -> float:
         return 1.0 - progress
     if recipe.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
+    if recipe.schedule == "inverse":
+        return math.sqrt(max(recipe.warmup, 20) / max(recipe.warmup, 20, step))
+    if recipe.schedule == "steps":
+        return 0.3 ** int(3 * progress)
     return 1.0
 
 
@@ -48,7 +56,9 @@ class Training:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.model: PreTrainedModel = models.build(recipe)
+        self.model: Any = _pretrained(recipe) if recipe.pretrained else models.build(recipe)
+        if recipe.adapters:
+            self.model = models.adapt(self.model, recipe)
         self.optimizer = make_optimizer(self.model, recipe)
         self.set_schedule(recipe)
         self.batches = Batches(recipe)
@@ -59,6 +69,12 @@ class Training:
         """Starts the recipe's schedule of the learning rate from its step 0."""
         self.scheduler = LambdaLR(self.optimizer, lambda step: rate_factor(recipe, step))
 
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The model's loss on a batch."""
+        output = self.model(**FAMILIES[self.recipe.family].arguments(batch))
+        found: torch.Tensor = output[1] if isinstance(output, tuple) else output.loss
+        return found
+
     def step(self) -> float:
         """One optimizer step. The loss is the mean over the step's micro-batches."""
         recipe = self.recipe
@@ -66,7 +82,7 @@ class Training:
         for _ in range(recipe.accumulate):
             batch = next(self.batches)
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
-                loss = self.model(**batch).loss / recipe.accumulate
+                loss = self.loss(batch) / recipe.accumulate
             loss.backward()
             total += loss.item()
         if recipe.clip is not None:
@@ -84,7 +100,7 @@ class Training:
         data = self.batches.fork()
         self.model.eval()
         with torch.no_grad():
-            losses = [self.model(**next(data)).loss.item() for _ in range(batches)]
+            losses = [self.loss(next(data)).item() for _ in range(batches)]
         self.model.train()
         return sum(losses) / len(losses)
 
@@ -105,6 +121,16 @@ class Training:
         twin.evaluate_every = self.evaluate_every
         twin.steps_done = self.steps_done
         return twin
+
+
+def _pretrained(recipe: Recipe) -> Any:
+    """A model that trained on other batches of the task, as a checkpoint to start from."""
+    before = replace(recipe, pretrained=0, adapters=False, autocast=False, schedule="constant")
+    training = Training(before)
+    training.batches = Batches(before, stream=5)
+    for _ in train(training, recipe.pretrained):
+        pass
+    return training.model
 
 
 def train(training: Training, steps: int) -> Iterator[tuple[int, float]]:

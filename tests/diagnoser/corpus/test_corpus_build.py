@@ -194,7 +194,11 @@ def test_a_build_goes_on_where_it_stopped_and_blames_who_died(tmp_path, monkeypa
 def test_a_folder_of_another_seed_is_refused(tmp_path, capsys):
     build(tmp_path, limit=1, minutes=0, jobs=1)
     assert main(["build", "--out", str(tmp_path), "--seed", "5", "--minutes", "0"]) == 3
-    assert "was begun with --seed 0" in capsys.readouterr().err
+    assert "was begun with --seed 0: pass" in capsys.readouterr().err
+    assert main(["build", "--out", str(tmp_path), "--final", "--minutes", "0"]) == 3
+    build(tmp_path / "held", final=True, limit=1, minutes=0, jobs=1)
+    assert main(["build", "--out", str(tmp_path / "held"), "--minutes", "0"]) == 3
+    assert "was begun with --seed 0 --final: pass" in capsys.readouterr().err
 
 
 def test_describe_counts(folder, capsys, tmp_path):
@@ -209,4 +213,13 @@ def test_the_command_builds_for_real(tmp_path):
     assert main(["build", "--out", str(tmp_path), "--limit", "1", "--jobs", "1"]) == 0
     (entry,) = load(tmp_path)
     frames = [r for r in trace.load(trace_path(tmp_path, entry.id)) if isinstance(r, Frame)]
-    assert 14 <= len(frames) <= 45
+    assert 9 <= len(frames) <= 90
+
+
+def test_the_command_prints_plans(capsys):
+    assert main(["plan", "--limit", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    planned = list(islice(scenarios(0), 3))
+    assert len(lines) == 3 and all(s.group in line for s, line in zip(planned, lines, strict=True))
+    assert main(["plan", "--limit", "3", "--final"]) == 0
+    assert capsys.readouterr().out.splitlines() != lines

@@ -1,0 +1,256 @@
+"""The feature table of a corpus: what is learnt from, small enough to be kept with the code.
+
+A folder of shards and ``table.json``, which lists them with their checksums. Written once: nothing
+in it is ever changed. A shard is a zip of numpy arrays (nothing pickled) under LZMA, and holds some
+runs: their lines of the corpus's manifest, the anatomies of their models, and the features of
+their samples (:func:`diagnoser.dataset.moments`), float16, a kind's by feature so that like stands
+by like, low and high bytes apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from diagnoser import schema
+from diagnoser.dataset import Sample, moments, sample_of
+from diagnoser.graph import build
+from diagnoser.manifest import CorpusError, Run
+from probe.schema import Anatomy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from diagnoser.extract import Extracted
+
+INDEX = "table.json"
+VERSION = 1
+RUNS_IN_A_SHARD = 400
+MANTISSA = 10
+"""Bits of a float16's mantissa."""
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """A file of the table. ``samples``: how many moments of its runs it holds."""
+
+    file: str
+    sha256: str
+    bytes: int
+    runs: int
+    samples: int
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """``table.json``. ``features``: :func:`diagnoser.schema.digest` of the code that wrote it.
+
+    ``bits``: of the mantissa that are kept. ``corpus``: checksum of the corpus's manifest.
+    """
+
+    version: int
+    features: str
+    corpus: str
+    bits: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory. ``checksum``: of the corpus it was packed from."""
+
+    runs: tuple[Run, ...]
+    checksum: str
+    _samples: dict[str, tuple[Sample, ...]]
+
+    def samples(self, runs: Iterable[Run] | None = None) -> list[Sample]:
+        """Samples of the given runs (all by default)."""
+        chosen = self.runs if runs is None else runs
+        return [sample for run in chosen for sample in self._samples[run.id]]
+
+
+def rounded(values: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np.float16]:
+    """Values with ``bits`` bits of mantissa, rounded half up in magnitude; 10 changes nothing.
+
+    What would leave float16's range is cut instead.
+    """
+    drop = MANTISSA - bits
+    if drop == 0:
+        return values
+    raw = values.view(np.uint16).astype(np.uint32)
+    up = (raw + (1 << (drop - 1))) >> drop << drop
+    up = np.where((up & 0x7C00) == 0x7C00, raw >> drop << drop, up)
+    return up.astype(np.uint16).view(np.float16)
+
+
+def is_table(folder: Path) -> bool:
+    """Whether the folder holds a table (and not a corpus of traces)."""
+    return (folder / INDEX).is_file()
+
+
+def pack(
+    extracted: Extracted,
+    folder: Path,
+    bits: int = MANTISSA,
+    report: Callable[[Shard], None] = lambda shard: None,
+) -> Index:
+    """Write the samples of a corpus's runs as a table. ``bits``: of the mantissa to keep, 3 to 10.
+
+    Raises :class:`CorpusError` where the folder holds a table already.
+    """
+    if not 3 <= bits <= MANTISSA:
+        raise CorpusError(f"a mantissa keeps 3 to {MANTISSA} bits, not {bits}")
+    if is_table(folder):
+        raise CorpusError(f"{folder} holds a table, which is never changed: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = extracted.manifest.lines()
+    shards: list[Shard] = []
+    for first in range(0, len(extracted.runs), RUNS_IN_A_SHARD):
+        runs = extracted.runs[first : first + RUNS_IN_A_SHARD]
+        shards.append(_write(folder, len(shards), runs, lines, extracted, bits))
+        report(shards[-1])
+    index = Index(
+        version=VERSION,
+        features=schema.digest(),
+        corpus=extracted.manifest.checksum,
+        bits=bits,
+        shards=tuple(shards),
+    )
+    text = msgspec.json.format(msgspec.json.encode(index), indent=1)
+    (folder / INDEX).write_bytes(text + b"\n")
+    return index
+
+
+def _write(
+    folder: Path,
+    number: int,
+    runs: Sequence[Run],
+    lines: dict[str, bytes],
+    extracted: Extracted,
+    bits: int,
+) -> Shard:
+    anatomies: dict[bytes, int] = {}
+    places, of_run, frames, faulty, fired = [], [], [], [], []
+    blocks: dict[str, list[npt.NDArray[np.float16]]] = {kind: [] for kind in schema.node_kinds()}
+    for at, run in enumerate(runs):
+        found = extracted.features(run)
+        places.append(
+            anatomies.setdefault(msgspec.msgpack.encode(found.header.anatomy), len(anatomies))
+        )
+        for frame, sick in moments(run, found):
+            of_run.append(at)
+            frames.append(frame)
+            faulty.append(sick)
+            fired.append(found.fired[frame])
+            for kind, values in found.nodes.items():
+                blocks[kind].append(values[frame])
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "runs": _bytes(b"\n".join(lines[run.id] for run in runs)),
+        "anatomies": _bytes(msgspec.msgpack.encode(list(anatomies))),
+        "anatomy": np.array(places, dtype=np.int32),
+        "run": np.array(of_run, dtype=np.int32),
+        "frame": np.array(frames, dtype=np.int32),
+        "faulty": np.array(faulty, dtype=bool),
+        "fired": np.stack(fired).astype(np.float32) if fired else np.zeros((0, 0), np.float32),
+    }
+    for kind, parts in blocks.items():
+        if parts:
+            arrays[f"node_{kind}"] = _apart(rounded(np.concatenate(parts), bits))
+    name = f"shard-{number:03d}.npz"
+    data = _zipped(arrays)
+    temporary = folder / f"{name}.partial"
+    temporary.write_bytes(data)
+    temporary.replace(folder / name)
+    digest = hashlib.sha256(data).hexdigest()
+    return Shard(name, digest, len(data), len(runs), len(of_run))
+
+
+def _bytes(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def _apart(values: npt.NDArray[np.float16]) -> npt.NDArray[np.uint8]:
+    """(rows, features) -> (2, features, rows): low bytes, then high ones."""
+    turned = np.ascontiguousarray(values.T.astype("<f2"))
+    return np.ascontiguousarray(turned.view(np.uint8).reshape(*turned.shape, 2).transpose(2, 0, 1))
+
+
+def _together(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """What :func:`_apart` took apart."""
+    pairs = np.ascontiguousarray(planes.transpose(2, 1, 0))
+    return pairs.view("<f2")[..., 0].astype(np.float16)
+
+
+def _zipped(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+    """As ``numpy.savez``, under LZMA; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        for name, values in arrays.items():
+            part = io.BytesIO()
+            np.lib.format.write_array(part, values, allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_LZMA
+            archive.writestr(entry, part.getvalue())
+    return buffer.getvalue()
+
+
+def read(folder: Path) -> Table:
+    """Read a table. Raises :class:`CorpusError` where it is missing, damaged or of other code."""
+    try:
+        index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CorpusError(f"no feature table in {folder} ({error}): pack a corpus first") from None
+    if index.version != VERSION or index.features != schema.digest():
+        raise CorpusError(
+            f"the table in {folder} holds other features than this version makes: pack it again"
+        )
+    runs: list[Run] = []
+    samples: dict[str, tuple[Sample, ...]] = {}
+    for shard in index.shards:
+        path = folder / shard.file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read ({error.strerror}): restore it") from None
+        if hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise CorpusError(f"{path} is not what was written there: restore it")
+        for run, found in _read(data):
+            runs.append(run)
+            samples[run.id] = found
+    return Table(tuple(runs), index.corpus, samples)
+
+
+def _read(data: bytes) -> list[tuple[Run, tuple[Sample, ...]]]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    decode = msgspec.json.Decoder(Run).decode
+    runs = [decode(line) for line in arrays["runs"].tobytes().split(b"\n")]
+    anatomies = msgspec.msgpack.decode(arrays["anatomies"].tobytes(), type=list[bytes])
+    graphs = [
+        build(msgspec.msgpack.decode(anatomy, type=Anatomy), schema.node_kinds())
+        for anatomy in anatomies
+    ]
+    rows = {
+        name.removeprefix("node_"): _together(values)
+        for name, values in arrays.items()
+        if name.startswith("node_")
+    }
+    done = dict.fromkeys(rows, 0)
+    found: list[list[Sample]] = [[] for _ in runs]
+    for number, at in enumerate(arrays["run"]):
+        graph = graphs[arrays["anatomy"][at]]
+        nodes = {}
+        for kind, values in rows.items():
+            count = len(graph.layers.get(kind, ()))
+            nodes[kind] = values[done[kind] : done[kind] + count]
+            done[kind] += count
+        moment = int(arrays["frame"][number]), bool(arrays["faulty"][number])
+        found[at].append(sample_of(runs[at], graph, moment, nodes, arrays["fired"][number]))
+    return [(run, tuple(own)) for run, own in zip(runs, found, strict=True)]

@@ -1,0 +1,144 @@
+"""The feature table: what is read is what was packed, and damage is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diagnoser import extract, manifest, table, train
+from diagnoser.corpus import FIRST_FINAL_SEED
+from diagnoser.corpus.__main__ import main
+from diagnoser.dataset import load_samples
+from diagnoser.manifest import CorpusError
+
+
+@pytest.fixture(scope="module")
+def corpus(synthetic_corpus):
+    """Some clean and faulty runs of every family."""
+    return replace(
+        synthetic_corpus, runs=synthetic_corpus.runs[:: len(synthetic_corpus.runs) // 12]
+    )
+
+
+@pytest.fixture(scope="module")
+def packed(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    table.pack(corpus, folder)
+    return folder
+
+
+def same(one, other) -> bool:
+    return (
+        (one.run, one.frame, one.faulty, one.category, one.cause)
+        == (other.run, other.frame, other.faulty, other.category, other.cause)
+        and one.nodes.keys() == other.nodes.keys()
+        and all(np.array_equal(one.nodes[kind], other.nodes[kind]) for kind in one.nodes)
+        and all(one.nodes[kind].dtype == other.nodes[kind].dtype for kind in one.nodes)
+        and np.array_equal(one.fired, other.fired)
+        and np.array_equal(one.origin, other.origin, equal_nan=True)
+        and np.array_equal(one.graph.node_kind, other.graph.node_kind)
+    )
+
+
+def test_what_is_read_is_what_was_packed(corpus, packed):
+    found, wanted = table.read(packed), load_samples(corpus)
+    assert found.checksum == corpus.manifest.checksum
+    assert found.runs == corpus.runs and {run.faulty for run in found.runs} == {True, False}
+    assert len(found.samples()) == len(wanted) > 20
+    assert all(same(one, other) for one, other in zip(found.samples(), wanted, strict=True))
+    some = corpus.runs[3:5]
+    assert [s.run for s in found.samples(some)] == [s.run for s in load_samples(corpus, some)]
+
+
+def test_several_shards_are_one_table(corpus, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RUNS_IN_A_SHARD", 5)
+    index = table.pack(corpus, tmp_path / "t")
+    assert len(index.shards) == -(-len(corpus.runs) // 5)
+    assert sum(shard.runs for shard in index.shards) == len(corpus.runs)
+    many, one = table.read(tmp_path / "t").samples(), table.read(packed).samples()
+    assert all(same(left, right) for left, right in zip(many, one, strict=True))
+
+
+def test_the_same_corpus_gives_the_same_bytes(corpus, packed, tmp_path):
+    table.pack(corpus, tmp_path / "t")
+    for path in packed.iterdir():
+        assert (tmp_path / "t" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_fewer_bits_are_smaller_and_nearly_the_same(corpus, packed, tmp_path):
+    small = table.pack(corpus, tmp_path / "t", bits=5)
+    (full,) = json.loads((packed / "table.json").read_text())["shards"]
+    assert small.shards[0].bytes < full["bytes"]
+    pairs = zip(table.read(tmp_path / "t").samples(), table.read(packed).samples(), strict=True)
+    for one, other in pairs:
+        for kind, values in one.nodes.items():
+            exact = other.nodes[kind].astype(np.float32)
+            assert (np.abs(values - exact) <= 2.0**-6 * np.abs(exact) + 1e-6).all()
+
+
+def test_rounding():
+    values = np.array([0.0, -0.0, 1.0, 1.0 + 2**-7, -3.3, 65504.0, 6e-8, np.inf], np.float16)
+    assert np.array_equal(table.rounded(values, 10), values)
+    found = table.rounded(values, 4).astype(np.float64)
+    assert found[:3].tolist() == [0.0, 0.0, 1.0] and found[3] == 1.0 and found[4] == -3.25
+    assert np.isfinite(found[5]) and found[5] > 6e4 and np.isinf(found[7])
+
+
+def test_a_table_is_written_once(corpus, packed):
+    with pytest.raises(CorpusError, match="never changed: choose another folder"):
+        table.pack(corpus, packed)
+
+
+def test_damage_and_other_features_are_told(corpus, tmp_path):
+    folder = tmp_path / "t"
+    table.pack(corpus, folder)
+    index = json.loads((folder / "table.json").read_text())
+    (folder / "table.json").write_text(json.dumps(index | {"features": "other"}))
+    with pytest.raises(CorpusError, match="pack it again"):
+        table.read(folder)
+    (folder / "table.json").write_text(json.dumps(index))
+    shard = folder / index["shards"][0]["file"]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CorpusError, match="not what was written there"):
+        table.read(folder)
+    shard.unlink()
+    with pytest.raises(CorpusError, match="cannot be read"):
+        table.read(folder)
+    with pytest.raises(CorpusError, match="pack a corpus first"):
+        table.read(tmp_path)
+
+
+def test_training_learns_the_same_from_a_table(corpus, packed):
+    from_traces = train.load(corpus.manifest.folder, workers=1)
+    from_table = train.load(packed, workers=1)
+    assert from_table[1] == from_traces[1] and set(from_table[0]) < set(from_traces[0])
+    runs = from_table[0][:4]
+    left, right = from_traces[2](runs), from_table[2](runs)
+    assert all(same(one, other) for one, other in zip(left, right, strict=True))
+
+
+def test_the_command_packs(corpus, packed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(extract, "extract_all", lambda manifest, workers: corpus)
+    folder = corpus.manifest.folder
+    where = ["--out", str(tmp_path / "t"), "--workers", "1"]
+    assert main(["pack", str(folder), *where]) == 0
+    assert f"{len(corpus.runs)} runs" in capsys.readouterr().out
+    assert (tmp_path / "t" / "table.json").read_bytes() == (packed / "table.json").read_bytes()
+    assert table.is_table(tmp_path / "t") and not table.is_table(folder)
+    assert main(["pack", str(folder), *where]) == 3
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_nothing_is_trained_on_the_final_hold_out(corpus, packed, tmp_path, monkeypatch):
+    found = table.read(packed)
+    held = manifest.msgspec.structs.replace(found.runs[0], seed=FIRST_FINAL_SEED)
+    spoiled = replace(found, runs=(held, *found.runs[1:]))
+    monkeypatch.setattr(train.table, "read", lambda folder: spoiled)
+    with pytest.raises(CorpusError, match="the final hold-out, which no weights may have seen"):
+        train.load(packed, workers=1)
+    assert train.main(["--corpus", str(packed), "--out", str(tmp_path / "w")]) == 3

@@ -15,7 +15,10 @@ import torch
 
 ROWS = 2
 """Rows that are followed: the first ones."""
-_LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer")
+_FOLLOWED = "DynamicLayer"
+_OTHERWISE = "QuantizedLayer"
+"""Classes of a cache's layers: transformers' own that keeps keys as they are, from which others may
+be derived, and one of these that does not."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ def first_keys(cache: Any) -> torch.Tensor | None:
     layers = getattr(cache, "layers", None)
     if not isinstance(layers, list) or not layers:
         return None
-    if any(type(layer).__name__ not in _LAYERS for layer in layers):
+    if not all(map(_is_followed, layers)):
         return None
     keys = layers[0].keys
     filled = isinstance(keys, torch.Tensor) and keys.dim() == 4 and keys.shape[2] > 0
@@ -83,8 +86,13 @@ def kind_not_followed(cache: Any) -> str:
     """The kind of its layers where that is none whose keys are those of its tokens (a static cache
     has room for tokens to come); empty for one that is followed, or where there is none."""
     layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
-    names = [type(layer).__name__ for layer in layers] if isinstance(layers, list) else []
-    return next((name for name in names if name not in _LAYERS), "")
+    others = [la for la in layers if not _is_followed(la)] if isinstance(layers, list) else []
+    return type(others[0]).__name__ if others else ""
+
+
+def _is_followed(layer: Any) -> bool:
+    names = {kind.__name__ for kind in type(layer).__mro__}
+    return _FOLLOWED in names and _OTHERWISE not in names
 
 
 def is_filled(cache: Any) -> bool:

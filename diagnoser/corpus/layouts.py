@@ -15,8 +15,8 @@ from diagnoser.faults.parts import Anatomy, Block, Linear, Projection
 
 Layout = Callable[[Any], Anatomy]
 
-bert_like: Layout = parts._bert
-llama_like: Layout = parts._llama
+bert_like: Layout = parts.bert_like
+llama_like: Layout = parts.llama_like
 
 
 def _rows(holder: Any, name: str, start: int, stop: int) -> Projection:
@@ -59,7 +59,7 @@ def distilbert(model: Any) -> Anatomy:
         positions=base.embeddings,
         position_name="position_embeddings",
         segments=None,
-        head=parts._head(model),
+        head=parts.head_of(model),
         decoder=False,
     )
 
@@ -96,7 +96,7 @@ def opt(model: Any) -> Anatomy:
         positions=base,
         position_name="embed_positions",
         segments=None,
-        head=parts._head(model),
+        head=parts.head_of(model),
         decoder=True,
     )
 
@@ -132,7 +132,7 @@ def phi3(model: Any) -> Anatomy:
         positions=base,
         position_name="rotary_emb",
         segments=None,
-        head=parts._head(model),
+        head=parts.head_of(model),
         decoder=True,
     )
 
@@ -179,4 +179,4 @@ def written_decoder(model: Any) -> Anatomy:
 
 def register(model_type: str, layout: Layout) -> None:
     """Let faults be put into models of ``model_type`` (of a hand-written one: its class)."""
-    parts._FAMILIES.setdefault(model_type, layout)
+    parts.LAYOUTS.setdefault(model_type, layout)

@@ -98,7 +98,9 @@ def operators_of(family: str) -> tuple[Operator, ...]:
     entry = FAMILIES[family]
     task = next(task for member, task in pairs() if member == family)
     size = Size(3, 32, 4, 2 if entry.grouped else 4, 512)
-    recipe = Recipe(family, task, size, seed=0, batch_size=2, length=16, padding=entry.paddings[0])
+    recipe = Recipe(
+        family, task, size, seed=0, batch_size=2, length=16, padding=entry.paddings[0], dropout=0.1
+    )
     with torch.random.fork_rng():
         model = build(recipe)
         try:

@@ -122,7 +122,8 @@ class Anatomy:
         return int(self.head.weight.shape[0])  # type: ignore[index]
 
 
-def _head(model: Any) -> nn.Module:
+def head_of(model: Any) -> nn.Module:
+    """The linear that makes the logits."""
     for name in ("classifier", "score"):
         found = getattr(model, name, None)
         found = getattr(found, "out_proj", found)
@@ -142,7 +143,8 @@ def _whole(holder: nn.Module, name: str) -> Projection:
     return Projection(holder, name, 0, int(linear.weight.shape[0]), False)  # type: ignore[index]
 
 
-def _bert(model: Any) -> Anatomy:
+def bert_like(model: Any) -> Anatomy:
+    """Parts of BERT and of models laid out like it."""
     base = model.base_model
 
     def block(index: int, layer: Any) -> Block:
@@ -170,12 +172,13 @@ def _bert(model: Any) -> Anatomy:
         positions=base.embeddings,
         position_name="position_embeddings",
         segments=base.embeddings.token_type_embeddings,
-        head=_head(model),
+        head=head_of(model),
         decoder=False,
     )
 
 
-def _gpt2(model: Any) -> Anatomy:
+def gpt2_like(model: Any) -> Anatomy:
+    """Parts of GPT-2."""
     base = model.base_model
 
     def block(index: int, layer: Any) -> Block:
@@ -206,12 +209,13 @@ def _gpt2(model: Any) -> Anatomy:
         positions=base,
         position_name="wpe",
         segments=None,
-        head=_head(model),
+        head=head_of(model),
         decoder=True,
     )
 
 
-def _llama(model: Any) -> Anatomy:
+def llama_like(model: Any) -> Anatomy:
+    """Parts of Llama and of models laid out like it."""
     base = model.base_model
 
     def block(index: int, layer: Any) -> Block:
@@ -239,18 +243,18 @@ def _llama(model: Any) -> Anatomy:
         positions=base,
         position_name="rotary_emb",
         segments=None,
-        head=_head(model),
+        head=head_of(model),
         decoder=True,
     )
 
 
-_FAMILIES: dict[str, Callable[[Any], Anatomy]] = {
-    "bert": _bert,
-    "roberta": _bert,
-    "gpt2": _gpt2,
-    "llama": _llama,
-    "mistral": _llama,
-    "qwen3": _llama,
+LAYOUTS: dict[str, Callable[[Any], Anatomy]] = {
+    "bert": bert_like,
+    "roberta": bert_like,
+    "gpt2": gpt2_like,
+    "llama": llama_like,
+    "mistral": llama_like,
+    "qwen3": llama_like,
 }
 
 
@@ -260,10 +264,10 @@ def read_anatomy(model: nn.Module) -> Anatomy:
     Raises ValueError for a model of another family or without an output projection.
     """
     family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if family not in _FAMILIES:
+    if family not in LAYOUTS:
         raise ValueError(
-            f"Faults can be injected into {', '.join(_FAMILIES)} models of transformers, "
+            f"Faults can be injected into {', '.join(LAYOUTS)} models of transformers, "
             f"not into {family!r}."
         )
     with torch.no_grad():
-        return _FAMILIES[family](model)
+        return LAYOUTS[family](model)

@@ -268,17 +268,21 @@ def compare_keys(
     held_values, fresh_values = v[:, :, -shared:], v_fresh[:, :, -shared:]
     values["value_error"] = relative(held_values * at_real, fresh_values * at_real)
     values["last_error"] = relative(k[:, :, -1], k_fresh[:, :, -1])
-    flat = k.float().transpose(1, 2).flatten(2)
-    apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
-    apart = apart + torch.eye(held, device=k.device) * 1e3
-    twins = (apart < 1e-6).any(dim=-1).float()
-    # Padding tokens are alike by right, where they share a position; so are keys of zeros, as of a
-    # padding token that was generated: no position turns them.
-    real = (flat.abs().amax(dim=-1) > 0).float()
-    if mask is not None:
-        real = real * (mask[:, -held:] != 0)
+    twins = _twins(k)
+    # Alike by right are keys that are so without a cache too: of padding that shares a position, of
+    # one token twice where no position turns keys.
+    twins[:, -shared:] *= 1.0 - _twins(wanted_keys)
+    real = torch.ones_like(twins) if mask is None else (mask[:, -held:] != 0).float()
     values["stale_share"] = (twins * real).sum() / real.sum().clamp_min(1.0)
     return values
+
+
+def _twins(keys: torch.Tensor) -> torch.Tensor:
+    """(r, n) 1.0 where a position has the keys (r, h, n, d) of another one."""
+    flat = keys.float().transpose(1, 2).flatten(2)
+    apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
+    apart = apart + torch.eye(flat.shape[1], device=keys.device) * 1e3
+    return (apart < 1e-6).any(dim=-1).float()
 
 
 def _same_heads(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

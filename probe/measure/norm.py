@@ -183,14 +183,26 @@ def _kinds(norm: nn.Module) -> tuple[bool, ...]:
     return (True,) if "rms" in type(norm).__name__.lower() else (False, True)
 
 
+_SPREADS = 3.0
+"""Median deviations from the median that are not told as a gap."""
+
+
 def against_peers(of_sites: dict[str, Values]) -> None:
-    """Add to each norm's values how its gamma and beta compare with the median norm's gamma."""
+    """Add to each norm's values how its gamma and beta compare with the median norm's gamma.
+
+    Training drives gammas apart, over the layers and that of the final norm most, which scales the
+    logits: the usual spread of the norms is taken off the gap, and half of what the final norm has.
+    """
     known = {site: v["gamma_norm"] for site, v in of_sites.items() if "gamma_norm" in v}
     if len(known) < 2:
         return
-    middle = torch.stack([torch.as_tensor(v) for v in known.values()]).median().clamp_min(1e-9)
-    for site, gamma in known.items():
+    levels = torch.stack([torch.as_tensor(v) for v in known.values()]).clamp_min(1e-9)
+    middle = levels.median()
+    gaps = torch.log2(levels / middle)
+    usual = _SPREADS * gaps.abs().median()
+    for site, gap in zip(known, gaps, strict=True):
         values = of_sites[site]
-        values["gamma_gap"] = torch.log2(torch.as_tensor(gamma).clamp_min(1e-9) / middle)
+        own = gap / 2 if "norm_final" in site else gap
+        values["gamma_gap"] = own.sign() * (own.abs() - usual).clamp_min(0.0)
         if "beta_mean" in values:
             values["beta_shift"] = values["beta_mean"] / middle

@@ -82,10 +82,9 @@ def report(found: Evaluation) -> str:
             if less := found.all(view, name):
                 lines.append(_row(f"… {words}", figures(less)))
         if view == "families":
-            lines += [
-                _row(f"… {', '.join([name, *_kin(name)])} left out", figures(answers))
-                for name, answers in found.answers[view, ""].items()
-            ]
+            for name, answers in found.answers[view, ""].items():
+                left = ", ".join([name, *_kin(name, about["families"])])
+                lines.append(_row(f"… {left} left out", figures(answers)))
     main = next((view for view in VIEWS if found.all(view)), None)
     if main is None:
         return "\n".join(lines)
@@ -107,8 +106,8 @@ def report(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _kin(lineage: str) -> list[str]:
-    return [name for name, root in LINEAGES.items() if root == lineage]
+def _kin(lineage: str, families: Sequence[str]) -> list[str]:
+    return [name for name, root in LINEAGES.items() if root == lineage and name in families]
 
 
 def _categories(predictions: Sequence[Prediction]) -> list[str]:

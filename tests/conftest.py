@@ -9,6 +9,7 @@ import os
 # Before torch is imported: the workers are as many as the cores, and each would take all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import works_with
 
 
@@ -18,4 +19,6 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--works-with"):
+        if getattr(config.option, "numprocesses", None):
+            raise pytest.UsageError("--works-with sees the tests of its own process only: add -n 0")
         config.pluginmanager.register(works_with.Table(config.getoption("--works-with")))

@@ -15,7 +15,7 @@ HEAD = """\
 
 Generated from the tests' results by
 
-    pytest -m works_with --works-with=docs/works-with.md
+    pytest -n 0 -m works_with --works-with=docs/works-with.md
 
 Each row is what its tests do: a real run, the same bit for bit with and without the probe where
 the two are compared, followed step by step, and without a contract that fires. What is not

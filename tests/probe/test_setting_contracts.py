@@ -10,8 +10,8 @@ from fault_target import Inapplicable
 from setting_faults import MADE_FOR
 
 CONFIGURED = {
-    "embedding/dropout_gap": ("bert", "distilbert", "roberta", "gpt2"),
-    "output/dropout_gap": ("bert", "distilbert", "roberta"),
+    "embedding/dropout_gap": ("bert", "distilbert", "roberta", "gpt2", "bert, LoRA", "gpt2, LoRA"),
+    "output/dropout_gap": ("bert", "distilbert", "roberta", "bert, LoRA"),
 }
 """Families whose config states the rate, and which hold a module of it."""
 

@@ -63,10 +63,11 @@ def run_fold(extracted: Extracted, fold: Fold) -> list[Prediction]:
 
 
 def _name(extracted: Extracted, fold: Fold) -> str:
-    """Of everything that a fold's answers depend on, beside the code of the network."""
+    """Of everything that a fold's answers depend on: another code gives other answers too."""
     runs = [run.id for run in fold.training] + [""] + [run.id for run in fold.held]
     parts = [extracted.manifest.checksum, schema.digest(), fold.variant, repr(fold.settings), *runs]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256("\n".join(parts).encode() + code).hexdigest()[:24]
 
 
 def _quiet_start() -> None:

@@ -69,6 +69,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_NORMS, "eps_ratio", ("layernorm/stability_parameter",)),
     Rule(_NORMS, "decay_severity", ("layernorm/regularization",), low=0.3, soft=True),
     Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",), lasting=True),
+    Rule(("ffn",), "equal_neurons", ("ffn/weight_initialization",)),
+    Rule(("ffn",), "zero_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
     Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "size_gap", ("output/output_dimension",)),

@@ -92,6 +92,9 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("ffn", "activation_error"): "another activation function runs than configured: relative "
     "error {value}",
     ("ffn", "dead_neurons"): "{percent} of the hidden neurons are zero on every token",
+    ("ffn", "zero_neurons"): "{percent} of the hidden neurons have no way out: their outgoing "
+    "weights are all zero",
+    ("ffn", "equal_neurons"): "{percent} of the hidden neurons are copies of another one",
     ("ffn", "linear_error"): "the linears' output is not input times weights: relative "
     "error {value}",
     ("ffn", "in_gap"): "the expanding weights are {factor} times the median layer's",

@@ -168,11 +168,12 @@ def without_training(columns: Iterable[Column]) -> dict[str, str]:
 UNTRAINED = "the model runs without being trained"
 _OF_TRAINING = (
     "learning_rate", "grad_max", "grad_min", "grad_mean", "grad_spread", "grad_decay",
-    "volatility", "clip_level", "uncovered", "duplicated",
+    "grad_limited", "volatility", "clip_level", "uncovered", "duplicated",
 )  # fmt: skip
 _RERUN = tuple(metric.name for metric in effects.METRICS)
 _WITH_GRADIENTS = (
-    "grad_norm", "activity", "update_ratio", "unmoved", "q_update", "k_update", "v_update",
+    "grad_norm", "activity", "grad_weight_cosine", "update_ratio", "unmoved",
+    "q_update", "k_update", "v_update",
 )  # fmt: skip
 _AT_THE_STEP = (*_WITH_GRADIENTS, "decay_severity", "decay_gap")
 _LIVE = ("training", "validation", "kv_cache")
@@ -199,7 +200,7 @@ def _parameters(ask: Question) -> str:
     if ask.metric in ("unmoved", "decay_severity", "decay_gap") and not ask.optimized:
         return "no optimizer was given"
     aside = ask.stack is not None and ask.stack.intent is not None
-    if aside and ask.metric in ("unmoved", "grad_norm"):
+    if aside and ask.metric in ("unmoved", "grad_norm", "grad_weight_cosine"):
         return "a stack beside the language model may be left unused in part"
     if ask.metric in _OF_TRAINED and _frozen(ask.parts, ask.site.modules):
         return "its parameters are frozen"
@@ -218,7 +219,9 @@ def _parameters(ask: Question) -> str:
 
 
 _EXPERTS = "the feed-forward part is a choice of experts, which are not read one by one"
-_OF_TRAINED = ("grad_norm", "activity", "unmoved", "decay_severity", "decay_gap")
+_OF_TRAINED = (
+    "grad_norm", "activity", "grad_weight_cosine", "unmoved", "decay_severity", "decay_gap",
+)  # fmt: skip
 
 
 def _frozen(parts: ModelParts, paths: Iterable[str]) -> bool:
@@ -350,7 +353,7 @@ def _of_attention(ask: Question) -> str:
 
 
 def _norm(ask: Question) -> str:
-    if ask.metric in ("beta_mean", "beta_shift"):
+    if ask.metric in ("beta_mean", "beta_shift", "beta_spread"):
         return "the norm has no bias"
     if ask.metric == "eps_ratio":
         return "the norm holds no epsilon under a known name"
@@ -394,6 +397,8 @@ def _ffn(ask: Question) -> str:
         if activation:
             return f"the config's activation {activation!r} is not known here, or did not run alone"
         return "no config states the activation, and none of the usual ones fits"
+    if ask.metric == "equal_neurons" and ask.seen.understood:
+        return "too few tokens were sampled, or the contracting linear was not called with them"
     if ask.metric in ("in_gap", "out_gap"):
         return "too few layers to compare"
     if ask.metric in ("in_level", "out_level"):

@@ -12,17 +12,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from probe.listening import Hook
+from probe.measure.numbers import TINY, strided
 from probe.quiet import quiet
 from probe.shards import is_sharded, local
 
 
+SAMPLED = 512
+"""Elements of each gradient that are looked at one by one."""
+
+
 class Gradients:
-    """Norms by parameter; no gradient itself is kept."""
+    """Norms by parameter, and what a sample of the elements shows; no gradient itself is kept."""
 
     def __init__(self) -> None:
         self._norms: dict[int, torch.Tensor] = {}
+        self._products: dict[int, torch.Tensor] = {}
+        self._largest: list[torch.Tensor] = []
         self._live: set[int] = set()
         self._partial = False
         self._handles: list[Any] = []
@@ -39,6 +47,34 @@ class Gradients:
         norms = torch._foreach_norm([local(gradient) for gradient in gradients])
         for parameter, norm in zip(dense, norms, strict=True):
             self._norms[id(parameter)] = norm.float() if scale is None else norm.float() / scale
+        by_device: dict[torch.device, list[nn.Parameter]] = {}
+        for parameter in dense:
+            by_device.setdefault(parameter.device, []).append(parameter)
+        for same in by_device.values():
+            self._look(same)
+
+    def _look(self, parameters: list[nn.Parameter]) -> None:
+        """Compare a sample of the gradients' elements with the weights', and with the largest."""
+        kept, gradients, weights = [], [], []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            gradient, weight = local(parameter.grad.detach()), local(parameter.detach())
+            if gradient.is_contiguous() and weight.is_contiguous() and gradient.numel():
+                kept.append(parameter)
+                gradients.append(strided(gradient, SAMPLED).float())
+                weights.append(strided(weight, SAMPLED).float())
+        if not kept:
+            return
+        ours, own = (pad_sequence(samples, batch_first=True) for samples in (gradients, weights))
+        products = torch.stack([ours * own, ours.square(), own.square()]).sum(dim=-1)
+        for place, (parameter, sample) in enumerate(zip(kept, gradients, strict=True)):
+            # A sample stands for all elements, so that large parameters count for what they are.
+            share = local(parameter.detach()).numel() / sample.numel()
+            self._products[id(parameter)] = products[:, place] * share
+        size = ours.abs()
+        largest = size.amax()
+        at_it, any_at_all = (size == largest).sum(), (size > 0).sum()
+        self._largest.append(torch.stack([largest, at_it.float(), any_at_all.float()]))
 
     def listen(
         self, parameters: Iterable[nn.Parameter], on_error: Callable[[BaseException], None]
@@ -85,6 +121,29 @@ class Gradients:
         Of a gradient that is spread over ranks, the norm of this rank's part.
         """
         return self._norms.get(id(parameter))
+
+    def along_weights(self, parameters: Iterable[nn.Parameter]) -> torch.Tensor | None:
+        """Cosine of the gradients and the weights of some parameters, from a sample, 0-d.
+
+        None where none of them was looked at; NaN where the gradients or the weights are zero.
+        """
+        found = [self._products[id(p)] for p in parameters if id(p) in self._products]
+        if not found:
+            return None
+        product, gradients, weights = torch.stack(found).sum(dim=0)
+        size = (gradients * weights).sqrt()
+        return torch.where(size > TINY, product / size.clamp_min(TINY), torch.nan)
+
+    def limited(self) -> torch.Tensor | None:
+        """Share of the elements that are not zero that stand at the largest magnitude, one aside:
+        0-d, from a sample. NaN where all are zero; None where none was looked at."""
+        if not self._largest:
+            return None
+        device = self._largest[0].device
+        largest, at_it, any_at_all = torch.stack([row.to(device) for row in self._largest]).T
+        there = torch.where(largest == largest.amax(), at_it, torch.zeros_like(at_it)).sum()
+        total = any_at_all.sum()
+        return torch.where(total > 0, (there - 1.0) / total.clamp_min(1.0), torch.nan)
 
     def reached(self, parameter: nn.Parameter) -> bool:
         """Whether it had a gradient of any kind."""

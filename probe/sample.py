@@ -151,6 +151,9 @@ class Sample:
         layers = self._parts.layers
         ends = [layers[at].site("ffn") for at in (0, -1)] if layers else ["", ""]
         own |= training.gradients(self._measured.values, *ends)
+        limited = self._gradients.limited()
+        if limited is not None:
+            own["grad_limited"] = limited
         own |= {"learning_rate": rate, "memory": _peak_memory()}
         self._add({"training": own})
         peaks = training.peak_rates(optimizers, rate, peak_rate)

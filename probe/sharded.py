@@ -28,12 +28,12 @@ DECODE_REASON = "the weights are spread over ranks: a forward of one rank waits 
 NORM_REASON = "the gradients are spread over ranks: no rank knows their norm by itself"
 
 MIXED_REASON = "the parameter is spread over ranks, and no part of it stands for the whole"
-_TRAINED = ("grad_norm", "update_ratio", "unmoved")
+_TRAINED = ("grad_norm", "grad_weight_cosine", "update_ratio", "unmoved")
 _COMPARED = ("gamma_gap", "beta_shift")
 """With the same in all layers."""
 _NORM = (
-    "gamma_norm", "gamma_mean", "gamma_zero", "beta_mean", "formula_error", "gamma_gap",
-    "beta_shift",
+    "gamma_norm", "gamma_mean", "gamma_zero", "beta_mean", "beta_spread", "formula_error",
+    "gamma_gap", "beta_shift",
 )  # fmt: skip
 OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "embedding": ("lookup_error", "zero_rows", "type_scale", "type_gap"),
@@ -51,7 +51,7 @@ OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "norm_final": _NORM,
     "ffn": (
         "linear_error", "in_weight", "out_weight", "in_gap", "out_gap", "weight_kurtosis",
-        "constant_weights", "in_level", "out_level",
+        "constant_weights", "zero_neurons", "in_level", "out_level",
     ),
     "router": ("weight", "logits_error"),
     "output": (

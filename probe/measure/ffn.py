@@ -43,6 +43,25 @@ METRICS = (
         contract=True,
     ),
     Metric(
+        "zero_neurons",
+        ("ffn",),
+        "share",
+        "share",
+        "hidden neurons whose outgoing weights are all zero",
+        "0",
+        contract=True,
+    ),
+    Metric(
+        "equal_neurons",
+        ("ffn",),
+        "share",
+        "share",
+        "hidden neurons, not silent, that give on every sampled token what another one gives",
+        "0",
+        contract=True,
+        tolerance=5e-3,
+    ),
+    Metric(
         "linear_error",
         ("ffn",),
         "residual",
@@ -154,6 +173,13 @@ _FITTING = {name: _ACTIVATIONS[name] for name in ("gelu", "gelu_new", "relu", "s
 """Tried where no config states the activation."""
 _FITS = "_fits"
 
+_ROWS_READ = 64
+_TOKENS_COMPARED = 16
+_TOKENS_NEEDED = 4
+"""Tokens on which a neuron must speak: two may agree on one by chance."""
+_EQUAL = 1e-3
+"""Of its largest magnitude: more than rounding parts two copies, less than chance two others."""
+
 
 def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
     """Metrics of site ``ffn@l`` that need no other layer."""
@@ -169,6 +195,7 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         "out_weight": rms(narrow),
         "weight_kurtosis": (centred**4).mean() / variance.square() - 3.0,
         "constant_weights": torch.stack(constant).float().mean(),
+        "zero_neurons": _without_way_out(narrow),
     }
     # Readers of the stream start alike, and so do writers to it; GPT-2 starts writers smaller.
     readers = [m for m in (parts.query, parts.key, parts.value, parts.fused) if m is not None]
@@ -192,6 +219,9 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
     silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
     if activation != "relu":
         values["dead_neurons"] = silent.float().mean()
+    equal = _equal(contract.into)
+    if equal is not None:
+        values["equal_neurons"] = equal
     function = _ACTIVATIONS.get(activation or "")
     if function is not None:
         error = _activation_error(sampled, parts, kept, function)
@@ -203,6 +233,33 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         if len(known) == len(_FITTING):
             values[_FITS] = torch.stack(known)
     return values
+
+
+def _without_way_out(narrow: torch.Tensor) -> torch.Tensor:
+    """Share of the contracting weights' columns, one a neuron, that are all zero; by a sample of
+    their rows."""
+    rows = narrow[:: max(1, narrow.shape[0] // _ROWS_READ)]
+    return (rows.abs().amax(dim=0) == 0).float().mean()
+
+
+def _equal(hidden: torch.Tensor) -> torch.Tensor | None:
+    """Share of neurons that equal another one; None where there are too few tokens to tell.
+
+    ``hidden``: (rows, tokens, neurons). Neurons that are equal are neighbours in the order of any
+    one combination of the tokens.
+    """
+    tokens = hidden.flatten(0, 1)
+    if tokens.shape[0] < _TOKENS_COMPARED:
+        return None
+    tokens = tokens[:: tokens.shape[0] // _TOKENS_COMPARED][:_TOKENS_COMPARED].float()
+    weights = torch.arange(1, len(tokens) + 1, device=tokens.device, dtype=torch.float32).sin()
+    ordered = tokens.index_select(1, (weights @ tokens).argsort())
+    size = ordered.abs().amax(dim=0)
+    told = (ordered != 0).sum(dim=0) >= _TOKENS_NEEDED
+    apart = (ordered[:, 1:] - ordered[:, :-1]).abs().amax(dim=0)
+    alike = (apart <= _EQUAL * size[1:]) & told[1:] & told[:-1]
+    either = F.pad(alike, (1, 0)) | F.pad(alike, (0, 1))
+    return either.float().mean()
 
 
 def _activation_error(

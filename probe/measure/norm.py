@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from probe.captured import Flow
-from probe.measure.numbers import mean, relative
+from probe.measure.numbers import TINY, mean, relative
 from probe.measure.sampled import Sampled, Values, eps_of, norm_formula
 from probe.recognition import gamma_of
 from probe.schema import Metric
@@ -37,6 +37,14 @@ METRICS = (
         "gamma_zero", _NODES, "share", "share", "entries of gamma that are zero", "0", contract=True
     ),
     Metric("beta_mean", _NODES, "statistic", "", "mean of beta", "like its peers"),
+    Metric(
+        "beta_spread",
+        _NODES,
+        "statistic",
+        "",
+        "standard deviation of beta over the root mean square of the same norm's gamma",
+        "like its peers, 0 at a random start",
+    ),
     Metric(
         "output_std",
         _NODES,
@@ -119,7 +127,9 @@ def measure(
         "gamma_zero": (weight == 0).float().mean(),
     }
     if isinstance(bias, torch.Tensor):
-        values["beta_mean"] = bias.detach().float().mean()
+        beta = bias.detach().float()
+        values["beta_mean"] = beta.mean()
+        values["beta_spread"] = beta.std(correction=0) / values["gamma_norm"].clamp_min(TINY)
     if own is not None and stated and own > 0:
         values["eps_ratio"] = math.log10(own / stated)
     if flow is None or flow.into is None or flow.out is None:

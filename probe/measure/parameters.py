@@ -40,6 +40,15 @@ METRICS = (
         source="DEFault++",
     ),
     Metric(
+        "grad_weight_cosine",
+        NODES,
+        "statistic",
+        "cosine",
+        "cosine of the gradient and the weights, on strided elements: a penalty on the weights in "
+        "the loss pulls it towards 1",
+        "around 0",
+    ),
+    Metric(
         "update_ratio",
         NODES,
         "positive",
@@ -191,7 +200,9 @@ def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
 def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -> None:
     """Gradient norms and activity by site, and whose gradient is zero or missing."""
     sums: dict[str, list[tuple[torch.Tensor, int]]] = {}
+    of_sites: dict[str, list[nn.Parameter]] = {}
     for watch in found:
+        of_sites.setdefault(watch.site, []).append(watch.parameter)
         norm = gradients.norm(watch.parameter)
         if norm is None:
             moving.grad_zero.append(None)
@@ -204,6 +215,10 @@ def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -
         values = moving.values.setdefault(site, {})
         values["grad_norm"] = norms.norm() / count**0.5
         values["activity"] = (norms > ACTIVE).float().mean()
+    for site, own in of_sites.items():
+        along = gradients.along_weights(own)
+        if along is not None:
+            moving.values.setdefault(site, {})["grad_weight_cosine"] = along
 
 
 def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:

@@ -88,6 +88,15 @@ METRICS = (
         source="DEFault++",
     ),
     Metric(
+        "grad_limited",
+        ("training",),
+        "share",
+        "share",
+        "of the gradients' elements that are not zero, those at the largest magnitude, one aside, "
+        "on strided elements: where each is clipped by itself, many stand at the limit",
+        "near 0",
+    ),
+    Metric(
         "volatility",
         ("training",),
         "positive",

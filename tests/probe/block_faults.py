@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from fault_target import Faults, Inapplicable, Target, into, out_of, own_group
 
+from probe.anatomy import weight_of
+
 
 def norm_eps(at: Target) -> None:
     norm = at.layer.norm_ffn
@@ -43,6 +45,18 @@ def neurons_dead(at: Target) -> None:
         return torch.cat([torch.zeros_like(x[..., :6]), x[..., 6:]], dim=-1)
 
     into(at.layer.contract, change)
+
+
+def way_out_zero(at: Target) -> None:
+    weight_of(at.layer.contract)[:, :6] = 0.0
+
+
+def neurons_copied(at: Target) -> None:
+    for linear in (at.layer.expand, at.layer.gate):
+        if linear is not None:
+            weight = weight_of(linear)
+            half = weight.shape[0] // 2
+            weight[half:] = weight[:half]
 
 
 def linear_changed(at: Target) -> None:
@@ -139,5 +153,7 @@ MADE_FOR: Faults = {
     "ffn/in_gap": (expand_large,),
     "ffn/out_gap": (contract_large,),
     "ffn/constant_weights": (expand_constant,),
+    "ffn/zero_neurons": (way_out_zero,),
+    "ffn/equal_neurons": (neurons_copied,),
     "ffn/decay_gap": (ffn_decay,),
 }

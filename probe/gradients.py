@@ -19,8 +19,7 @@ from probe.measure.numbers import TINY, strided
 from probe.quiet import quiet
 from probe.shards import is_sharded, local
 
-
-SAMPLED = 512
+_SAMPLED = 512
 """Elements of each gradient that are looked at one by one."""
 
 
@@ -61,8 +60,8 @@ class Gradients:
             gradient, weight = local(parameter.grad.detach()), local(parameter.detach())
             if gradient.is_contiguous() and weight.is_contiguous() and gradient.numel():
                 kept.append(parameter)
-                gradients.append(strided(gradient, SAMPLED).float())
-                weights.append(strided(weight, SAMPLED).float())
+                gradients.append(strided(gradient, _SAMPLED).float())
+                weights.append(strided(weight, _SAMPLED).float())
         if not kept:
             return
         ours, own = (pad_sequence(samples, batch_first=True) for samples in (gradients, weights))

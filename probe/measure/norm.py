@@ -121,15 +121,16 @@ def measure(
         assert flow is not None
         weight = _as_applied(sampled, norm, flow, weight, eps)
     width = weight.numel()
+    level = weight.norm() / width**0.5
     values: Values = {
-        "gamma_norm": weight.norm() / width**0.5,
+        "gamma_norm": level,
         "gamma_mean": weight.mean(),
         "gamma_zero": (weight == 0).float().mean(),
     }
     if isinstance(bias, torch.Tensor):
         beta = bias.detach().float()
         values["beta_mean"] = beta.mean()
-        values["beta_spread"] = beta.std(correction=0) / values["gamma_norm"].clamp_min(TINY)
+        values["beta_spread"] = beta.std(correction=0) / level.clamp_min(TINY)
     if own is not None and stated and own > 0:
         values["eps_ratio"] = math.log10(own / stated)
     if flow is None or flow.into is None or flow.out is None:

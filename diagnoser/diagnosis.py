@@ -46,6 +46,9 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     first_flagged_step: int | None = None
     category: str | None = None
     category_probability: float | None = None
+    unsure: bool = False
+    """Faulty, but no category is likelier than all others together: ``category`` is the likeliest,
+    and not to be relied on."""
     root_cause: str | None = None
     root_cause_probability: float | None = None
     layers: tuple[int, ...] = ()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 RANKED = 8
 
+SURE = 0.5
+"""Probability of a category, given that the run is faulty, from which on it is named for sure."""
+
 
 class EngineError(ValueError):
     """A run that cannot be diagnosed with these weights. The message says why and what to do."""
@@ -110,6 +113,7 @@ class Engine:
             first_flagged_step=decided.first_flagged_step,
             category=name,
             category_probability=float(decided.category[category]),
+            unsure=bool(decided.category[category] < SURE),
             root_cause=_name(cause),
             root_cause_probability=float(decided.joint[cause]),
             layers=origin.layers,

@@ -18,7 +18,8 @@ def headline(diagnosis: Diagnosis) -> str:
     if diagnosis.verdict != "faulty":
         return text
     if diagnosis.category:
-        text += f": {diagnosis.category}{_share(diagnosis.category_probability)}"
+        text += ", category unsure, likeliest" if diagnosis.unsure else ":"
+        text += f" {diagnosis.category}{_share(diagnosis.category_probability)}"
     if diagnosis.root_cause:
         text += f" / {diagnosis.root_cause}{_share(diagnosis.root_cause_probability)}"
     if diagnosis.layers:

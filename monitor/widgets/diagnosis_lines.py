@@ -137,7 +137,8 @@ def _cause(diagnosis: Diagnosis, width: int) -> list[Line]:
     lines: list[Line] = []
     if diagnosis.category is None:
         return lines
-    pieces: list[Piece] = [(spoken(diagnosis.category), "fg bold")]
+    pieces: list[Piece] = [("unsure, likeliest ", "warn")] if diagnosis.unsure else []
+    pieces.append((spoken(diagnosis.category), "fg bold"))
     if diagnosis.category_probability is not None:
         pieces.append((f" {percent(diagnosis.category_probability)}", "muted"))
     if diagnosis.root_cause is not None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
@@ -44,6 +46,17 @@ def test_a_fault_that_begins_on_the_way_is_found_named_and_located(trained, fami
     assert last.ranking[0].root_cause == last.root_cause
     assert max(last.suspicion, key=last.suspicion.get).endswith("@2")
     assert set(last.suspicion) == {site.name for site in header.anatomy.sites}
+
+
+def test_a_category_that_does_not_stand_out_is_told_to_be_unsure(trained):
+    header = synthetic_runs.header("gpt2", 3)
+    frames = synthetic_runs.frames(header, 20, 901, "score/normalization", 1)
+    assert diagnose(trained, header, frames)[-1].unsure is False
+    even = dataclasses.replace(trained.calibration, category_temperature=1e6)
+    last = diagnose(dataclasses.replace(trained, calibration=even), header, frames)[-1]
+    assert last.verdict == "faulty"
+    assert last.unsure
+    assert last.category_probability < 0.5
 
 
 def test_a_fault_without_a_broken_contract_is_found_by_its_change(trained):

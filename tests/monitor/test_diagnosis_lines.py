@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from scripted_engine import ScriptedEngine
 
@@ -5,7 +6,9 @@ from diagnoser.crashes import Crash
 from diagnoser.diagnosis import Diagnosis
 from monitor.charts.line import text_of, width_of
 from monitor.diagnosing import DiagnosisState
+from monitor.diagnosis_text import headline
 from monitor.sources.fake import Script, records
+from monitor.widgets.causes_pane import found_lines
 from monitor.widgets.diagnosis_lines import lines_for
 from probe.schema import Frame
 
@@ -28,6 +31,15 @@ def test_a_faulty_run_is_told_in_full():
         "it should be 0.", "Try", "Pass the mask",
     ):  # fmt: skip
         assert part in shown
+
+
+def test_an_unsure_category_is_told_as_such_everywhere():
+    diagnosis = msgspec.structs.replace(faulty(), unsure=True, category_probability=0.3)
+    assert "unsure, likeliest masking 30 %" in text(DiagnosisState("ready", diagnosis), 90, 14)
+    assert "category unsure, likeliest masking (0.30)" in headline(diagnosis)
+    assert "unsure, likeliest masking" in text_of(found_lines(diagnosis, 90)[0])
+    sure = faulty()
+    assert not any("unsure" in told for told in (headline(sure), text_of(found_lines(sure, 90)[0])))
 
 
 CRASH = Crash(80, "RuntimeError at attention@1: no kernel", "kernel", 4, "Shorten the sequences")

@@ -275,9 +275,12 @@ def _embeddings(parts: ModelParts, calls: Calls) -> None:
     table = parts.token_embedding
     if table is None or table in calls.entered or "token_embedding" in parts.fixed:
         return
-    # A shared table may stand under several names; the one that ran is the one to watch.
-    same = (t for t in parts.tables if t.weight is table.weight and t in calls.entered)
-    parts.token_embedding = next(same, table)
+    # A shared table may stand under several names; the one that ran is the one to watch. Untied,
+    # it may not run at all, and the stacks have tables of their own: the first reads what the
+    # model is given.
+    ran = [t for t in parts.tables if t in calls.entered and t.weight.shape == table.weight.shape]
+    same = [t for t in ran if t.weight is table.weight]
+    parts.token_embedding = min(same or ran, key=calls.entered.__getitem__, default=table)
 
 
 def _head(parts: ModelParts, calls: Calls) -> None:

@@ -217,7 +217,7 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         values["linear_error"] = torch.stack(made).amax()
     activation = sampled.intent.activation
     silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
-    equal = _equal(contract.into)
+    equal = equal_neurons(contract.into)
     if equal is not None:
         values["equal_neurons"] = equal
     function = _ACTIVATIONS.get(activation or "")
@@ -242,7 +242,7 @@ def _without_way_out(narrow: torch.Tensor) -> torch.Tensor:
     return (rows.abs().amax(dim=0) == 0).float().mean()
 
 
-def _equal(hidden: torch.Tensor) -> torch.Tensor | None:
+def equal_neurons(hidden: torch.Tensor) -> torch.Tensor | None:
     """Share of neurons that equal another one; None where there are too few tokens to tell.
 
     ``hidden``: (rows, tokens, neurons). Neurons that are equal are neighbours in the order of any

@@ -143,7 +143,8 @@ class Sample:
             if place not in self._stepping:
                 moving.resting.update(id(p) for p in parameters_of(optimizer))
         rates = training.rates(optimizers)
-        self._add(parameters.read_after(self._watched, moving, rates))
+        plain = training.moved_plainly(optimizers)
+        self._add(parameters.read_after(self._watched, moving, rates, plain))
         own = training.coverage(self._parts, optimizers, self._gradients)
         total = self._gradients.total()
         if total is not None and not is_flattened(self._parts.root):

@@ -173,6 +173,8 @@ _FITTING = {name: _ACTIVATIONS[name] for name in ("gelu", "gelu_new", "relu", "s
 """Tried where no config states the activation."""
 _FITS = "_fits"
 
+_AUDIBLE = 1e-4
+"""Of the loudest neuron: what kernels round to zero lies below."""
 _ROWS_READ = 64
 _TOKENS_COMPARED = 16
 _TOKENS_NEEDED = 4
@@ -265,12 +267,12 @@ def equal_neurons(hidden: torch.Tensor) -> torch.Tensor | None:
 def _dead(
     sampled: Sampled, kept: LayerCapture, silent: torch.Tensor, function: Function | None
 ) -> torch.Tensor:
-    """Share of the silent neurons (neurons,); of those only whose activation would not be zero,
-    where that is known: far from 0 a smooth activation rounds to zero too."""
+    """Share of the silent neurons (neurons,); of those only that should speak, where that is
+    known: far below 0 a smooth activation rounds to zero too."""
     made = _activated(kept, function) if function is not None else []
     if made:
-        told = torch.stack(made).abs().amax(dim=0) * sampled.tokens
-        silent = silent & (told.flatten(0, 1).amax(dim=0) > 0)
+        loudest = (torch.stack(made).abs().amax(dim=0) * sampled.tokens).flatten(0, 1).amax(dim=0)
+        silent = silent & (loudest > _AUDIBLE * loudest.amax())
     return silent.float().mean()
 
 

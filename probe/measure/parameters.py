@@ -90,6 +90,9 @@ METRICS = (
 
 _SAMPLE = 1024
 
+_RESOLVED = 1e-6
+"""Change against the weights' level that float32 shows for sure."""
+
 ACTIVE = 1e-6
 """Gradient norm above which a parameter counts as active (DEFault++)."""
 
@@ -119,6 +122,8 @@ class Moving:
     excused: list[torch.Tensor | None] = field(default_factory=list)
     """1 where the parameter can have no gradient yet, 0-d."""
     grad_zero: list[torch.Tensor | None] = field(default_factory=list)
+    grad_size: list[torch.Tensor | None] = field(default_factory=list)
+    """Root mean square of each gradient, 0-d."""
     rows: torch.Tensor | None = None
     resting: set[int] = field(default_factory=set)
     """Parameters, by id, whose optimizer sat this step out: nobody expects them to move."""
@@ -206,9 +211,12 @@ def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -
         norm = gradients.norm(watch.parameter)
         if norm is None:
             moving.grad_zero.append(None)
+            moving.grad_size.append(None)
         else:
-            sums.setdefault(watch.site, []).append((norm, local(watch.parameter.detach()).numel()))
+            count = local(watch.parameter.detach()).numel()
+            sums.setdefault(watch.site, []).append((norm, count))
             moving.grad_zero.append((norm == 0).float())
+            moving.grad_size.append(norm / count**0.5)
     for site, pairs in sums.items():
         count = sum(n for _, n in pairs)
         norms = torch.stack([norm for norm, _ in pairs])
@@ -228,13 +236,16 @@ def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
     return strided(data, _SAMPLE)
 
 
-def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) -> dict[str, Values]:
-    """After the step: update ratios and who did not move. ``rates``: id(parameter) -> lr."""
+def read_after(
+    found: list[Watched], moving: Moving, rates: dict[int, float], plain: set[int]
+) -> dict[str, Values]:
+    """After the step: update ratios and who did not move. ``rates``: id(parameter) -> lr;
+    ``plain``: parameters, by id, that move by no more than rate times gradient."""
     change: dict[tuple[str, str], list[torch.Tensor]] = {}
     size: dict[tuple[str, str], list[torch.Tensor]] = {}
     still: dict[str, list[torch.Tensor]] = {}
-    told = (moving.before, moving.grad_zero, moving.excused)
-    for watch, before, zero, excused in zip(found, *told, strict=True):
+    told = (moving.before, moving.grad_zero, moving.grad_size, moving.excused)
+    for watch, before, zero, steepness, excused in zip(found, *told, strict=True):
         after = _sample(watch, moving.rows)
         delta = (after.float() - before.float()).norm()
         for part in {"", watch.part}:
@@ -249,8 +260,12 @@ def read_after(found: list[Watched], moving: Moving, rates: dict[int, float]) ->
             continue
         if zero is None:
             stuck = torch.ones_like(delta)
-        elif rates.get(id(parameter), 0.0) > 0 and parameter.dtype == torch.float32:
-            stuck = torch.maximum(zero, (delta == 0).float())
+        elif (rate := rates.get(id(parameter), 0.0)) > 0 and parameter.dtype == torch.float32:
+            still_there = delta == 0
+            if id(parameter) in plain and steepness is not None and len(before):
+                level = before.float().square().mean().sqrt()
+                still_there &= rate * steepness > _RESOLVED * level
+            stuck = torch.maximum(zero, still_there.float())
         else:
             stuck = zero
         if excused is not None and zero is not None:

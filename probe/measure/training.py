@@ -12,7 +12,7 @@ from probe.adapters import own_parameters
 from probe.anatomy import LayerParts, ModelParts
 from probe.gradients import Gradients
 from probe.measure.sampled import Values
-from probe.optimizers import rate_of
+from probe.optimizers import parameters_of, rate_of
 from probe.recognition import gamma_of
 from probe.schema import Metric
 
@@ -208,6 +208,16 @@ def rates(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:
             if rate is not None:
                 found.update((id(parameter), rate) for parameter in group["params"])
     return found
+
+
+def moved_plainly(optimizers: list[torch.optim.Optimizer]) -> set[int]:
+    """Parameters, by id, whose optimizer does not scale gradients: small ones move little."""
+    return {
+        id(parameter)
+        for optimizer in optimizers
+        if isinstance(optimizer, torch.optim.SGD)
+        for parameter in parameters_of(optimizer)
+    }
 
 
 def decays(optimizers: list[torch.optim.Optimizer]) -> dict[int, float]:

@@ -1,14 +1,15 @@
 """From a score per frame to a verdict that holds: smoothing and hysteresis.
 
 The score is the mean of the last frames' logits. A run is flagged when that stays high for some
-frames in a row, and cleared only after it stayed low for longer: one odd frame does neither.
+frames in a row, and cleared only after it stayed low for longer: one odd frame does neither. A
+contract that no healthy model breaks, and that was broken more than once, needs no more waiting.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Score:
     category: Floats
     cause: Floats
     origin: Floats
+    certain: bool = False
+    """A contract that no healthy model breaks is broken."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,15 @@ class Decision:
         """``measured``: share of the columns that hold a value."""
         self._frames += 1
         self._scores.append(score)
-        logit = float(np.mean([s.logit for s in self._scores]))
-        probability = float(1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))))
+        logits = np.array([s.logit for s in self._scores])
+        probability = float(_probability(score.logit if score.certain else logits.mean()))
         enough = self._frames >= ENOUGH_FRAMES and measured >= ENOUGH_MEASURED
         if enough:
-            self._judge(step, probability)
-        category = np.mean([s.category for s in self._scores], axis=0)
-        cause = np.mean([s.cause for s in self._scores], axis=0)
+            self._judge(step, probability, score.certain)
+        # Which fault it is, frames that look healthy cannot tell.
+        weights = _probability(logits) + 1e-9
+        category = np.average([s.category for s in self._scores], axis=0, weights=weights)
+        cause = np.average([s.cause for s in self._scores], axis=0, weights=weights)
         return State(
             enough=enough,
             flagged=self._flagged,
@@ -93,13 +98,17 @@ class Decision:
             first_flagged_step=self._since,
             category=category,
             joint=category[self._cause_category] * cause,
-            origin=np.mean([s.origin for s in self._scores], axis=0),
+            origin=np.average([s.origin for s in self._scores], axis=0, weights=weights),
         )
 
-    def _judge(self, step: int, probability: float) -> None:
+    def _judge(self, step: int, probability: float, certain: bool) -> None:
         self._high = self._high + 1 if probability >= self.thresholds.high else 0
         self._low = self._low + 1 if probability <= self.thresholds.low else 0
-        if not self._flagged and self._high >= HOLD:
+        if not self._flagged and (certain or self._high >= HOLD):
             self._flagged, self._since = True, step
         elif self._flagged and self._low >= RELEASE:
             self._flagged, self._since = False, None
+
+
+def _probability(logit: Any) -> Any:
+    return 1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30)))

@@ -78,7 +78,7 @@ class Trained:
         ends = np.cumsum([len(graph.node_kind) for graph in graphs])
         pieces = np.split(origin, ends[:-1])
         scores = [
-            Score(float(logit), category[n], cause[n], pieces[n])
+            Score(float(logit), category[n], cause[n], pieces[n], bool(output.certain[n]))
             for n, logit in enumerate(logits.tolist())
         ]
         return scores, output

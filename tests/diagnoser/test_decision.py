@@ -3,10 +3,10 @@ import numpy as np
 from diagnoser.decision import Decision, Score, Thresholds
 
 
-def score(probability):
+def score(probability, category=(1.0, 0.0), certain=False):
     clipped = min(max(probability, 1e-6), 1 - 1e-6)
     logit = float(np.log(clipped / (1 - clipped)))
-    return Score(logit, np.array([1.0, 0.0]), np.array([1.0, 1.0]), np.zeros(3))
+    return Score(logit, np.array(category), np.array([1.0, 1.0]), np.zeros(3), certain)
 
 
 def states(probabilities, measured=1.0):
@@ -33,6 +33,29 @@ def test_it_flags_after_the_evidence_held_and_says_since_when():
 def test_one_odd_frame_neither_flags_nor_clears():
     assert not any(s.flagged for s in states([0.01] * 5 + [0.9999] + [0.01] * 5))
     assert states([0.999] * 10 + [0.01] + [0.999] * 3)[-1].flagged
+
+
+def test_a_contract_broken_for_sure_flags_at_once_and_is_told_as_sure():
+    decision = Decision(Thresholds(0.9, 0.4), (0, 1))
+    healthy = [decision.update(n, score(0.01), 1.0) for n in range(5)]
+    now = decision.update(5, score(0.99, certain=True), 1.0)
+    assert not any(s.flagged for s in healthy)
+    assert (now.flagged, now.first_flagged_step) == (True, 5)
+    assert now.probability > 0.98
+
+
+def test_even_a_sure_contract_waits_for_enough_frames():
+    decision = Decision(Thresholds(0.9, 0.4), (0, 1))
+    found = [decision.update(n, score(0.99, certain=True), 1.0) for n in range(3)]
+    assert [s.flagged for s in found] == [False, False, True]
+
+
+def test_frames_before_the_fault_do_not_say_which_it_is():
+    decision = Decision(Thresholds(0.9, 0.4), (0, 1))
+    for n in range(5):
+        decision.update(n, score(0.01, category=(0.9, 0.1)), 1.0)
+    state = decision.update(5, score(0.99, category=(0.0, 1.0)), 1.0)
+    assert state.category[1] > 0.95
 
 
 def test_it_clears_only_after_a_longer_calm_and_flags_anew():

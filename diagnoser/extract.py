@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diagnoser import columns, contracts, features, schema
+from diagnoser import columns, features, rules, schema
 from diagnoser.contracts import ContractWatch, Firing, fired_rules
 from diagnoser.features import RollingFeatures
 from diagnoser.graph import Graph, build
@@ -113,9 +113,7 @@ def _stamp(trace: Path) -> str:
     """What a cached file must carry to be used: the trace's identity and the definitions'."""
     info = trace.stat()
     code = [CACHE_VERSION, schema.digest(), features.WINDOW, features.PAST, columns.DTYPE_FLOOR]
-    return json.dumps(
-        [info.st_size, info.st_mtime_ns, code, contracts.rules_digest()], sort_keys=True
-    )
+    return json.dumps([info.st_size, info.st_mtime_ns, code, rules.rules_digest()], sort_keys=True)
 
 
 def _write(path: Path, found: RunFeatures, stamp: str) -> None:

@@ -95,6 +95,10 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("ffn", "zero_neurons"): "{percent} of the hidden neurons have no way out: their outgoing "
     "weights are all zero",
     ("ffn", "equal_neurons"): "{percent} of the hidden neurons are copies of another one",
+    ("", "grad_weight_cosine"): "the gradient is mostly the weights themselves, as of a penalty on "
+    "them: cosine {value}",
+    ("training", "grad_limited"): "{percent} of the gradients' elements stand at one limit, as if "
+    "clipped one by one",
     ("ffn", "linear_error"): "the linears' output is not input times weights: relative "
     "error {value}",
     ("ffn", "in_gap"): "the expanding weights are {factor} times the median layer's",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from diagnoser.contracts import RULES, cause_table
+from diagnoser.rules import RULES, cause_table
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
 
 CAUSE_CATEGORY: tuple[int, ...] = tuple(

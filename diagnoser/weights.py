@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 from diagnoser import schema
 from diagnoser.batch import collate
-from diagnoser.contracts import rules_digest
 from diagnoser.decision import Score, Thresholds
 from diagnoser.graph import RELATIONS, Graph
 from diagnoser.model import (
@@ -25,6 +24,7 @@ from diagnoser.model import (
     cause_log_probabilities,
     detection_logit,
 )
+from diagnoser.rules import rules_digest
 from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 
 FORMAT = 1

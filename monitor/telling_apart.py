@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagnoser.contracts import RULES, Rule
+from diagnoser.rules import RULES, Rule
 from diagnoser.taxonomy import root_causes
 from monitor.formatting import number
 from monitor.run_model import RunModel
@@ -58,7 +58,7 @@ def _clues(
     named: str, unnamed: str, other: bool, model: RunModel, step: int | None
 ) -> Iterable[Clue]:
     for rule in RULES:
-        if rule.causes[0] != named or unnamed in rule.causes:
+        if rule.causes[0] != named or unnamed in rule.causes or rule.when:
             continue
         for chart in _charts(rule, model):
             value = _worst(rule, chart, model, step)

@@ -5,8 +5,9 @@ import synthetic_runs
 
 from diagnoser import contracts
 from diagnoser.columns import Columns
-from diagnoser.contracts import RULES, ContractWatch
+from diagnoser.contracts import ContractWatch
 from diagnoser.phrases import CONTRACT_PHRASES
+from diagnoser.rules import CONDITIONS, RULES, rule_for
 from diagnoser.schema import CONTRACTS_ONLY
 from diagnoser.taxonomy import root_causes
 from probe.catalogue import METRICS
@@ -36,14 +37,26 @@ def test_every_contract_of_the_catalogue_has_a_rule_and_a_phrase():
     # The taxonomy has no root cause for these: they are told, and speak for none.
     told = {(node, metric) for node, metric in CONTRACTS if node in CONTRACTS_ONLY}
     assert CONTRACTS - ruled == told and told
-    for node, metric in CONTRACTS:
+    for node, metric in CONTRACTS | ruled:
         assert (node, metric) in CONTRACT_PHRASES or ("", metric) in CONTRACT_PHRASES, metric
 
 
-def test_rules_name_contracts_and_root_causes_that_exist():
+def test_rules_name_metrics_and_root_causes_that_exist():
+    known = {(node, m.name) for m in METRICS for node in m.nodes}
     for rule in RULES:
-        assert {(node, rule.metric) for node in rule.nodes} <= CONTRACTS
+        named = {(node, rule.metric) for node in rule.nodes}
+        bounded = np.isfinite([rule.low, rule.high]).any()
+        assert named <= CONTRACTS or (named <= known and bounded and rule.soft)
         assert set(rule.causes) <= set(root_causes())
+        assert not rule.when or rule.when in CONDITIONS
+
+
+def test_a_metric_that_is_no_contract_fires_within_its_rules_bounds():
+    header = synthetic_runs.header()
+    key = "ffn@1/grad_weight_cosine"
+    (firing,) = watched(header, with_values(header, key, [0.02, 0.9, 0.95, 0.97])).firings()
+    assert firing.causes == ("ffn/regularization",)
+    assert watched(header, with_values(header, key, [0.3, -0.9, 0.3, 0.3])).firings() == ()
 
 
 @pytest.mark.parametrize("family", synthetic_runs.FAMILIES)
@@ -112,10 +125,39 @@ def _also(header, frame, key):
 
 
 def test_one_metric_tells_two_causes_apart_by_its_value():
-    gone = contracts.rule_for("residual_ffn", "skip_gain", -1.0)
-    scaled = contracts.rule_for("residual_ffn", "skip_gain", 1.0)
+    gone = rule_for("residual_ffn", "skip_gain", {"skip_gain": -1.0})
+    scaled = rule_for("residual_ffn", "skip_gain", {"skip_gain": 1.0})
     assert gone[1].causes[0] == "residual/skip_connection"
     assert scaled[1].causes[0] == "residual/residual_scaling"
+
+
+@pytest.mark.parametrize(
+    ("node", "metric", "at", "cause"),
+    [
+        ("output", "head_gain", {"head_gain": 1.0, "head_error": 0.5}, "output/output_scaling"),
+        ("output", "head_gain", {"head_gain": 1.0, "head_error": 0.9}, "output/output_dimension"),
+        ("output", "head_gain", {"head_gain": -5.0, "head_error": 1.0}, "output/output_scaling"),
+        (
+            "kv_cache",
+            "key_error",
+            {"key_error": 0.4, "value_error": 0.01},
+            "kv_cache/cache_position",
+        ),
+        (
+            "kv_cache",
+            "key_error",
+            {"key_error": 1.3, "value_error": 1.4},
+            "kv_cache/distributed_synchronization",
+        ),
+        ("kv_cache", "length_gap", {"length_gap": -0.06}, "kv_cache/update_synchronization"),
+        ("kv_cache", "length_gap", {"length_gap": -1.6}, "kv_cache/memory_layout"),
+        ("positional", "repeated", {"repeated": 1.0}, "positional/indexing"),
+        ("positional", "repeated", {"repeated": 0.5}, "positional/interpolation"),
+    ],
+)
+def test_what_else_the_site_shows_tells_causes_apart(node, metric, at, cause):
+    met = rule_for(node, metric, at)
+    assert met is not None and met[1].causes[0] == cause
 
 
 def test_rounding_of_a_16_bit_run_does_not_fire():

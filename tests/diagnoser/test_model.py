@@ -5,7 +5,6 @@ import torch
 
 from diagnoser import graph, schema
 from diagnoser.batch import collate
-from diagnoser.contracts import RULES
 from diagnoser.dataset import load_samples, to_batch
 from diagnoser.features import RollingFeatures
 from diagnoser.losses import contrastive, inverse_frequency
@@ -17,6 +16,7 @@ from diagnoser.model import (
     detection_logit,
     importance,
 )
+from diagnoser.rules import RULES
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
 from diagnoser.votes import CAUSE_CATEGORY, Votes
 

@@ -1,0 +1,257 @@
+"""What broken contracts say by themselves: rules, in causal order.
+
+One fault sets off several contracts. They are read in the order in which a transformer computes:
+parameters first, then what is computed from them, outputs last; comparisons that a healthy model
+may miss speak after all others. The first rule that is met names the cause.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from diagnoser.taxonomy import ROOT_CAUSE_KEYS
+from probe.nodes import kind_of
+
+
+def _only_scaled(at: Mapping[str, float]) -> bool:
+    """The logits are those expected times a factor: the error is what the factor makes it."""
+    factor = 2.0 ** at.get("head_gain", np.nan)
+    return abs(at.get("head_error", np.nan) / (abs(factor - 1.0) / max(factor, 1.0)) - 1.0) < 0.01
+
+
+def _keys_alone(at: Mapping[str, float]) -> bool:
+    """Positions turn keys; values have none."""
+    return at.get("value_error", np.nan) < 0.3 * at.get("key_error", np.nan)
+
+
+def _of_others(at: Mapping[str, float]) -> bool:
+    """Keys and values are as far off as those of unrelated tokens."""
+    return min(at.get("key_error", np.nan), at.get("value_error", np.nan)) > 0.7
+
+
+CONDITIONS: dict[str, Callable[[Mapping[str, float]], bool]] = {
+    "only scaled": _only_scaled,
+    "keys alone": _keys_alone,
+    "of others": _of_others,
+}
+"""What else a site may have to show for a rule to be met: its contracts' last values by metric, NaN
+where not measured."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A contract that fires at ``nodes`` speaks for ``causes``, the likeliest first.
+
+    ``low``, ``high``: the value must lie within, so that one metric can tell two causes apart. A
+    metric that is no contract fires where it lies within: a value that no healthy run reaches.
+    ``when``: a name of :data:`CONDITIONS`.
+    """
+
+    nodes: tuple[str, ...]
+    metric: str
+    causes: tuple[str, ...]
+    low: float = float("-inf")
+    high: float = float("inf")
+    soft: bool = False
+    """A comparison with peers or convention, which a healthy model may miss: it speaks for its
+    causes, but does not by itself make a run faulty."""
+
+    lasting: bool = False
+    """A fact of how the run began. Training hides it within a few steps but does not undo it: one
+    measurement is enough, and it stands for the rest of the run."""
+
+    when: str = ""
+
+
+_NORMS = ("norm_attention", "norm_ffn", "norm_final")
+_SUMS = ("residual_attention", "residual_ffn")
+
+_INFINITY = float("inf")
+_FFN_SCALE = tuple(
+    # Healthy layers drift apart by half of this in a few hundred steps.
+    Rule(("ffn",), metric, ("ffn/weight_scaling", "ffn/weight_initialization"), low, high, True)
+    for metric in ("in_gap", "out_gap")
+    for low, high in ((0.8, _INFINITY), (-_INFINITY, -0.8))
+)
+
+RULES: tuple[Rule, ...] = (
+    # What the run was built with: parameters, settings, groups.
+    Rule(("embedding",), "zero_rows", ("embedding/input_initialization",), lasting=True),
+    Rule(("embedding",), "zero_dims", ("embedding/input_dimension",)),
+    Rule(("qkv",), "zero_weights", ("qkv/parameter_initialization",), lasting=True),
+    Rule(("qkv",), "tied_heads", ("qkv/head_interaction",)),
+    Rule(_NORMS, "gamma_zero", ("layernorm/scale_parameter",)),
+    Rule(_NORMS, "eps_ratio", ("layernorm/stability_parameter",)),
+    Rule(("ffn",), "constant_weights", ("ffn/weight_initialization",), lasting=True),
+    Rule(("ffn",), "equal_neurons", ("ffn/weight_initialization",)),
+    Rule(("ffn",), "zero_neurons", ("ffn/neuron_dropout",)),
+    Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
+    Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
+    Rule(("output",), "size_gap", ("output/output_dimension",)),
+    Rule(("output",), "untied", ("output/output_type",)),
+    # What comes in.
+    Rule(("embedding",), "type_scale", ("embedding/input_type",)),
+    Rule(("embedding",), "lookup_error", ("embedding/input_type", "embedding/input_dimension")),
+    # Attention, in the order it is computed. Rotary positions are read from q and k as they are
+    # after the rotation: what is wrong with these before it comes first.
+    Rule(("qkv",), "head_count", ("qkv/dimension",)),
+    Rule(("qkv",), "swapped", ("qkv/head_interaction",)),
+    Rule(("qkv",), "tied_outputs", ("qkv/head_interaction",)),
+    Rule(("positional",), "missing", ("positional/indexing",)),
+    Rule(("positional",), "repeated", ("positional/indexing",), low=0.95),
+    Rule(("positional",), "repeated", ("positional/interpolation",)),
+    Rule(("positional",), "offset", ("positional/relative_position",)),
+    Rule(("positional",), "index_error", ("positional/relative_position",)),
+    Rule(("positional",), "rotation_error", ("positional/relative_position",), low=3e-3),
+    Rule(("positional",), "rotation_error", ("kernel/numerical_precision",)),
+    Rule(("score",), "precision_gap", ("score/precision_handling",)),
+    # Errors the size of a 16-bit rounding speak for precision, not for another computation.
+    Rule(("score",), "input_error", ("score/precision_handling",), high=3e-3),
+    Rule(("qkv",), "q_error", ("kernel/numerical_precision",), high=3e-3),
+    Rule(("qkv",), "k_error", ("kernel/numerical_precision",), high=3e-3),
+    Rule(("qkv",), "v_error", ("kernel/numerical_precision",), high=3e-3),
+    Rule(("qkv",), "q_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
+    Rule(("qkv",), "k_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
+    Rule(("qkv",), "v_error", ("qkv/parameter_initialization",)),
+    Rule(("score",), "scale_ratio", ("score/normalization",)),
+    Rule(("score",), "dropped", ("score/implementation",)),
+    Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
+    Rule(("mask",), "hidden", ("masking/mask_application",), low=0.95),
+    Rule(("mask",), "hidden", ("masking/mask_generation", "masking/mask_application")),
+    Rule(("mask",), "padding_mass", ("masking/mask_application", "masking/mask_generation")),
+    Rule(("mask",), "future_mass", ("masking/mask_application",), low=0.4),
+    Rule(("mask",), "future_mass", ("masking/dynamic_mask", "masking/mask_application")),
+    Rule(("mask",), "cross_mass", ("masking/dynamic_mask",)),
+    Rule(("mask",), "leaked", ("masking/mask_application", "masking/dynamic_mask")),
+    Rule(("score",), "input_error", ("score/implementation",)),
+    Rule(("attention",), "dead_heads", ("variant/variant_configuration",)),
+    Rule(("attention",), "dropout_gap", ("kernel/feature_constraints",)),
+    Rule(("attention",), "kernel_calls", ("kernel/kernel_memory",)),
+    Rule(("attention",), "precision_gap", ("kernel/numerical_precision",)),
+    Rule(("attention",), "strided_inputs", ("kernel/hardware_incompatibility",)),
+    Rule(("attention",), "kernel_changed", ("kernel/silent_fallback",)),
+    Rule(
+        ("attention",),
+        "backend_fallback",
+        ("kernel/hardware_incompatibility", "kernel/silent_fallback"),
+    ),
+    # The stream through a layer.
+    Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
+    Rule(("ffn",), "activation_error", ("ffn/activation_function", "ffn/neuron_dropout")),
+    Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
+    Rule(_NORMS, "formula_error", ("layernorm/scale_parameter", "layernorm/bias_parameter")),
+    Rule(_SUMS, "dropout_gap", ("residual/dropout_rate",)),
+    Rule(("embedding", "output"), "dropout_gap", ("residual/dropout_rate",)),
+    Rule(_SUMS, "skip_gain", ("residual/skip_connection",), high=-0.9),
+    Rule(_SUMS, "branch_gain", ("residual/residual_scaling",)),
+    Rule(_SUMS, "skip_gain", ("residual/residual_scaling", "residual/residual_path")),
+    Rule(_SUMS, "sum_error", ("residual/residual_path", "residual/residual_scaling")),
+    # What comes out.
+    Rule(("output",), "head_gain", ("output/output_scaling",), when="only scaled"),
+    # Probabilities in place of logits: all of one size, and small.
+    Rule(("output",), "head_gain", ("output/output_scaling",), high=-1.5),
+    Rule(("output",), "head_gain", ("output/output_dimension", "output/output_type")),
+    Rule(("output",), "head_error", ("output/output_dimension", "output/output_type")),
+    Rule(("output",), "loss_error", ("output/output_dimension",)),
+    Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
+    Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
+    # The same seen from outside, by running the model again: where nothing inside could be read.
+    Rule(("output",), "packing_effect", ("masking/dynamic_mask",)),
+    Rule(("output",), "batch_effect", ("masking/mask_generation",)),
+    Rule(("output",), "future_effect", ("masking/mask_application", "masking/dynamic_mask")),
+    Rule(("output",), "padding_effect", ("masking/mask_application", "masking/mask_generation")),
+    Rule(("output",), "trim_effect", ("masking/mask_application", "positional/relative_position")),
+    Rule(("output",), "position_missing", ("positional/indexing",)),
+    Rule(
+        ("output",),
+        "context_missing",
+        ("variant/variant_configuration", "qkv/parameter_initialization"),
+    ),
+    # Consequences, and what only shows over time.
+    Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
+    # One token short, of prompts of 6 tokens or more.
+    Rule(("kv_cache",), "length_gap", ("kv_cache/update_synchronization",), low=-0.27, high=0.0),
+    Rule(
+        ("kv_cache",), "length_gap", ("kv_cache/memory_layout", "kv_cache/update_synchronization")
+    ),
+    Rule(("kv_cache",), "key_error", ("kv_cache/cache_position",), when="keys alone"),
+    Rule(("kv_cache",), "key_error", ("kv_cache/distributed_synchronization",), when="of others"),
+    Rule(
+        ("kv_cache",), "last_error", ("kv_cache/update_synchronization", "kv_cache/cache_position")
+    ),
+    Rule(
+        ("kv_cache",),
+        "stale_share",
+        ("kv_cache/cache_invalidation", "kv_cache/cache_position"),
+        soft=True,
+    ),
+    Rule(
+        ("kv_cache",),
+        "key_error",
+        ("kv_cache/cache_position", "kv_cache/distributed_synchronization"),
+    ),
+    Rule(("kv_cache",), "value_error", ("kv_cache/cache_invalidation",)),
+    Rule(("kv_cache",), "logits_error", ("kv_cache/cache_invalidation",)),
+    Rule(("kv_cache",), "divergence", ("kv_cache/cache_invalidation",)),
+    Rule(("output",), "unmoved", ("output/output_type",)),
+    Rule(("ffn",), "unmoved", ("ffn/weight_initialization",)),
+    Rule(_NORMS, "unmoved", ("layernorm/scale_parameter",)),
+    Rule(("embedding",), "unmoved", ("embedding/input_initialization",)),
+    Rule(("attention",), "unmoved", ("qkv/dynamic_parameter_registration",)),
+    Rule(("positional",), "unmoved", ("positional/indexing",)),
+    Rule(("training",), "uncovered", ("qkv/dynamic_parameter_registration",)),
+    Rule(("training",), "duplicated", ("residual/gradient_clipping",), soft=True),
+    # Parameters against their peers: looser bounds, so they speak last.
+    Rule(("qkv",), "weight_gap", ("qkv/parameter_initialization",), soft=True),
+    Rule(_NORMS, "gamma_gap", ("layernorm/scale_parameter",), soft=True),
+    Rule(_NORMS, "beta_shift", ("layernorm/bias_parameter",), soft=True),
+    *_FFN_SCALE,
+    Rule(("embedding",), "small_rows", ("embedding/input_initialization",), soft=True),
+    Rule(("output",), "small_rows", ("output/output_dimension",), soft=True),
+    # A penalty on the weights in the loss, elements clipped one by one: intended or by mistake.
+    Rule(("ffn",), "grad_weight_cosine", ("ffn/regularization",), low=0.5, soft=True),
+    Rule(_NORMS, "grad_weight_cosine", ("layernorm/regularization",), low=0.9, soft=True),
+    Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.01, soft=True),
+    # Decay that plain healthy scripts have too, from a single parameter group.
+    Rule(_NORMS, "decay_severity", ("layernorm/regularization",), soft=True),
+)
+
+
+def rules_on(node: str, metric: str) -> list[tuple[int, Rule]]:
+    """The rules on a metric at a node, with their places in the order."""
+    kind = kind_of(node)
+    return [
+        (rank, rule)
+        for rank, rule in enumerate(RULES)
+        if metric == rule.metric and kind in rule.nodes
+    ]
+
+
+def rule_for(node: str, metric: str, at: Mapping[str, float]) -> tuple[int, Rule] | None:
+    """The first rule that a firing contract meets, and its place in the order.
+
+    ``at``: the last values of the contracts of the same site, by metric.
+    """
+    for rank, rule in rules_on(node, metric):
+        if rule.low <= at[metric] <= rule.high and (not rule.when or CONDITIONS[rule.when](at)):
+            return rank, rule
+    return None
+
+
+def cause_table() -> npt.NDArray[np.float32]:
+    """(rules, root causes): 1 for a rule's first cause, a half for its second, and so on."""
+    table = np.zeros((len(RULES), len(ROOT_CAUSE_KEYS)), dtype=np.float32)
+    for row, rule in enumerate(RULES):
+        for place, cause in enumerate(rule.causes):
+            table[row, ROOT_CAUSE_KEYS.index(cause)] = 0.5**place
+    return table
+
+
+def rules_digest() -> str:
+    """Short checksum of the rules and their order."""
+    return hashlib.sha256("\n".join(map(repr, RULES)).encode()).hexdigest()[:16]

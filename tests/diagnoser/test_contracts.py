@@ -46,7 +46,7 @@ def test_rules_name_metrics_and_root_causes_that_exist():
     for rule in RULES:
         named = {(node, rule.metric) for node in rule.nodes}
         bounded = np.isfinite([rule.low, rule.high]).any()
-        assert named <= CONTRACTS or (named <= known and bounded and rule.soft)
+        assert named <= CONTRACTS or (named <= known and bounded)
         assert set(rule.causes) <= set(root_causes())
         assert not rule.when or rule.when in CONDITIONS
 

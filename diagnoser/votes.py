@@ -39,8 +39,8 @@ class Votes(nn.Module):
         members = nn.functional.one_hot(torch.tensor(CAUSE_CATEGORY), len(CATEGORY_NAMES))
         self.register_buffer("members", members.float())
         self.detection = nn.Parameter(1.5 + 4.5 * hard)
-        self.category = nn.Parameter(torch.tensor(4.0))
-        self.cause = nn.Parameter(torch.tensor(4.0))
+        self.category = nn.Parameter(torch.tensor(10.0))
+        self.cause = nn.Parameter(torch.tensor(10.0))
 
     width = len(RULES) + len(ROOT_CAUSE_KEYS)
 

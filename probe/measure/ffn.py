@@ -174,7 +174,7 @@ _FITTING = {name: _ACTIVATIONS[name] for name in ("gelu", "gelu_new", "relu", "s
 _FITS = "_fits"
 
 _AUDIBLE = 1e-4
-"""Of the loudest neuron: what kernels round to zero lies below."""
+"""Of the loudest neuron: what kernels round to zero in 32 bits lies below; in 16 below their eps."""
 _ROWS_READ = 64
 _TOKENS_COMPARED = 16
 _TOKENS_NEEDED = 4
@@ -272,7 +272,9 @@ def _dead(
     made = _activated(kept, function) if function is not None else []
     if made:
         loudest = (torch.stack(made).abs().amax(dim=0) * sampled.tokens).flatten(0, 1).amax(dim=0)
-        silent = silent & (loudest > _AUDIBLE * loudest.amax())
+        assert kept.contract is not None and kept.contract.into is not None
+        audible = max(_AUDIBLE, torch.finfo(kept.contract.into.dtype).eps)
+        silent = silent & (loudest > audible * loudest.amax())
     return silent.float().mean()
 
 

@@ -17,6 +17,7 @@ from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.head_map import HeadMap
 from monitor.widgets.layer_profile import LayerProfile
+from monitor.widgets.list_window import stepped
 from monitor.widgets.text_pane import TextPane
 
 TALL = 8
@@ -99,7 +100,7 @@ class LayersView(View):
 
     def choose(self, by: int) -> None:
         if self._heat is not None:
-            self._row = (self._row + by) % len(self._heat.labels)
+            self._row = stepped(self._row, by, len(self._heat.labels))
             self.monitor.acted()
 
     def leave(self) -> bool:

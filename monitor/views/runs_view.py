@@ -12,6 +12,7 @@ from monitor.sources.source import SourceError
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.comparison_pane import ComparisonPane, rows_of
+from monitor.widgets.list_window import stepped
 from monitor.widgets.runs_pane import RunsPane
 
 
@@ -76,7 +77,7 @@ class RunsView(View):
 
     def choose(self, by: int) -> None:
         if self._runs:
-            self._chosen = (self._chosen + by) % len(self._runs)
+            self._chosen = stepped(self._chosen, by, len(self._runs))
             self.monitor.acted()
 
     def enter(self) -> None:

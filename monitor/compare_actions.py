@@ -17,7 +17,7 @@ class CompareActions(AppBase):
         if listed is None:
             return
         if self.comparison.letter_of(listed.run):
-            self.close_readers(self.comparison.remove(listed.run))
+            self.close_parts(self.comparison.remove(listed.run))
             self.acted()
         elif self.comparison.full:
             self.say(f"{len(LETTERS)} runs are compared already: take one away first")
@@ -62,7 +62,7 @@ class CompareActions(AppBase):
         if self.comparison.letter_of(listed.run) or self.comparison.full:
             source.close()
             return
-        self.comparison.add(listed.run, listed.name, source)
+        self.comparison.add(listed.run, listed.name, source, self.diagnosing.factory)
         self.acted()
 
     def watch_run(self, listed: ListedRun) -> None:

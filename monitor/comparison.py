@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from monitor.charts.smoothing import smoothed
+from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.envelope import Curve
 from monitor.merging import difference, middle, together
+from monitor.model_state import taken
 from monitor.reader import Reader
 from monitor.run_model import RunModel
 from monitor.sources.source import Source
@@ -18,15 +21,42 @@ LETTERS = "BCDEFGH"
 """Letters of the others; as many runs can be compared with it."""
 
 
+MOST_DIAGNOSED = 3
+"""Other runs that are diagnosed; they take turns, when the watched one is."""
+MOST_WAITING = 1000
+"""Frames of one of them that wait before its diagnosis goes over fewer of them."""
+_TOO_MANY = DiagnosisState(
+    "off",
+    error=f"{MOST_DIAGNOSED} compared runs are diagnosed at once; take one of them away (c), then "
+    "take this one away and compare it again",
+)
+
+
+class Stoppable(Protocol):
+    """A thread of a run that is given up."""
+
+    def stop(self) -> None: ...
+
+
 @dataclass
 class ComparedRun:
-    """One other run, read by a thread of its own, followed while it grows."""
+    """One other run, read by a thread of its own, followed while it grows.
+
+    ``diagnosing`` None: as many as can be are diagnosed already.
+    """
 
     letter: str
     run: str
     name: str
     reader: Reader
+    diagnosing: Diagnosing | None = None
+    diagnosis: DiagnosisState = _TOO_MANY
+    """What its own engine says, as far as it has come."""
     model: RunModel = field(default_factory=RunModel)
+
+    def parts(self) -> list[Stoppable]:
+        """What is still to be stopped when it is given up."""
+        return [self.reader] if self.diagnosing is None else [self.diagnosing, self.reader]
 
 
 class Comparison:
@@ -57,38 +87,61 @@ class Comparison:
     def full(self) -> bool:
         return len(self.runs) >= len(LETTERS)
 
-    def add(self, run: str, name: str, source: Source) -> ComparedRun:
-        """Begin to read another run. Raises ValueError where there are as many as can be."""
+    def add(
+        self, run: str, name: str, source: Source, factory: EngineFactory | None = None
+    ) -> ComparedRun:
+        """Begin to read and to diagnose another run, with engines of ``factory`` (None: the
+        product's). Raises ValueError where there are as many as can be."""
         if self.full:
             raise ValueError(f"{len(LETTERS)} runs are compared already")
         taken = {other.letter for other in self.runs}
         letter = next(letter for letter in LETTERS if letter not in taken)
-        reader = Reader(source, lambda records: None, self._on_news)
-        self.runs.append(ComparedRun(letter, run, name, reader))
+        diagnosing = None
+        if sum(other.diagnosing is not None for other in self.runs) < MOST_DIAGNOSED:
+            diagnosing = Diagnosing(factory, self._on_news, MOST_WAITING)
+            diagnosing.hold(True)
+            diagnosing.start()
+        feed = diagnosing.feed if diagnosing is not None else lambda records: None
+        added = ComparedRun(letter, run, name, Reader(source, feed, self._on_news), diagnosing)
+        self.runs.append(added)
         self.runs.sort(key=lambda other: other.letter)
-        reader.start()
-        return self.runs[-1]
+        added.reader.start()
+        return added
 
-    def remove(self, run: str) -> list[Reader]:
-        """Give up a run; its reader is still to be stopped, which may take a moment."""
+    def remove(self, run: str) -> list[Stoppable]:
+        """Give up a run; what is returned is still to be stopped, which may take a moment."""
         gone = [other for other in self.runs if other.run == run]
         self.runs = [other for other in self.runs if other.run != run]
         if self.baseline == run:
             self.baseline = None
-        return [other.reader for other in gone]
+        self._on_news()  # it is the next one's turn
+        return [part for other in gone for part in other.parts()]
 
-    def clear(self) -> list[Reader]:
+    def clear(self) -> list[Stoppable]:
         """Give up all of them."""
-        return [reader for other in list(self.runs) for reader in self.remove(other.run)]
+        return [part for other in list(self.runs) for part in self.remove(other.run)]
 
     def drain(self) -> bool:
-        """Take in what was read since the last time; True where there was anything."""
+        """Take in what was read and found since the last time; True where there was anything."""
         news = False
         for other in self.runs:
             for batch in other.reader.drain():
-                news = news or bool(batch.records)
-                other.model.take(batch)
+                news = news or bool(batch.records) or batch.overview is not None
+                other.model = taken(other.model, batch)
+            if other.diagnosing is not None:
+                other.diagnosing.take()  # a history is kept of the watched run alone
+                state = other.diagnosing.state
+                news = news or state is not other.diagnosis
+                other.diagnosis = state
         return news
+
+    def take_turns(self, free: bool) -> None:
+        """Let the first run with frames to go over go on, the others wait; while not ``free``, all
+        of them."""
+        for other in self.runs:
+            if other.diagnosing is not None:
+                other.diagnosing.hold(not free)
+                free = free and other.diagnosing.idle
 
     @property
     def waiting(self) -> bool:

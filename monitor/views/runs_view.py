@@ -61,9 +61,13 @@ class RunsView(View):
         letters = {other.run: other.letter for other in app.comparison.runs}
         if current and letters:
             letters[current] = WATCHED
-        self.query_one(RunsPane).show(self._runs, self._chosen, current, self._note, letters)
         name = header.name or header.run if header else app.run_title
-        self.query_one(ComparisonPane).show(rows_of(app.model, name, app.comparison))
+        rows = rows_of(app.model, name, app.comparison, app.shown.diagnosis)
+        verdicts = {row.sign: row.verdict for row in rows}
+        self.query_one(RunsPane).show(
+            self._runs, self._chosen, current, self._note, letters, verdicts
+        )
+        self.query_one(ComparisonPane).show(rows)
         chart = self.query_one(ChartPane)
         chart.set_class(not app.comparison and len(app.model.ranks) < 2, "-needless")
         keys = app.viewing.keys(app.model)

@@ -377,7 +377,9 @@ class MonitorApp(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.viewing, self.breakpoints))
-        labels = footer_labels(self.viewing, self.replaying, self.holding, self.model.over)
+        labels = footer_labels(
+            self.viewing, self.replaying, self.holding, self.model.over, bool(self.comparison)
+        )
         if self.view is not None:
             labels |= self.view.labels
         base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)

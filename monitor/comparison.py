@@ -84,6 +84,17 @@ class Comparison:
         return next(iter(chosen or self.runs), None)
 
     @property
+    def apart(self) -> str:
+        """Letters of the runs whose difference from the baseline can be shown."""
+        base = self.base
+        others = (other.letter for other in self.runs if other is not base)
+        return WATCHED + "".join(others) if base is not None else ""
+
+    def model_of(self, letter: str) -> RunModel:
+        """What was read of a compared run."""
+        return next(other.model for other in self.runs if other.letter == letter)
+
+    @property
     def full(self) -> bool:
         return len(self.runs) >= len(LETTERS)
 

@@ -57,22 +57,30 @@ class LayersView(View):
             return
         group = app.model.groups[key]
         diagnosis = app.shown.diagnosis.diagnosis
-        heat = heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns, TALL)
-        self._heat = heat
+        data = heat_data(
+            app.model, app.viewing, diagnosis, key, heatmap.columns, app.comparison, TALL
+        )
+        title = f"{key} · {self._axis_name(group)} × step · {self._place(key)}{data.title}"
+        self.query_one(TextPane).show(self._note(group))
+        chart_page.companion(self.query_one(ChartPane), app, key)
+        heat = self._heat = data.heat
+        if heat is None:
+            heatmap.show(title, None, "", data.note)
+            profile.show("", None, (), None)
+            self.query_one(HeadMap).show((), None)
+            return
         self._row = min(self._row, len(heat.labels) - 1)
         unit = group.metric.unit if group.metric else ""
-        place = app.viewing.layered_keys(app.model).index(key) + 1
-        count = len(app.viewing.layered_keys(app.model))
-        title = f"{key} · {self._axis_name(group)} × step · {place} of {count}"
         heatmap.show(title, heat, unit, chosen=heat.labels[self._row])
         cursor = app.viewing.steps.cursor
         step = cursor if cursor is not None else heat.span[1]
-        curves = app.model.curves(key, app.viewing.frozen, app.viewing.rank)
-        values = [value_at(curve, step) for curve in curves]
+        values = [value_at(curve, step) for curve in data.curves]
         profile.show(f"at step {step}", heat, values, self._row)
-        self.query_one(HeadMap).show(self._heads(key, heat, step), heat)
-        self.query_one(TextPane).show(self._note(group))
-        chart_page.companion(self.query_one(ChartPane), app, key)
+        self.query_one(HeadMap).show([] if data.name else self._heads(key, heat, step), heat)
+
+    def _place(self, key: str) -> str:
+        keys = self.monitor.viewing.layered_keys(self.monitor.model)
+        return f"{keys.index(key) + 1} of {len(keys)}"
 
     @staticmethod
     def _axis_name(group: MetricGroup) -> str:

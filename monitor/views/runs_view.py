@@ -69,10 +69,20 @@ class RunsView(View):
         )
         self.query_one(ComparisonPane).show(rows)
         chart = self.query_one(ChartPane)
-        chart.set_class(not app.comparison and len(app.model.ranks) < 2, "-needless")
+        chart.set_class(not self._side_by_side, "-needless")
         keys = app.viewing.keys(app.model)
         key = keys[app.viewing.chosen(keys)] if keys else None
         chart_page.companion(chart, app, key)
+
+    @property
+    def _side_by_side(self) -> bool:
+        """There are several runs or ranks, and so a chart of them."""
+        return bool(self.monitor.comparison) or len(self.monitor.model.ranks) > 1
+
+    @property
+    def labels(self) -> dict[str, str]:
+        charted = ("cursor(-1)", "zoom(0.5)", "next_compared(-1)")
+        return {} if self._side_by_side else dict.fromkeys(charted, "")
 
     @property
     def chosen_run(self) -> ListedRun | None:

@@ -1,6 +1,7 @@
 """Every run compared has a verdict of its own, or the reason why it has none."""
 
 import threading
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -120,7 +121,7 @@ class Blocking(ScriptedEngine):
     """Goes on when it is told to, and tells in which threads it was."""
 
     allowed = threading.Event()
-    threads = set()
+    threads: ClassVar = set()
 
     def update(self, frame):
         Blocking.threads.add(threading.current_thread())

@@ -290,7 +290,6 @@ async def test_steps_beyond_the_end_of_the_run_watched_are_reached(tmp_path):
         assert chart.data.span[1] == 599
         await pilot.press("left")
         assert app.viewing.steps.cursor == 590
-        assert "←→ Cursor" in app.query_one(KeyFooter).text
         await pilot.press("]")
         assert chart.data.title != "training/loss"
         await pilot.press("[")

@@ -175,6 +175,8 @@ class MonitorApp(
         self.reader = Reader(source, self.diagnosing.feed, self.wake)
         self.controlling = Controlling(source, self._on_reply)
         self.message = ""
+        self._heard = ""
+        """What the source of a replay said last."""
         self._seen: tuple[object, ...] = ()
         self._drawn: tuple[int, int] = (-1, -1)
         self._diagnoses = 0
@@ -332,6 +334,8 @@ class MonitorApp(
         link = self.model.link
         run = self.model.header
         self.model = taken(self.model, batch)
+        if batch.link == "replay" and batch.text not in ("", self._heard):
+            self._hear(batch.text)
         if batch.known:
             return
         if any(isinstance(record, Header) and record.revision == 0 for record in batch.records):
@@ -343,6 +347,13 @@ class MonitorApp(
                 self.viewing.new_run()
         if batch.link != link and batch.link in ("lost", "ended"):
             self.model.note(batch.text or f"the run is {batch.link}", kind=batch.link)
+
+    def _hear(self, text: str) -> None:
+        """Something about the trace itself; that it was read to its proper end is no news."""
+        self._heard = text
+        if self.model.end is None:
+            self.message = text
+            self.model.note(text)
 
     def _take_diagnosis(self, state: DiagnosisState) -> None:
         self.diagnosis = state

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from monitor.charts.raster import cut
 from monitor.charts.smoothing import smoothed
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.envelope import Curve
@@ -180,10 +181,15 @@ def overlaid(
 
 
 def differences(own: Sequence[Curve], base: Sequence[Curve]) -> tuple[Curve, ...]:
-    """Each curve less the baseline's of the same layer; those that it lacks are left out."""
+    """Each curve less the baseline's of the same layer, over the steps that both have; layers that
+    it lacks are left out."""
     if len(own) == len(base) == 1:
-        return (difference(own[0], base[0]),)
+        return (_shared(own[0], base[0]),)
     by_label = {curve.label: curve for curve in base}
-    return tuple(
-        difference(curve, by_label[curve.label]) for curve in own if curve.label in by_label
-    )
+    return tuple(_shared(curve, by_label[curve.label]) for curve in own if curve.label in by_label)
+
+
+def _shared(curve: Curve, base: Curve) -> Curve:
+    if len(base):
+        curve = cut(curve, (int(base.first[0]), int(base.last[-1])))
+    return difference(curve, base)

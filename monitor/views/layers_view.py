@@ -11,6 +11,7 @@ from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap import Heat, layer_of_row, rows_for
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.raster import value_at
+from monitor.formatting import clipped
 from monitor.help_topics import HelpTopic, metric_topics
 from monitor.metric_groups import MetricGroup, heads_key, whole_key
 from monitor.views import chart_page
@@ -104,7 +105,9 @@ class LayersView(View):
         absent = self.monitor.model.absence(group.key)
         if absent and not self.monitor.model.measured(group.key):
             return (("not measured: ", "muted"), (absent, "fg"))
-        return ((metric.meaning, "fg"), (f"   healthy: {metric.healthy}", "muted"))
+        healthy = f"   healthy: {metric.healthy}"
+        room = self.query_one(TextPane).content_size.width - len(healthy)
+        return ((clipped(metric.meaning, room), "fg"), (healthy, "muted"))
 
     def choose(self, by: int) -> None:
         if self._heat is not None:

@@ -13,7 +13,10 @@ from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.comparison_pane import ComparisonPane, rows_of
 from monitor.widgets.list_window import stepped
-from monitor.widgets.runs_pane import RunsPane
+from monitor.widgets.runs_pane import RunsPane, lines_wanted
+
+_CHART = 14
+"""Lines of the chart at least, where it is shown."""
 
 
 class RunsView(View):
@@ -70,6 +73,10 @@ class RunsView(View):
         self.query_one(ComparisonPane).show(rows)
         chart = self.query_one(ChartPane)
         chart.set_class(not self._side_by_side, "-needless")
+        if self._side_by_side and chart.display:
+            # What the list leaves free.
+            taken = lines_wanted(len(self._runs)) + len(rows) + 2
+            self.size_pane(chart, height=max(_CHART, self.size.height - taken))
         keys = app.viewing.keys(app.model)
         key = keys[app.viewing.chosen(keys)] if keys else None
         chart_page.companion(chart, app, key)
@@ -95,8 +102,14 @@ class RunsView(View):
             self.monitor.acted()
 
     def enter(self) -> None:
-        if self._runs:
-            self.monitor.watch_run(self._runs[self._chosen])
+        listed, header = self.chosen_run, self.monitor.model.header
+        if listed is None:
+            return
+        live = not self.monitor.is_replay and not self.monitor.model.over
+        if live and header is not None and header.run == listed.run:
+            self.monitor.say("this run is on screen already")
+        else:
+            self.monitor.watch_run(listed)
 
     @on(RunsPane.Clicked)
     def _clicked(self, message: RunsPane.Clicked) -> None:

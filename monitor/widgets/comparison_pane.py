@@ -19,7 +19,8 @@ from monitor.widgets.pane_title import set_title
 _LOSS = "training/loss"
 _WIDE = 100
 """Columns from which on there is room for the pace, and longer names."""
-_VERDICT = 64
+_VERDICT = 24
+"""Columns that the verdicts take at least."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ def _apart(model: RunModel, base: RunModel) -> float:
 def table(rows: Sequence[Compared], width: int) -> tuple[Line, ...]:
     """A heading and a line for each row; the verdicts take what room there is."""
     wide = width >= _WIDE
-    name = 26 if wide else 16
-    numbers = 41 if wide else 30
-    verdict = max(0, min(_VERDICT, width - 3 - name - numbers))
-    pace = f"{'steps/s':>11}" if wide else ""
-    head = f"   {'run':<{name}}{'verdict':<{verdict}}{'step':>9}{'loss':>10}{'apart':>11}{pace}"
+    name = 26 if wide else 13
+    at, value = (9, 11) if wide else (7, 9)
+    numbers = at + (3 if wide else 2) * value
+    longest = max((len(row.verdict[0]) for row in rows), default=0)
+    verdict = max(0, min(max(longest, _VERDICT) + 2, width - 3 - name - numbers))
+    head = f"   {'run':<{name}}{'verdict':<{verdict}}{'step':>{at}}{'loss':>{value}}"
+    head += f"{'apart':>{value}}" + (f"{'steps/s':>{value}}" if wide else "")
     lines: list[Line] = [fitted([(head, "muted")], width)]
     for row in rows:
         told, role = row.verdict
@@ -115,9 +118,12 @@ def table(rows: Sequence[Compared], width: int) -> tuple[Line, ...]:
                     (f"{row.sign:<3}", "accent bold"),
                     (f"{clipped(row.name, name - 1):<{name}}", "fg"),
                     (f"{clipped(told, verdict - 1):<{verdict}}", role),
-                    (f"{step:>9}{loss:>10}", "fg"),
-                    (f"{'baseline' if row.baseline else apart:>11}", "warn" if apart else "muted"),
-                    (f"{pace:>11}" if wide else "", "muted"),
+                    (f"{step:>{at}}{loss:>{value}}", "fg"),
+                    (
+                        f"{'baseline' if row.baseline else apart:>{value}}",
+                        "warn" if apart else "muted",
+                    ),
+                    (f"{pace:>{value}}" if wide else "", "muted"),
                 ],
                 width,
             )

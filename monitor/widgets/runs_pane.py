@@ -61,6 +61,11 @@ def details(
     )
 
 
+def lines_wanted(runs: int) -> int:
+    """Lines in which all of a list and the details of the chosen run have room."""
+    return runs + 9
+
+
 def heading(width: int) -> Line:
     """What stands in the columns."""
     run = f"{'run':<{_RUN}} " if width > 100 else ""

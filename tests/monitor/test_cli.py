@@ -166,6 +166,17 @@ def test_a_crash_is_told_beside_the_verdict(engine, tmp_path, capsys):
     assert (told["category"], told["heuristic"], told["step"]) == ("kernel", 4, 90)
 
 
+def test_what_could_not_be_read_of_a_trace_is_told(engine, tmp_path, capsys):
+    path = store(tmp_path / "t.trace", a_run())
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 255
+    path.write_bytes(content)
+    status_of("diagnose", str(path), "--json")
+    told = capsys.readouterr()
+    assert "1 places in it cannot be read: the verdict is of the rest" in told.err
+    assert told.out.startswith("{")
+
+
 def test_a_torn_trace_is_diagnosed_up_to_the_tear(engine, tmp_path, capsys):
     path = store(tmp_path / "t.trace", a_run(ended=False))
     path.write_bytes(path.read_bytes()[:-7])

@@ -65,6 +65,13 @@ def test_layers_are_paired_by_name():
     assert found.low.tolist() == [2]
 
 
+def test_a_difference_ends_with_the_shorter_run():
+    (found,) = differences([curve([0, 10, 20], [3, 4, 5])], [curve([10], [1])])
+    assert (found.last.tolist(), found.latest.tolist()) == ([10], [3])
+    (nothing,) = differences([curve([0], [3])], [curve([], [])])
+    assert np.isnan(nothing.latest).all()
+
+
 def test_an_overlay_has_a_line_for_each_run_and_no_spike_is_lost():
     own = [curve([0, 10], [1, 9], "0"), curve([0, 10], [1, 1], "1"), curve([0, 10], [1, 1], "2")]
     curves, raw = overlaid(own, [("B", [curve([0, 10], [4, 4])]), ("C", [])], 0.0)

@@ -137,7 +137,7 @@ KEYS: tuple[Key, ...] = (
         "Charts", views=CHARTS, leaves=6),
     Key("d", "d", "toggle_difference", "", "compared runs: as they are, or one less the baseline, "
         "in charts and heatmaps; then the next one", "Charts", views=(*CHARTS, "layers", "runs"),
-        leaves=4),
+        leaves=3),
     Key("k", "k", "next_rank", "", "ranks: all together, or one alone", "Charts",
         views=CHARTED),
     Key("e", "e", "smooth", "Smooth", "smoothing (EMA), stronger each time, then off; the raw "

@@ -1,6 +1,7 @@
 """The command line in this process: statuses, sentences, and what is not imported."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -164,6 +165,14 @@ def test_a_crash_is_told_beside_the_verdict(engine, tmp_path, capsys):
     status_of("diagnose", str(path), "--json")
     told = json.loads(capsys.readouterr().out)["crash"]
     assert (told["category"], told["heuristic"], told["step"]) == ("kernel", 4, 90)
+
+
+def test_the_package_runs_as_the_command_does(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["monitor", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("monitor", run_name="__main__")
+    assert ended.value.code == 0
+    assert "demo" in capsys.readouterr().out
 
 
 def test_what_could_not_be_read_of_a_trace_is_told(engine, tmp_path, capsys):

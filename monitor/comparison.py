@@ -23,7 +23,7 @@ LETTERS = "BCDEFGH"
 
 
 MOST_DIAGNOSED = 3
-"""Other runs that are diagnosed; they take turns while there is nothing to do for the watched one."""
+"""Other runs that are diagnosed; they take turns while the watched one has nothing waiting."""
 MOST_WAITING = 1000
 """Frames of one of them that wait before its diagnosis goes over fewer of them."""
 _TOO_MANY = DiagnosisState(

@@ -50,8 +50,8 @@ class ComparedRun:
     run: str
     name: str
     reader: Reader
-    diagnosing: Diagnosing | None = None
-    diagnosis: DiagnosisState = _TOO_MANY
+    diagnosing: Diagnosing | None
+    diagnosis: DiagnosisState
     """What its own engine says, as far as it has come."""
     model: RunModel = field(default_factory=RunModel)
 
@@ -114,10 +114,12 @@ class Comparison:
             diagnosing.hold(True)
             diagnosing.start()
         feed = diagnosing.feed if diagnosing is not None else lambda records: None
-        added = ComparedRun(letter, run, name, Reader(source, feed, self._on_news), diagnosing)
+        state = DiagnosisState() if diagnosing is not None else _TOO_MANY
+        reader = Reader(source, feed, self._on_news)
+        added = ComparedRun(letter, run, name, reader, diagnosing, state)
         self.runs.append(added)
         self.runs.sort(key=lambda other: other.letter)
-        added.reader.start()
+        reader.start()
         return added
 
     def remove(self, run: str) -> list[Stoppable]:

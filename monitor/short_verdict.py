@@ -48,5 +48,5 @@ def _before_the_first(state: DiagnosisState, model: RunModel) -> str:
     if model.frames == 0:
         return f"{_NONE} yet: no frame was read"
     if state.phase == "loading":
-        return f"{_NONE} yet: it waits for its turn"
+        return f"{_NONE} yet: diagnosis to come"
     return f"{_NONE} yet"

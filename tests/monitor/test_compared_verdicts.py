@@ -146,6 +146,7 @@ def test_they_take_turns_behind_the_screen():
             comparison.drain()
             comparison.take_turns(free=True)
 
+    assert [run.diagnosis.phase for run in runs] == ["loading", "loading"]  # from the first moment
     try:
         comparison.take_turns(free=False)
         while not all(run.reader.waiting for run in runs):
@@ -214,7 +215,7 @@ def test_a_verdict_in_a_few_words():
             crash=Crash(step=391, text="no memory", category=None, heuristic=None, reason=""),
         ),
         "no verdict: weights are missing": DiagnosisState("failed", said(), "weights are missing"),
-        "no verdict yet: it waits for its turn": DiagnosisState("loading"),
+        "no verdict yet: diagnosis to come": DiagnosisState("loading"),
     }
     assert [short_verdict(state, model)[0] for state in words.values()] == list(words)
 

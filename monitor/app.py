@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import ClassVar, cast
 
 from textual import on
@@ -23,14 +22,14 @@ from textual.timer import Timer
 from monitor.breakpoints import Breakpoints
 from monitor.chart_actions import ChartActions
 from monitor.compare_actions import CompareActions
-from monitor.comparison import Comparison
+from monitor.comparison import Comparison, Stoppable
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
 from monitor.frugal_output import Pace, frugal
 from monitor.help_actions import HelpActions
 from monitor.key_table import remapped
-from monitor.model_state import unpack
+from monitor.model_state import taken
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
 from monitor.pane_actions import PaneActions
@@ -176,6 +175,8 @@ class MonitorApp(
         self.reader = Reader(source, self.diagnosing.feed, self.wake)
         self.controlling = Controlling(source, self._on_reply)
         self.message = ""
+        self._heard = ""
+        """What the source of a replay said last."""
         self._seen: tuple[object, ...] = ()
         self._drawn: tuple[int, int] = (-1, -1)
         self._diagnoses = 0
@@ -226,12 +227,13 @@ class MonitorApp(
         self.controlling.stop()
         self.diagnosing.stop()
         self.reader.stop()
-        for reader in self.comparison.clear():
-            reader.stop()
+        for part in self.comparison.clear():
+            part.stop()
 
     def switch_source(self, source: Source) -> None:
         """Watch another run instead; what was open is closed."""
-        old = (self.controlling, self.diagnosing, self.reader)
+        old: list[Stoppable] = [self.controlling, self.diagnosing, self.reader]
+        old += self.comparison.clear()
         # The engine once loaded serves every run.
         self._open(source, source.title, self.diagnosing.factory)
         self.viewing.new_run()
@@ -239,20 +241,15 @@ class MonitorApp(
         self.controlling.start()
         self.diagnosing.start()
 
-        def stop() -> None:
-            for part in old:
-                part.stop()
-
-        self.run_worker(stop, thread=True, group="closing")
-        self.close_readers(self.comparison.clear())
+        self.close_parts(old)
         self.action_show_view("overview")
 
-    def close_readers(self, readers: Sequence[Reader]) -> None:
+    def close_parts(self, parts: Sequence[Stoppable]) -> None:
         def stop() -> None:
-            for reader in readers:
-                reader.stop()
+            for part in parts:
+                part.stop()
 
-        if readers:
+        if parts:
             self.run_worker(stop, thread=True, group="closing")
 
     # News and drawing.
@@ -295,6 +292,7 @@ class MonitorApp(
             self._diagnoses += 1
         position = self.replaying.position if self.replaying else None
         self.diagnosing.hold(position is not None and position.seeking)
+        self.comparison.take_turns(self.diagnosing.idle)
         state = self.diagnosing.state
         if state is not self.diagnosis:
             self._take_diagnosis(state)
@@ -335,10 +333,9 @@ class MonitorApp(
     def _take(self, batch: Batch) -> None:
         link = self.model.link
         run = self.model.header
-        if batch.overview is not None:
-            self.model = RunModel()
-            unpack(self.model, dict(batch.overview))
-        self.model.take(replace(batch, records=()) if batch.known else batch)
+        self.model = taken(self.model, batch)
+        if batch.link == "replay" and batch.text not in ("", self._heard):
+            self._hear(batch.text)
         if batch.known:
             return
         if any(isinstance(record, Header) and record.revision == 0 for record in batch.records):
@@ -350,6 +347,13 @@ class MonitorApp(
                 self.viewing.new_run()
         if batch.link != link and batch.link in ("lost", "ended"):
             self.model.note(batch.text or f"the run is {batch.link}", kind=batch.link)
+
+    def _hear(self, text: str) -> None:
+        """Something about the trace itself; that it was read to its proper end is no news."""
+        self._heard = text
+        if self.model.end is None:
+            self.message = text
+            self.model.note(text)
 
     def _take_diagnosis(self, state: DiagnosisState) -> None:
         self.diagnosis = state
@@ -384,7 +388,9 @@ class MonitorApp(
             header_data(self.model, self.viewing, self.run_title, self.replaying)
         )
         base.query_one(ViewBar).show(self.viewing.view, step_notes(self.viewing, self.breakpoints))
-        labels = footer_labels(self.viewing, self.replaying, self.holding, self.model.over)
+        labels = footer_labels(
+            self.viewing, self.replaying, self.holding, self.model.over, bool(self.comparison)
+        )
         if self.view is not None:
             labels |= self.view.labels
         base.query_one(KeyFooter).show(self.keys.here(self.is_replay, self.viewing.view), labels)

@@ -8,11 +8,10 @@ from typing import Any
 from textual.app import App
 
 from monitor.breakpoints import Breakpoints
-from monitor.comparison import Comparison
+from monitor.comparison import Comparison, Stoppable
 from monitor.controlling import Controlling
-from monitor.diagnosing import DiagnosisState
+from monitor.diagnosing import Diagnosing, DiagnosisState
 from monitor.key_table import KeyTable
-from monitor.reader import Reader
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
 from monitor.sources.source import Source
@@ -29,6 +28,7 @@ class AppBase(App[None]):
     replaying: Replaying | None
     comparison: Comparison
     controlling: Controlling
+    diagnosing: Diagnosing
     diagnosis: DiagnosisState
     breakpoints: Breakpoints
     keys: KeyTable
@@ -76,8 +76,8 @@ class AppBase(App[None]):
         """Watch another run instead; what was open is closed."""
         raise NotImplementedError
 
-    def close_readers(self, readers: Sequence[Reader]) -> None:
-        """Stop readers behind the screen: their sources may take a moment."""
+    def close_parts(self, parts: Sequence[Stoppable]) -> None:
+        """Stop threads of a run behind the screen: its source may take a moment."""
         raise NotImplementedError
 
     def show_chart(self, key: str, step: int | None = None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from textual import on
 
 from monitor.app_base import AppBase
+from monitor.chart_data import cursor_steps, whole_span
 from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.step_pane import StepPane
+from monitor.step_window import Span
 from monitor.viewing import pattern_error
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.metric_picker import MetricPicker
@@ -18,20 +20,24 @@ WHEEL_ZOOM = 0.8
 class ChartActions(AppBase):
     """Part of the application."""
 
+    @property
+    def _whole(self) -> Span:
+        return whole_span(self.model, self.viewing, self.comparison)
+
     def action_cursor(self, by: int) -> None:
-        steps = self.model.sampled_steps(self.viewing.frozen)
-        self.viewing.steps.move(steps, by, self.viewing.whole(self.model))
+        steps = cursor_steps(self.model, self.viewing, self.comparison)
+        self.viewing.steps.move(steps, by, self._whole)
         self.acted()
 
     def action_zoom(self, factor: float) -> None:
-        self.viewing.steps.zoom(factor, self.viewing.whole(self.model))
+        self.viewing.steps.zoom(factor, self._whole)
         self.acted()
 
     def action_pan(self, share: float) -> None:
         if self.viewing.steps.zoomed is None:
             self.say("all steps are shown: zoom in first (+)")
             return
-        self.viewing.steps.pan(share, self.viewing.whole(self.model))
+        self.viewing.steps.pan(share, self._whole)
         self.acted()
 
     def action_zoom_all(self) -> None:
@@ -41,12 +47,12 @@ class ChartActions(AppBase):
     @on(StepPane.Wheeled)
     def _wheeled(self, message: StepPane.Wheeled) -> None:
         factor = WHEEL_ZOOM if message.inwards else 1 / WHEEL_ZOOM
-        self.viewing.steps.zoom(factor, self.viewing.whole(self.model), message.step)
+        self.viewing.steps.zoom(factor, self._whole, message.step)
         self.acted()
 
     @on(StepPane.Panned)
     def _panned(self, message: StepPane.Panned) -> None:
-        self.viewing.steps.pan(message.share, self.viewing.whole(self.model))
+        self.viewing.steps.pan(message.share, self._whole)
         self.acted()
 
     @on(ChartPane.Clicked)
@@ -67,7 +73,7 @@ class ChartActions(AppBase):
 
     def _put_cursor(self, step: float) -> None:
         """The cursor at the sample nearest to a step."""
-        steps = self.model.sampled_steps(self.viewing.frozen)
+        steps = cursor_steps(self.model, self.viewing, self.comparison)
         if len(steps):
             self.viewing.steps.cursor = int(steps[abs(steps - step).argmin()])
 

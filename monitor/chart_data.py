@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from diagnoser.diagnosis import Diagnosis
 from monitor.charts.heatmap import Heat, heat
@@ -10,10 +13,13 @@ from monitor.charts.line_chart import ChartData
 from monitor.charts.raster import cut
 from monitor.charts.smoothing import smoothed
 from monitor.charts.time_axis import over_time
-from monitor.comparison import Comparison, differences, overlaid
+from monitor.comparison import WATCHED, Comparison, differences, overlaid
+from monitor.envelope import Curve
 from monitor.healthy_range import healthy_range
 from monitor.run_model import RunModel, StepMark
+from monitor.step_window import Span
 from monitor.viewing import Viewing
+from probe.schema import Form
 
 
 def marks_of(
@@ -34,7 +40,7 @@ def chart_data(
     diagnosis: Diagnosis | None,
     key: str,
     selected: bool,
-    comparison: Comparison | None = None,
+    comparison: Comparison,
 ) -> ChartData:
     """Everything the chart of ``key`` shows now."""
     group = model.groups[key]
@@ -46,7 +52,7 @@ def chart_data(
         title=key,
         curves=tuple(smoothed(curve, weight) for curve in curves) if weight else curves,
         raw=curves if weight else (),
-        span=viewing.span(model),
+        span=viewing.steps.span(whole_span(model, viewing, comparison)),
         unit=metric.unit if metric else "",
         log=viewing.is_log(model, key),
         marks=marks_of(model, diagnosis, upto),
@@ -66,29 +72,78 @@ def chart_data(
 def _compared(
     data: ChartData, model: RunModel, viewing: Viewing, key: str, comparison: Comparison
 ) -> ChartData:
-    """With the other runs' curves, or instead of them the difference from the baseline."""
-    own = model.curves(key, viewing.frozen, viewing.rank)
+    """With the other runs' curves, or instead of them one's difference from the baseline."""
     weight = viewing.smoothing
-    base = comparison.base
-    if viewing.difference and base is not None:
-        found = differences(own, base.model.curves(key))
+    name, found = contrast(model, viewing, key, comparison)
+    if name:
         return replace(
             data,
             curves=tuple(smoothed(curve, weight) for curve in found) if weight else found,
             raw=found if weight else (),
             log=False,
             healthy=None,
-            absent="" if found else f"the baseline {base.letter} has no such chart",
-            note=f"A − {base.letter}",
+            absent="" if found else f"{name}: they have no such chart in common",
+            note=name,
         )
+    own = model.curves(key, viewing.frozen, viewing.rank)
     others = [(other.letter, other.model.curves(key)) for other in comparison.runs]
     curves, raw = overlaid(own, others, weight)
-    # A run that trained longer is seen to its end, unless the person zoomed or looks back.
-    longest = max((other.model.step or 0 for other in comparison.runs), default=0)
-    first, last = data.span
-    if viewing.steps.zoomed is None and viewing.frozen is None:
-        last = max(last, longest)
-    return replace(data, curves=curves, raw=raw, span=(first, last))
+    return replace(data, curves=curves, raw=raw)
+
+
+def contrast(
+    model: RunModel, viewing: Viewing, key: str, comparison: Comparison
+) -> tuple[str, tuple[Curve, ...]]:
+    """What is shown as a difference, ``A − B``, and its curves; an empty name where none is."""
+    base, letter = comparison.base, viewing.difference
+    if base is None or not letter or letter not in comparison.apart:
+        return "", ()
+    if letter == WATCHED:
+        own = model.curves(key, viewing.frozen, viewing.rank)
+    else:
+        own = comparison.model_of(letter).curves(key, viewing.frozen)
+    return f"{letter} − {base.letter}", differences(own, base.model.curves(key))
+
+
+def whole_span(model: RunModel, viewing: Viewing, comparison: Comparison) -> Span:
+    """All the steps there are to show: a compared run that trained longer is seen to its end,
+    unless the person looks back."""
+    first, last = viewing.whole(model)
+    if viewing.frozen is None:
+        last = max(last, *(other.model.step or 0 for other in comparison.runs), 0)
+    return first, last
+
+
+def cursor_steps(
+    model: RunModel, viewing: Viewing, comparison: Comparison
+) -> npt.NDArray[np.int64]:
+    """Steps a cursor stops at: the samples of the watched run, beyond its end those of others."""
+    steps = model.sampled_steps(viewing.frozen)
+    if viewing.frozen is not None:
+        return steps
+    end = int(steps[-1]) if len(steps) else -1
+    others = [other.model.sampled_steps() for other in comparison.runs]
+    return np.unique(np.concatenate([steps, *(found[found > end] for found in others)]))
+
+
+@dataclass(frozen=True)
+class HeatData:
+    """A heatmap and the curves of its rows. ``name``: ``A − B`` where it is a difference;
+    ``heat`` None: those runs measured it in no layer that both have."""
+
+    heat: Heat | None
+    curves: tuple[Curve, ...]
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What stands after the metric's name."""
+        return f" · {self.name}" if self.name else ""
+
+    @property
+    def note(self) -> str:
+        """Why there is nothing to see."""
+        return f"{self.name}: they have no layers of this metric in common"
 
 
 def heat_data(
@@ -97,13 +152,26 @@ def heat_data(
     diagnosis: Diagnosis | None,
     key: str,
     columns: int,
+    comparison: Comparison,
     tall: int = 3,
-) -> Heat:
+) -> HeatData:
     """The heatmap of ``key`` in a number of columns."""
     group = model.groups[key]
-    form = group.metric.form if group.metric else "statistic"
+    name, curves = contrast(model, viewing, key, comparison)
+    if name and not curves:
+        return HeatData(None, (), name)
+    form: Form = group.metric.form if group.metric else "statistic"
+    if not name:
+        curves = model.curves(key, viewing.frozen, viewing.rank)
     marks = marks_of(model, diagnosis, viewing.frozen)
-    span = viewing.span(model)
-    curves = [cut(curve, span) for curve in model.curves(key, viewing.frozen, viewing.rank)]
-    whole = viewing.settled(model)
-    return heat(curves, form, columns, marks, cursor=viewing.steps.cursor, tall=tall, whole=whole)
+    span = viewing.steps.span(whole_span(model, viewing, comparison))
+    found = heat(
+        [cut(curve, span) for curve in curves],
+        "signed" if name else form,
+        columns,
+        marks,
+        cursor=viewing.steps.cursor,
+        tall=tall,
+        whole=viewing.settled(model),
+    )
+    return HeatData(found, curves, name)

@@ -17,7 +17,7 @@ class CompareActions(AppBase):
         if listed is None:
             return
         if self.comparison.letter_of(listed.run):
-            self.close_readers(self.comparison.remove(listed.run))
+            self.close_parts(self.comparison.remove(listed.run))
             self.acted()
         elif self.comparison.full:
             self.say(f"{len(LETTERS)} runs are compared already: take one away first")
@@ -62,7 +62,7 @@ class CompareActions(AppBase):
         if self.comparison.letter_of(listed.run) or self.comparison.full:
             source.close()
             return
-        self.comparison.add(listed.run, listed.name, source)
+        self.comparison.add(listed.run, listed.name, source, self.diagnosing.factory)
         self.acted()
 
     def watch_run(self, listed: ListedRun) -> None:
@@ -104,7 +104,20 @@ class CompareActions(AppBase):
         if not self.comparison:
             self.say("no run is compared with this one: choose one in Runs (c)")
             return
-        self.viewing.difference = not self.viewing.difference
+        letters = self.comparison.apart
+        # After the last of them the runs' own curves again.
+        at = letters.find(self.viewing.difference) + 1 if self.viewing.difference else 0
+        self.viewing.difference = letters[at : at + 1]
+        base = self.comparison.base
+        if self.viewing.difference and base is not None:
+            self.message = f"the difference {self.viewing.difference} − {base.letter}"
+        else:
+            self.message = "the runs as they are"
+        self.draw()
+
+    def action_next_compared(self, by: int) -> None:
+        """Another chart of the runs compared; in the list of runs the arrow keys choose a run."""
+        self.viewing.move(self.viewing.keys(self.model), by)
         self.acted()
 
     def action_next_rank(self) -> None:

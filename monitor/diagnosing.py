@@ -15,7 +15,7 @@ from probe.schema import Event, Frame, Header, Record
 
 STOP_SECONDS = 5.0
 MAX_WAITING = 4000
-"""Frames that wait for the diagnosis before it goes over fewer of them."""
+"""Frames of the run watched that wait for the diagnosis before it goes over fewer of them."""
 Phase = Literal["loading", "ready", "failed", "off"]
 
 
@@ -64,10 +64,15 @@ class Diagnosing:
     """
 
     def __init__(
-        self, factory: EngineFactory | None = None, on_news: Callable[[], None] = lambda: None
+        self,
+        factory: EngineFactory | None = None,
+        on_news: Callable[[], None] = lambda: None,
+        most: int = MAX_WAITING,
     ) -> None:
+        """``most``: frames that wait before it goes over fewer of them."""
         self._factory = factory
         self._on_news = on_news
+        self._most = most
         self._header: Header | None = None
         self._found: list[Diagnosis | None] = []
         self._pending: deque[Header | Frame] = deque()
@@ -141,7 +146,7 @@ class Diagnosing:
                     self._pending.append(record)
                 elif isinstance(record, Frame):
                     self._pending.append(record)
-                    if len(self._pending) > MAX_WAITING:
+                    if len(self._pending) > self._most:
                         self._thin()
                 elif isinstance(record, Event):
                     crash = read_crash(record)
@@ -160,7 +165,6 @@ class Diagnosing:
         bound: Header | None = None
         while True:
             with self._changed:
-                self._busy = False
                 self._changed.wait_for(lambda: (self._pending and not self._held) or self._stopping)
                 if self._stopping:
                     return
@@ -169,6 +173,7 @@ class Diagnosing:
             state = self._advance(record, bound)
             bound = record if isinstance(record, Header) else bound
             with self._changed:
+                self._busy = False
                 if state is not None and generation == self._generation:
                     self._state = replace(state, crash=self._state.crash)
                     if state.phase == "ready" and state.diagnosis and isinstance(record, Frame):

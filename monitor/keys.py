@@ -51,7 +51,7 @@ class Key:
 
 
 CHARTS: tuple[ViewName, ...] = ("overview", "metrics")
-STEPPED: tuple[ViewName, ...] = ("overview", "diagnosis", "layers", "metrics")
+STEPPED: tuple[ViewName, ...] = ("overview", "diagnosis", "layers", "metrics", "runs")
 """Views with an axis of steps."""
 CHARTED: tuple[ViewName, ...] = ("overview", "diagnosis", "graph", "layers", "metrics", "runs")
 """Views with a line chart."""
@@ -135,8 +135,9 @@ KEYS: tuple[Key, ...] = (
         "Charts", views=("metrics",), leaves=4),
     Key("l", "l", "toggle_log", "Log", "logarithmic or linear axis of the chosen chart",
         "Charts", views=CHARTS, leaves=6),
-    Key("d", "d", "toggle_difference", "", "compared runs: their curves, or the watched "
-        "run's difference from the baseline", "Charts", views=(*CHARTS, "runs")),
+    Key("d", "d", "toggle_difference", "", "compared runs: as they are, or one less the baseline, "
+        "in charts and heatmaps; then the next one", "Charts", views=(*CHARTS, "layers", "runs"),
+        leaves=3),
     Key("k", "k", "next_rank", "", "ranks: all together, or one alone", "Charts",
         views=CHARTED),
     Key("e", "e", "smooth", "Smooth", "smoothing (EMA), stronger each time, then off; the raw "
@@ -192,6 +193,10 @@ KEYS: tuple[Key, ...] = (
         "or no longer", "Runs", views=("runs",), leaves=2),
     Key("b", "b", "set_baseline", "Baseline", "differences are taken from this run", "Runs",
         views=("runs",), leaves=3),
+    Key("right_square_bracket", "]", "next_compared(1)", "", "next chart of the runs compared",
+        "Runs", views=("runs",)),
+    Key("left_square_bracket", "[", "next_compared(-1)", "Chart", "previous chart of the runs "
+        "compared", "Runs", views=("runs",), leaves=6, pair="next_compared(1)"),
     Key("a", "a", "open_address", "", "open a run by its address (ssh://host/run, ipc://...), or a "
         "trace by its path", "Runs", views=("runs",)),
     Key("r", "r", "refresh_runs", "Look again", "look for runs again", "Runs", views=("runs",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from monitor.envelope import Envelope
 from monitor.run_model import RunModel
+from monitor.sources.source import Batch
 from monitor.step_clock import StepClock
 from probe.schema import End, Event, Header, decode_record, encode
 
@@ -47,6 +49,15 @@ def pack(model: RunModel) -> Arrays:
         for rank, history in model._scalars[name].items():
             found |= _packed(f"scalars.{place}.{rank}", history)
     return found
+
+
+def taken(model: RunModel, batch: Batch) -> RunModel:
+    """The model after what one read brought: another one where that was a kept overview."""
+    if batch.overview is not None:
+        model = RunModel()
+        unpack(model, dict(batch.overview))
+    model.take(replace(batch, records=()) if batch.known else batch)
+    return model
 
 
 def unpack(model: RunModel, arrays: Arrays) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from monitor.sources.source import Batch, Source
 from probe.schema import Record
@@ -95,7 +96,9 @@ class Reader:
             if _tells(batch) or last is None or _tells(last):
                 self._queue.append(batch)
             else:
-                self._queue[-1] = batch  # only the newest state counts
+                # Only the newest state counts; what is wrong with a trace is said once.
+                kept = last.text if batch.link == last.link == "replay" else ""
+                self._queue[-1] = replace(batch, text=batch.text or kept)
             self._held += len(batch.records)
 
 

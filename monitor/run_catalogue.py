@@ -31,12 +31,15 @@ class ListedRun:
 
 
 def discover(now: float | None = None) -> tuple[ListedRun, ...]:
-    """Live runs first, then traces, each the newest first. Raises SourceError."""
+    """Live runs first, then traces, each the newest first; what a live run is writing is not told
+    once more as a trace. Raises SourceError."""
     from probe.directories import DirectoryError
 
     now = time.time() if now is None else now
     try:
-        return (*_live(now), *_traces(now))
+        live = _live(now)
+        written = {run.entry.trace for run in live if run.entry is not None}
+        return (*live, *(run for run in _traces(now) if str(run.path) not in written))
     except (DirectoryError, OSError) as error:
         raise SourceError(str(error)) from None
 
@@ -100,7 +103,7 @@ def open_named(text: str) -> Source:
 
         return open_ssh(text, batch=True)
     path = Path(text).expanduser()
-    if path.is_file():
+    if path.is_file() or ("://" not in text and ("/" in text or path.suffix == ".trace")):
         return _at_its_end(path)
     from monitor.targets import open_target
 

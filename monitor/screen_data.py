@@ -98,11 +98,14 @@ def step_notes(viewing: Viewing, breakpoints: Breakpoints) -> Line:
 
 
 def footer_labels(
-    viewing: Viewing, replaying: Replaying | None, holding: bool, over: bool
+    viewing: Viewing, replaying: Replaying | None, holding: bool, over: bool, compared: bool
 ) -> dict[str, str]:
     """Labels that say what a key would do now; ``holding``: the training is paused by us;
-    ``over``: there is no training any more, so that keys which steer it are left out."""
+    ``over``: there is no training any more, so that keys which steer it are left out;
+    ``compared``: other runs are compared with this one."""
     labels: dict[str, str] = {}
+    if compared:
+        labels["toggle_difference"] = "Difference"
     if over:
         labels |= dict.fromkeys(("toggle_training", "step_training", "sample"), "")
     if viewing.frozen is not None:

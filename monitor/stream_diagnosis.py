@@ -74,12 +74,14 @@ def diagnose_records(
     return stream.current
 
 
-def diagnose_trace(path: Path, factory: EngineFactory | None = None) -> Diagnosis:
-    """The diagnosis of a saved run. Raises TraceError or :class:`SourceError`."""
+def diagnose_trace(path: Path, factory: EngineFactory | None = None) -> tuple[Diagnosis, int]:
+    """The diagnosis of a saved run, and how many damaged places were left out. Raises TraceError
+    or :class:`SourceError`."""
     from probe.trace import TraceReader
 
     with TraceReader(path) as reader:
         diagnosis = diagnose_records(reader, factory)
+        damaged = reader.damaged
     if diagnosis is None:
         raise SourceError(f"{path}: the run ended before its model was seen: nothing to diagnose")
-    return diagnosis
+    return diagnosis, damaged

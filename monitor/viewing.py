@@ -46,8 +46,8 @@ class Viewing:
     """Charts run over wall-clock time instead of steps."""
     rank: int | None = None
     """Of several ranks the one shown; None: all together."""
-    difference: bool = False
-    """Compared runs are shown by the watched run's difference from the baseline."""
+    difference: str = ""
+    """Letter of the compared run that is shown by its difference from the baseline."""
     choices: dict[ViewName, PaneChoice] = field(default_factory=dict)
 
     @property

@@ -33,6 +33,10 @@ class SchemaError(ValueError):
     """A message that is not ours, too large, or of a schema this version cannot read."""
 
 
+class VersionError(SchemaError):
+    """A header whose schema this version cannot read."""
+
+
 class Metric(msgspec.Struct, frozen=True):
     """Definition of a named value. ``contract`` marks one whose healthy value is known exactly."""
 
@@ -289,7 +293,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
 
 def _check_header(header: Header) -> None:
     if header.schema != SCHEMA_VERSION:
-        raise SchemaError(
+        raise VersionError(
             f"schema {header.schema} was written by another version (this one reads "
             f"{SCHEMA_VERSION}): use the same defaultpp-monitor on both sides"
         )

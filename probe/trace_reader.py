@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from probe.schema import MAX_MESSAGE_BYTES, Record, SchemaError, decode_record
+from probe.schema import MAX_MESSAGE_BYTES, Record, SchemaError, VersionError, decode_record
 from probe.trace_format import (
     CHECKSUM,
     FORMAT_VERSION,
@@ -80,7 +80,7 @@ class TraceReader:
         """Like :meth:`read`, decoded; payloads that cannot be decoded count as damaged.
 
         An empty list means the present end. Raises :class:`TraceError` where the first record
-        was written by another version.
+        or a header was written by another version.
         """
         records: list[Record] = []
         while len(records) < limit:
@@ -146,7 +146,7 @@ class TraceReader:
         try:
             record = decode_record(payload)
         except SchemaError as error:
-            if not self._decoded:
+            if not self._decoded or isinstance(error, VersionError):
                 # Its checksum holds, so it was written like this: by another version.
                 raise TraceError(f"{self.path}: {error}") from None
             self.damaged += 1

@@ -5,6 +5,7 @@ Exit status: 0 healthy, 1 faulty, 2 cannot say, 3 unreadable input."""
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 HELP = "print the verdict on a saved run"
@@ -23,6 +24,12 @@ def run(options: argparse.Namespace) -> int:
     from monitor.diagnosis_text import full_text
     from monitor.stream_diagnosis import diagnose_trace
 
-    diagnosis = diagnose_trace(options.trace)
+    diagnosis, damaged = diagnose_trace(options.trace)
+    if damaged:
+        print(
+            f"defaultpp-monitor: {options.trace}: {damaged} places in it cannot be read: the "
+            "verdict is of the rest",
+            file=sys.stderr,
+        )
     print(to_json(diagnosis) if options.json else full_text(diagnosis))
     return exit_status.of_verdict(diagnosis)

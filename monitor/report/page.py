@@ -13,6 +13,7 @@ from diagnoser.phrases import layer_list
 from diagnoser.taxonomy import root_causes
 from monitor.chart_data import chart_data
 from monitor.charts.line_chart import SERIES_COLOURS
+from monitor.comparison import Comparison
 from monitor.formatting import ago, number, percent, spoken
 from monitor.metric_groups import group_key
 from monitor.palette import DARK, LIGHT, palette_for
@@ -167,7 +168,7 @@ def _charts(found: Gathered) -> str:
     viewing.promote(found.diagnosis)
     figures = []
     for key in found.charts:
-        data = chart_data(found.model, viewing, found.diagnosis, key, selected=False)
+        data = chart_data(found.model, viewing, found.diagnosis, key, False, Comparison())
         metric = found.model.groups[key].metric
         flag = ' <span class="flag">◆ speaks for the diagnosis</span>' if data.flagged else ""
         unit = " ".join(part for part in (data.unit, "log axis" if data.log else "") if part)

@@ -245,7 +245,7 @@ class ReplaySource:
 
     def _text(self) -> str:
         if self._failed:
-            text, self._failed = self._failed, ""
+            text, self._failed, self._told_end = self._failed, "", True
             return text
         if self._told_end or not self._complete or self._next < len(self._records):
             return ""

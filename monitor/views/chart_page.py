@@ -47,11 +47,7 @@ def companion(pane: ChartPane, app: MonitorApp, key: str | None) -> None:
         pane.show(None)
         return
     diagnosis = app.shown.diagnosis.diagnosis
-    pane.show(
-        chart_data(
-            app.model, app.viewing, diagnosis, key, selected=False, comparison=app.comparison
-        )
-    )
+    pane.show(chart_data(app.model, app.viewing, diagnosis, key, False, app.comparison))
 
 
 def _title(start: int, shown: int, total: int, pattern: str) -> str:

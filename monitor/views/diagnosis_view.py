@@ -18,6 +18,8 @@ from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.causes_pane import Alternative, CausesPane, alternatives_of
 from monitor.widgets.evidence_pane import EvidencePane
+from monitor.widgets.list_pane import ListPane
+from monitor.widgets.list_window import stepped
 from monitor.widgets.verdict_bands import VerdictBands
 
 
@@ -106,12 +108,18 @@ class DiagnosisView(View):
         return found[: max(1, self.query_one(CausesPane).entries)]
 
     def choose(self, by: int) -> None:
-        if self._in_causes:
-            self._cause = min(max(self._cause + by, 0), max(0, len(self._causes) - 1))
+        if self._in_causes and self._causes:
+            self._cause = stepped(self._cause, by, len(self._causes))
             self.monitor.acted()
-        elif self._evidence:
-            self._chosen = (self._chosen + by) % len(self._evidence)
+        elif self._evidence and not self._in_causes:
+            self._chosen = stepped(self._chosen, by, len(self._evidence))
             self.monitor.acted()
+
+    def point_at(self, pane: ListPane) -> None:
+        """The keys go through the causes while these are the chosen pane, else the evidence."""
+        if self._in_causes != (pane.id == "causes"):
+            self.choice.current = pane.id
+            self.arrange_panes()
 
     @property
     def labels(self) -> dict[str, str]:

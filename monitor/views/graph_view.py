@@ -12,6 +12,7 @@ from monitor.metric_groups import group_key
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.graph_pane import GraphPane
+from monitor.widgets.list_window import stepped
 from monitor.widgets.site_pane import Measure, SiteData, SitePane
 
 
@@ -118,7 +119,7 @@ class GraphView(View):
         """Move to the next component, or inside a site to the next metric."""
         if self._metric is not None:
             count = len(self._measures())
-            self._metric = min(max(self._metric + down, 0), max(count - 1, 0))
+            self._metric = stepped(self._metric, down, max(count, 1))
             if across:
                 self._move(across, 0)
         else:
@@ -144,7 +145,7 @@ class GraphView(View):
         count = len(self._measures())
         if count:
             at = -1 if self._metric is None else self._metric
-            self._metric = min(max(at + by, 0), count - 1)
+            self._metric = stepped(at, by, count)
             self.monitor.acted()
 
     @on(GraphPane.Clicked)

@@ -11,12 +11,14 @@ from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap import Heat, layer_of_row, rows_for
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.raster import value_at
+from monitor.formatting import clipped
 from monitor.help_topics import HelpTopic, metric_topics
 from monitor.metric_groups import MetricGroup, heads_key, whole_key
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.head_map import HeadMap
 from monitor.widgets.layer_profile import LayerProfile
+from monitor.widgets.list_window import stepped
 from monitor.widgets.text_pane import TextPane
 
 TALL = 8
@@ -56,22 +58,30 @@ class LayersView(View):
             return
         group = app.model.groups[key]
         diagnosis = app.shown.diagnosis.diagnosis
-        heat = heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns, TALL)
-        self._heat = heat
+        data = heat_data(
+            app.model, app.viewing, diagnosis, key, heatmap.columns, app.comparison, TALL
+        )
+        title = f"{key} · {self._axis_name(group)} × step · {self._place(key)}{data.title}"
+        self.query_one(TextPane).show(self._note(group))
+        chart_page.companion(self.query_one(ChartPane), app, key)
+        heat = self._heat = data.heat
+        if heat is None:
+            heatmap.show(title, None, "", data.note)
+            profile.show("", None, (), None)
+            self.query_one(HeadMap).show((), None)
+            return
         self._row = min(self._row, len(heat.labels) - 1)
         unit = group.metric.unit if group.metric else ""
-        place = app.viewing.layered_keys(app.model).index(key) + 1
-        count = len(app.viewing.layered_keys(app.model))
-        title = f"{key} · {self._axis_name(group)} × step · {place} of {count}"
         heatmap.show(title, heat, unit, chosen=heat.labels[self._row])
         cursor = app.viewing.steps.cursor
         step = cursor if cursor is not None else heat.span[1]
-        curves = app.model.curves(key, app.viewing.frozen, app.viewing.rank)
-        values = [value_at(curve, step) for curve in curves]
+        values = [value_at(curve, step) for curve in data.curves]
         profile.show(f"at step {step}", heat, values, self._row)
-        self.query_one(HeadMap).show(self._heads(key, heat, step), heat)
-        self.query_one(TextPane).show(self._note(group))
-        chart_page.companion(self.query_one(ChartPane), app, key)
+        self.query_one(HeadMap).show([] if data.name else self._heads(key, heat, step), heat)
+
+    def _place(self, key: str) -> str:
+        keys = self.monitor.viewing.layered_keys(self.monitor.model)
+        return f"{keys.index(key) + 1} of {len(keys)}"
 
     @staticmethod
     def _axis_name(group: MetricGroup) -> str:
@@ -95,11 +105,13 @@ class LayersView(View):
         absent = self.monitor.model.absence(group.key)
         if absent and not self.monitor.model.measured(group.key):
             return (("not measured: ", "muted"), (absent, "fg"))
-        return ((metric.meaning, "fg"), (f"   healthy: {metric.healthy}", "muted"))
+        healthy = f"   healthy: {metric.healthy}"
+        room = self.query_one(TextPane).content_size.width - len(healthy)
+        return ((clipped(metric.meaning, room), "fg"), (healthy, "muted"))
 
     def choose(self, by: int) -> None:
         if self._heat is not None:
-            self._row = (self._row + by) % len(self._heat.labels)
+            self._row = stepped(self._row, by, len(self._heat.labels))
             self.monitor.acted()
 
     def leave(self) -> bool:

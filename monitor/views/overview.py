@@ -67,8 +67,11 @@ class Overview(View):
                 return
             metric = app.model.groups[key].metric
             diagnosis = app.shown.diagnosis.diagnosis
-            found = heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns)
-            heatmap.show(f"Heatmap · {key}", found, metric.unit if metric else "")
+            data = heat_data(
+                app.model, app.viewing, diagnosis, key, heatmap.columns, app.comparison
+            )
+            title = f"Heatmap · {key}{data.title}"
+            heatmap.show(title, data.heat, metric.unit if metric else "", data.note)
 
     def help_topics(self) -> list[HelpTopic]:
         """Of the pane chosen: the cause, the origin, the heatmap's metric; else the chart's."""

@@ -12,7 +12,11 @@ from monitor.sources.source import SourceError
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.comparison_pane import ComparisonPane, rows_of
-from monitor.widgets.runs_pane import RunsPane
+from monitor.widgets.list_window import stepped
+from monitor.widgets.runs_pane import RunsPane, lines_wanted
+
+_CHART = 14
+"""Lines of the chart at least, where it is shown."""
 
 
 class RunsView(View):
@@ -60,14 +64,32 @@ class RunsView(View):
         letters = {other.run: other.letter for other in app.comparison.runs}
         if current and letters:
             letters[current] = WATCHED
-        self.query_one(RunsPane).show(self._runs, self._chosen, current, self._note, letters)
         name = header.name or header.run if header else app.run_title
-        self.query_one(ComparisonPane).show(rows_of(app.model, name, app.comparison))
+        rows = rows_of(app.model, name, app.comparison, app.shown.diagnosis)
+        verdicts = {row.sign: row.verdict for row in rows}
+        self.query_one(RunsPane).show(
+            self._runs, self._chosen, current, self._note, letters, verdicts
+        )
+        self.query_one(ComparisonPane).show(rows)
         chart = self.query_one(ChartPane)
-        chart.set_class(not app.comparison and len(app.model.ranks) < 2, "-needless")
+        chart.set_class(not self._side_by_side, "-needless")
+        if self._side_by_side and chart.display:
+            # What the list leaves free.
+            taken = lines_wanted(len(self._runs)) + len(rows) + 2
+            self.size_pane(chart, height=max(_CHART, self.size.height - taken))
         keys = app.viewing.keys(app.model)
         key = keys[app.viewing.chosen(keys)] if keys else None
         chart_page.companion(chart, app, key)
+
+    @property
+    def _side_by_side(self) -> bool:
+        """There are several runs or ranks, and so a chart of them."""
+        return bool(self.monitor.comparison) or len(self.monitor.model.ranks) > 1
+
+    @property
+    def labels(self) -> dict[str, str]:
+        charted = ("cursor(-1)", "zoom(0.5)", "next_compared(-1)")
+        return {} if self._side_by_side else dict.fromkeys(charted, "")
 
     @property
     def chosen_run(self) -> ListedRun | None:
@@ -76,12 +98,18 @@ class RunsView(View):
 
     def choose(self, by: int) -> None:
         if self._runs:
-            self._chosen = (self._chosen + by) % len(self._runs)
+            self._chosen = stepped(self._chosen, by, len(self._runs))
             self.monitor.acted()
 
     def enter(self) -> None:
-        if self._runs:
-            self.monitor.watch_run(self._runs[self._chosen])
+        listed, header = self.chosen_run, self.monitor.model.header
+        if listed is None:
+            return
+        live = not self.monitor.is_replay and not self.monitor.model.over
+        if live and header is not None and header.run == listed.run:
+            self.monitor.say("this run is on screen already")
+        else:
+            self.monitor.watch_run(listed)
 
     @on(RunsPane.Clicked)
     def _clicked(self, message: RunsPane.Clicked) -> None:

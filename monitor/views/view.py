@@ -137,7 +137,11 @@ class View(Container, can_focus=False):
 
     @on(ListPane.Wheeled)
     def _list_wheeled(self, message: ListPane.Wheeled) -> None:
+        self.point_at(message.pane)
         self.choose(message.by)
+
+    def point_at(self, pane: ListPane) -> None:
+        """The mouse means this list; where a view has several, the keys do from now on too."""
 
     def draw(self) -> None:
         """Give every pane its data. Called when something changed and the view is on screen."""
@@ -147,7 +151,7 @@ class View(Container, can_focus=False):
         """The view came on screen."""
 
     def choose(self, by: int) -> None:
-        """Choose another entry of the view's list."""
+        """Choose another entry of the view's list; it stops at the ends, as the wheel does."""
 
     def enter(self) -> None:
         """Do what the chosen entry is for."""

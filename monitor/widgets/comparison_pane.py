@@ -6,16 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monitor.charts.line import Line, fitted
+from monitor.charts.line import Line, Piece, fitted
 from monitor.charts.raster import value_at
 from monitor.comparison import WATCHED, Comparison
+from monitor.diagnosing import DiagnosisState
 from monitor.formatting import clipped, number
 from monitor.run_model import RunModel
+from monitor.short_verdict import short_verdict
 from monitor.widgets.line_pane import LinePane
 from monitor.widgets.pane_title import set_title
 
 _LOSS = "training/loss"
-_NAME = 26
+_WIDE = 100
+"""Columns from which on there is room for the pace, and longer names."""
+_VERDICT = 24
+"""Columns that the verdicts take at least."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,15 @@ class Compared:
     loss: float
     apart: float = float("nan")
     pace: float = float("nan")
-    note: str = ""
+    verdict: Piece = ("", "muted")
+    baseline: bool = False
 
 
-def rows_of(model: RunModel, name: str, comparison: Comparison) -> tuple[Compared, ...]:
-    """The watched run, its ranks where it has several, and the runs compared with it."""
+def rows_of(
+    model: RunModel, name: str, comparison: Comparison, diagnosis: DiagnosisState
+) -> tuple[Compared, ...]:
+    """The watched run, its ranks where it has several, and the runs compared with it;
+    ``diagnosis`` is the watched one's."""
     base = comparison.base
     rows = [
         Compared(
@@ -43,7 +52,7 @@ def rows_of(model: RunModel, name: str, comparison: Comparison) -> tuple[Compare
             _loss(model),
             _apart(model, base.model) if base else math.nan,
             model.steps_per_second,
-            "watched",
+            short_verdict(diagnosis, model),
         )
     ]
     if len(model.ranks) > 1:
@@ -61,7 +70,8 @@ def rows_of(model: RunModel, name: str, comparison: Comparison) -> tuple[Compare
                 _loss(other.model),
                 math.nan if is_base or base is None else _apart(other.model, base.model),
                 other.model.steps_per_second,
-                "baseline" if is_base else "",
+                short_verdict(other.diagnosis, other.model),
+                is_base,
             )
         )
     return tuple(rows)
@@ -86,23 +96,34 @@ def _apart(model: RunModel, base: RunModel) -> float:
 
 
 def table(rows: Sequence[Compared], width: int) -> tuple[Line, ...]:
-    """A heading and a line for each row."""
-    head = f"   {'run':<{_NAME}}{'step':>9}{'loss':>10}{'apart':>11}{'steps/s':>10}"
+    """A heading and a line for each row; the verdicts take what room there is."""
+    wide = width >= _WIDE
+    name = 26 if wide else 13
+    at, value = (9, 11) if wide else (7, 9)
+    numbers = at + (3 if wide else 2) * value
+    longest = max((len(row.verdict[0]) for row in rows), default=0)
+    verdict = max(0, min(max(longest, _VERDICT) + 2, width - 3 - name - numbers))
+    head = f"   {'run':<{name}}{'verdict':<{verdict}}{'step':>{at}}{'loss':>{value}}"
+    head += f"{'apart':>{value}}" + (f"{'steps/s':>{value}}" if wide else "")
     lines: list[Line] = [fitted([(head, "muted")], width)]
     for row in rows:
-        apart = "" if math.isnan(row.apart) else ("+" if row.apart > 0 else "") + number(row.apart)
-        pace = "" if math.isnan(row.pace) else number(row.pace)
+        told, role = row.verdict
         step = "–" if row.step is None else str(row.step)
         loss = "–" if math.isnan(row.loss) else number(row.loss, 4)
+        apart = "" if math.isnan(row.apart) else ("+" if row.apart > 0 else "") + number(row.apart)
+        pace = "" if math.isnan(row.pace) else number(row.pace)
         lines.append(
             fitted(
                 [
                     (f"{row.sign:<3}", "accent bold"),
-                    (f"{clipped(row.name, _NAME - 1):<{_NAME}}", "fg"),
-                    (f"{step:>9}{loss:>10}", "fg"),
-                    (f"{apart:>11}", "warn" if apart else "muted"),
-                    (f"{pace:>10}  ", "muted"),
-                    (row.note, "muted"),
+                    (f"{clipped(row.name, name - 1):<{name}}", "fg"),
+                    (f"{clipped(told, verdict - 1):<{verdict}}", role),
+                    (f"{step:>{at}}{loss:>{value}}", "fg"),
+                    (
+                        f"{'baseline' if row.baseline else apart:>{value}}",
+                        "warn" if apart else "muted",
+                    ),
+                    (f"{pace:>{value}}" if wide else "", "muted"),
                 ],
                 width,
             )

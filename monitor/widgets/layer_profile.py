@@ -15,6 +15,12 @@ from monitor.widgets.pane_title import set_title
 VALUE_WIDTH = 9
 
 
+def _bar(position: float, room: int, two_sided: bool) -> str:
+    """From the left edge to a position in [0, 1]; of a two-sided scale from its middle, its 0."""
+    at, start = round(position * room), room // 2 if two_sided else 0
+    return " " * min(at, start) + glyphs.BAR_FULL * abs(at - start)
+
+
 class LayerProfile(LinePane):
     """A number and a bar per layer, in line with the heatmap's rows."""
 
@@ -54,8 +60,8 @@ class LayerProfile(LinePane):
         room = max(0, width - VALUE_WIDTH - 2)
         bar = ""
         scale = self._heat.scale if self._heat else None
-        if scale is not None and math.isfinite(value):
-            bar = glyphs.BAR_FULL * round(float(scale.position(value)) * room)
+        if self._heat is not None and scale is not None and math.isfinite(value):
+            bar = _bar(float(scale.position(value)), room, self._heat.two_sided)
         role = "bad bold" if math.isinf(value) else "accent bold" if chosen else "fg"
         return fitted([(f"{text:>{VALUE_WIDTH}} ", role), (bar, "accent" if chosen else "faint")],
                       width)  # fmt: skip

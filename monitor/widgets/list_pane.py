@@ -28,9 +28,14 @@ class ListPane(LinePane):
     class Wheeled(Message):
         """The wheel was turned over the list: so many entries on."""
 
-        def __init__(self, by: int) -> None:
+        def __init__(self, pane: ListPane, by: int) -> None:
             super().__init__()
-            self.by = by
+            self.pane, self.by = pane, by
+
+        @property
+        def control(self) -> ListPane:
+            """The pane, so that handlers can name it."""
+            return self.pane
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -52,4 +57,4 @@ class ListPane(LinePane):
 
     def _wheel(self, event: MouseEvent, by: int) -> None:
         event.stop()
-        self.post_message(self.Wheeled(by))
+        self.post_message(self.Wheeled(self, by))

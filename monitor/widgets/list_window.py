@@ -1,6 +1,11 @@
-"""Which part of a list is on screen. Pure."""
+"""Which entry of a list is chosen, and which part of it is on screen. Pure."""
 
 from __future__ import annotations
+
+
+def stepped(chosen: int, by: int, count: int) -> int:
+    """The entry so many further in a list of ``count`` (at least 1); it stops at the ends."""
+    return min(max(chosen + by, 0), count - 1)
 
 
 def first_shown(chosen: int, count: int, height: int, first: int) -> int:

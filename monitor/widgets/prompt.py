@@ -44,6 +44,7 @@ class Prompt(Horizontal):
         field = self.query_one(Input)
         self._on_change = None
         field.value = value
+        field.cursor_position = len(value)  # else it stays where the last text's was
         self.display = True
         field.disabled = False
         self._on_change, self._on_done = on_change, on_done

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from monitor import glyphs
-from monitor.charts.line import Line, fitted
+from monitor.charts.line import Line, Piece, fitted
 from monitor.formatting import ago, clipped, left_clipped
 from monitor.run_catalogue import ListedRun
 from monitor.widgets.list_pane import ListPane
@@ -28,15 +29,24 @@ def hint(again: str) -> tuple[str, ...]:
     )
 
 
-def details(listed: ListedRun, another: str, width: int) -> tuple[Line, ...]:
-    """Where the chosen run is, and how one that is not listed is opened: by the key ``another``."""
+def details(
+    listed: ListedRun, another: str, width: int, verdict: Piece | None = None
+) -> tuple[Line, ...]:
+    """What was found of the chosen run where it is compared, where it is, and how one that is not
+    listed is opened: by the key ``another``."""
     told = [("run", listed.run)]
     if listed.path is not None:
         told.append(("trace", str(listed.path)))
     if listed.entry is not None:
         told += [("address", listed.entry.control), ("trace", listed.entry.trace or "not stored")]
+    told_of = textwrap.wrap(verdict[0], max(10, width - 9)) if verdict is not None else []
+    role = verdict[1] if verdict is not None else "fg"
     return (
         (),
+        *(
+            ((f"{'' if row else 'verdict':<9}", "muted"), (part, role))
+            for row, part in enumerate(told_of)
+        ),
         *(
             ((f"{name:<9}", "muted"), (left_clipped(value, width - 9), "fg"))
             for name, value in told
@@ -49,6 +59,11 @@ def details(listed: ListedRun, another: str, width: int) -> tuple[Line, ...]:
             ),
         ),
     )
+
+
+def lines_wanted(runs: int) -> int:
+    """Lines in which all of a list and the details of the chosen run have room."""
+    return runs + 9
 
 
 def heading(width: int) -> Line:
@@ -89,7 +104,8 @@ class RunsPane(ListPane):
         self._chosen = 0
         self._current = ""
         self._note = ""
-        self._letters: dict[str, str] = {}
+        self._letters: Mapping[str, str] = {}
+        self._verdicts: Mapping[str, Piece] = {}
 
     def show(
         self,
@@ -97,11 +113,12 @@ class RunsPane(ListPane):
         chosen: int,
         current: str,
         note: str,
-        letters: dict[str, str] | None = None,
+        letters: Mapping[str, str] | None = None,
+        verdicts: Mapping[str, Piece] | None = None,
     ) -> None:
         """Draw a list; ``current`` is the id of the run being watched, ``note`` stands for it,
-        ``letters`` are those of the runs compared, by id."""
-        self._letters = letters or {}
+        ``letters`` are those of the runs compared, by id, ``verdicts`` theirs, by letter."""
+        self._letters, self._verdicts = letters or {}, verdicts or {}
         self._runs, self._chosen = tuple(runs), chosen
         self._current, self._note = current, note
         live = sum(run.kind == "live" for run in self._runs)
@@ -134,5 +151,7 @@ class RunsPane(ListPane):
             for index in shown
         ]
         if height - len(lines) >= _SPARE and self._chosen < count:
-            lines += details(self._runs[self._chosen], keys.of("open_address").shown, width)
+            listed = self._runs[self._chosen]
+            verdict = self._verdicts.get(self._letters.get(listed.run, ""))
+            lines += details(listed, keys.of("open_address").shown, width, verdict)
         return tuple(lines)

@@ -1,6 +1,7 @@
 """The command line in this process: statuses, sentences, and what is not imported."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -164,6 +165,25 @@ def test_a_crash_is_told_beside_the_verdict(engine, tmp_path, capsys):
     status_of("diagnose", str(path), "--json")
     told = json.loads(capsys.readouterr().out)["crash"]
     assert (told["category"], told["heuristic"], told["step"]) == ("kernel", 4, 90)
+
+
+def test_the_package_runs_as_the_command_does(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["monitor", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("monitor", run_name="__main__")
+    assert ended.value.code == 0
+    assert "demo" in capsys.readouterr().out
+
+
+def test_what_could_not_be_read_of_a_trace_is_told(engine, tmp_path, capsys):
+    path = store(tmp_path / "t.trace", a_run())
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 255
+    path.write_bytes(content)
+    status_of("diagnose", str(path), "--json")
+    told = capsys.readouterr()
+    assert "1 places in it cannot be read: the verdict is of the rest" in told.err
+    assert told.out.startswith("{")
 
 
 def test_a_torn_trace_is_diagnosed_up_to_the_tear(engine, tmp_path, capsys):

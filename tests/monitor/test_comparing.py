@@ -1,13 +1,20 @@
 """Runs and ranks looked at together: the arithmetic, and the keys."""
 
+from contextlib import asynccontextmanager
+
 import msgspec
 import numpy as np
 import pytest
-from screen_driver import FakeSource, Script, running, settle, show
+from screen_driver import FakeSource, Script, laid_out, running, settle, show
 from streams import COLUMNS, a_run, frame, header, scalars, store
 
+from monitor.charts.chart_pane import ChartPane
+from monitor.charts.heatmap import LEVELS
+from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.charts.raster import value_at
 from monitor.comparison import LETTERS, Comparison, differences, overlaid
 from monitor.envelope import NAN, Envelope
+from monitor.formatting import number
 from monitor.merging import difference, together
 from monitor.run_catalogue import ListedRun, open_named
 from monitor.run_model import MAX_RANKS, RunModel
@@ -16,6 +23,8 @@ from monitor.sources.source import Batch, SourceError
 from monitor.sources.ssh import command, parse_target
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.comparison_pane import ComparisonPane
+from monitor.widgets.key_footer import KeyFooter
+from monitor.widgets.layer_profile import LayerProfile
 from monitor.widgets.runs_pane import RunsPane
 from monitor.widgets.status_line import StatusLine
 
@@ -54,6 +63,13 @@ def test_layers_are_paired_by_name():
     assert (found.label, found.low.tolist()) == ("1", [4])
     (found,) = differences([curve([0], [3], "")], [curve([0], [1], "r0")])
     assert found.low.tolist() == [2]
+
+
+def test_a_difference_ends_with_the_shorter_run():
+    (found,) = differences([curve([0, 10, 20], [3, 4, 5])], [curve([10], [1])])
+    assert (found.last.tolist(), found.latest.tolist()) == ([10], [3])
+    (nothing,) = differences([curve([0], [3])], [curve([], [])])
+    assert np.isnan(nothing.latest).all()
 
 
 def test_an_overlay_has_a_line_for_each_run_and_no_spike_is_lost():
@@ -184,6 +200,116 @@ async def test_two_runs_are_laid_over_each_other_and_subtracted(tmp_path):
         await pilot.press("up", "b")
         await settle(pilot, lambda: bool(app.comparison))
         assert app.comparison.baseline == "other"
+
+
+def three_runs(tmp_path):
+    """One that trained as long as the run watched, one longer, one of another model."""
+    found = []
+    for run, script in (
+        ("short", Script(steps=200, seed=7)),
+        ("long", Script(steps=600, seed=9)),
+        ("deeper", Script(steps=200, layers=6, seed=8)),
+    ):
+        stream = list(records(script))
+        stream[0] = msgspec.structs.replace(stream[0], run=run, name=run)
+        path = store(tmp_path / f"{run}.trace", stream)
+        found.append(ListedRun("trace", run, run, "Bert", 1.0, path=path))
+    return lambda: tuple(found)
+
+
+@asynccontextmanager
+async def compared(tmp_path, *wanted, size=(120, 40)):
+    """The app with runs compared, each read to its end."""
+    find = three_runs(tmp_path)
+    async with running(FakeSource(Script(steps=200)), find_runs=find, size=size) as (app, pilot):
+        await show(pilot, "runs")
+        await app.workers.wait_for_complete()
+        for listed in find():
+            if listed.run in wanted:
+                await pilot.press("c")
+                last = {"long": 590}.get(listed.run, 190)
+                await settle(
+                    pilot,
+                    lambda last=last: (
+                        app.comparison
+                        and app.comparison.runs[-1].model.sampled_steps()[-1:] == last
+                    ),
+                )
+            await pilot.press("down")
+        yield app, pilot
+
+
+async def test_a_heatmap_shows_one_run_less_the_baseline(tmp_path):
+    async with compared(tmp_path, "short", "deeper") as (app, pilot):
+        await show(pilot, "layers")
+        pane = app.view.query_one(HeatmapPane)
+        assert "d Difference" in app.query_one(KeyFooter).text
+        await pilot.press("d")
+        await laid_out(pilot)
+        key = app.viewing.heatmap_key(app.model)
+        assert "A − B" in str(pane.border_title)
+        heat = app.view._heat
+        assert heat.two_sided
+        own, base = (m.curves(key) for m in (app.model, app.comparison.base.model))
+        values = [float(a.latest[-1] - b.latest[-1]) for a, b in zip(own, base, strict=True)]
+        shown = app.view.query_one(LayerProfile)._values
+        assert shown == pytest.approx(values)
+        middle = LEVELS / 2
+        for row, value in enumerate(values):
+            level = heat.levels[row, len(heat.steps) - 1]
+            assert (level >= middle) == (value > 0), (level, value)
+        # The other run compared, of whose six layers the baseline has four.
+        await pilot.press("d")
+        await laid_out(pilot)
+        assert "C − B" in str(pane.border_title)
+        assert app.view._heat.labels == ("0", "1", "2", "3")
+        await show(pilot, "overview")
+        assert "C − B" in str(app.view.query_one(HeatmapPane).border_title)
+        assert app.view.query_one(ChartGrid).panes[0].data.note == "C − B"
+        await pilot.press("d")
+        assert app.viewing.difference == ""
+        assert "−" not in str(app.view.query_one(HeatmapPane).border_title)
+
+
+async def test_a_heatmap_of_runs_with_nothing_in_common_says_so(tmp_path):
+    async with compared(tmp_path, "short") as (app, pilot):
+        other = app.comparison.runs[0].model
+        header = other.header
+        columns = tuple(
+            msgspec.structs.replace(c, site=c.site.replace("@", "@9")) for c in header.columns
+        )
+        other.header = msgspec.structs.replace(header, columns=columns)
+        other._groups = None
+        await show(pilot, "layers")
+        await pilot.press("d")
+        await laid_out(pilot)
+        assert (
+            "A − B: they have no layers of this metric in common"
+            in app.view.query_one(HeatmapPane).text
+        )
+        await pilot.press("down", "d")
+        assert app.view._heat is not None
+
+
+async def test_steps_beyond_the_end_of_the_run_watched_are_reached(tmp_path):
+    async with compared(tmp_path, "long") as (app, pilot):
+        chart = app.view.query_one(ChartPane)
+        assert chart.data.span[1] == 599
+        await pilot.press("left")
+        assert app.viewing.steps.cursor == 590
+        await pilot.press("]")
+        assert chart.data.title != "training/loss"
+        await pilot.press("[")
+        far = next(x for x in range(chart.content_size.width) if (chart.step_of(x) or 0) >= 400)
+        await pilot.click(chart, offset=(far, 4))
+        assert abs(app.viewing.steps.cursor - 400) <= 10
+        own, other = chart.data.curves
+        assert own.last[-1] == 199
+        assert number(value_at(other, app.viewing.steps.cursor)) in chart.text
+        await pilot.press("plus")
+        first, last = app.viewing.steps.zoomed
+        assert first < app.viewing.steps.cursor < last
+        assert last > 400
 
 
 async def test_ranks_are_gone_through_with_a_key(tmp_path):

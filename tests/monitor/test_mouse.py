@@ -4,9 +4,14 @@ import pytest
 from screen_driver import FakeReplay, FakeSource, Script, laid_out, running, settle, show
 from textual.events import MouseDown, MouseMove, MouseScrollDown, MouseScrollRight, MouseScrollUp
 
+from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap_pane import HeatmapPane, _Tile
 from monitor.charts.line import width_of
+from monitor.charts.raster import value_at
+from monitor.formatting import number
+from monitor.glyphs import CURSOR_LINE
 from monitor.keys import KEYS
+from monitor.run_catalogue import ListedRun
 from monitor.view_names import NAMES
 from monitor.widgets.causes_pane import CausesPane
 from monitor.widgets.chart_grid import ChartGrid
@@ -19,6 +24,7 @@ from monitor.widgets.graph_pane import GraphPane
 from monitor.widgets.help_screen import HelpScreen
 from monitor.widgets.key_footer import KeyFooter, footer
 from monitor.widgets.run_header import RunHeader
+from monitor.widgets.runs_pane import RunsPane
 from monitor.widgets.scrub_bar import ScrubBar
 from monitor.widgets.site_pane import SitePane
 from probe.schema import Anatomy, Site
@@ -175,6 +181,94 @@ async def test_causes_are_chosen_by_key_and_click_and_explained():
         assert "↑↓ Evidence" in app.query_one(KeyFooter).text
         await pilot.click(evidence, offset=(5, 1), times=2)
         assert app.viewing.view == "metrics"
+
+
+def column_of(pane, step):
+    """The cell of a chart where a step is drawn, its frame counted."""
+    return next(x for x in range(pane.content_size.width) if (pane.step_of(x) or -1) >= step)
+
+
+@pytest.mark.parametrize("by_time", [False, True], ids=["over-steps", "over-time"])
+async def test_a_click_on_a_chart_tells_every_chart_at_that_step(by_time):
+    async with running(FakeSource(FAULTY)) as (app, pilot):
+        await show(pilot, "metrics")
+        app.viewing.by_time = by_time
+        await laid_out(pilot)
+        panes = [pane for pane in app.view.query_one(ChartGrid).panes if pane.data]
+        await pilot.click(panes[1], offset=(column_of(panes[1], 200), 5))
+        await laid_out(pilot)
+        at = app.viewing.steps.cursor
+        assert abs(at - 200) <= 10
+        assert at in app.model.sampled_steps()
+        assert len(panes) > 3
+        for pane in panes:
+            curves = app.model.curves(pane.data.title)
+            values = [value_at(curve, at) for curve in curves]
+            assert number(min(values)) in pane.text.splitlines()[0]
+            assert CURSOR_LINE in pane.text
+        # The names of the values are no place in time.
+        await pilot.click(panes[0], offset=(2, 5))
+        assert app.viewing.steps.cursor == at
+
+
+async def test_a_click_on_a_heatmap_sets_the_cursor_of_the_charts():
+    async with running(FakeSource(FAULTY), size=(204, 60)) as (app, pilot):
+        for view in ("overview", "layers"):
+            await show(pilot, view)
+            pane = app.view.query_one(HeatmapPane)
+            tile = pane.query(_Tile)[2]
+            await pilot.click(tile, offset=(5, 1))
+            await laid_out(pilot)
+            at = app.viewing.steps.cursor
+            assert at == tile.step_of(5)
+            chart = app.view.query(ChartPane).first()
+            assert chart.data.cursor == at
+            (shown,) = {t.heat.cursor for t in pane.query(_Tile) if t.display}
+            assert tile.heat.steps[shown][1] == at
+            app.viewing.steps.cursor = None
+
+
+async def turn(pilot, pane, times, kind=MouseScrollDown):
+    for _ in range(times):
+        wheel(kind, pane, 3, 2)
+    await pilot.pause()
+
+
+async def test_the_wheel_stops_at_the_ends_of_a_list():
+    runs = tuple(ListedRun("live", f"run {n}", f"id-{n}", "pid 1", 1.0) for n in range(3))
+    async with running(FakeSource(FAULTY), find_runs=lambda: runs) as (app, pilot):
+        await show(pilot, "diagnosis")
+        evidence = app.view.query_one(EvidencePane)
+        await turn(pilot, evidence, 1, MouseScrollUp)
+        assert app.view._chosen == 0
+        await turn(pilot, evidence, 20)
+        assert app.view._chosen == len(app.view._evidence) - 1 > 0
+        await show(pilot, "runs")
+        await app.workers.wait_for_complete()
+        await laid_out(pilot)
+        listed = app.view.query_one(RunsPane)
+        await turn(pilot, listed, 1, MouseScrollUp)
+        assert app.view.chosen_run is runs[0]
+        await turn(pilot, listed, 20)
+        assert app.view.chosen_run is runs[-1]
+        # The keys stop there too.
+        await pilot.press("down")
+        assert app.view.chosen_run is runs[-1]
+        await show(pilot, "layers")
+        await pilot.press("up")
+        assert app.view._row == 0
+        await pilot.press(*["down"] * 9)
+        assert app.view._row == app.model.header.anatomy.layers - 1
+
+
+async def test_the_wheel_goes_through_the_list_under_it():
+    async with running(FakeSource(FAULTY)) as (app, pilot):
+        await show(pilot, "diagnosis")
+        await turn(pilot, app.view.query_one(CausesPane), 2)
+        assert (app.view._cause, app.view._chosen) == (2, 0)
+        await turn(pilot, app.view.query_one(EvidencePane), 1)
+        assert (app.view._cause, app.view._chosen) == (2, 1)
+        assert "↑↓ Evidence" in app.query_one(KeyFooter).text
 
 
 async def test_help_is_about_the_pane_chosen():

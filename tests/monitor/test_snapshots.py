@@ -127,6 +127,11 @@ def test_jump_mode(snap_compare):
     assert snap_compare(app, terminal_size=(120, 40), run_before=before)
 
 
+def read_and_diagnosed(other):
+    found = other.diagnosis.diagnosis
+    return other.model.step == 299 and found is not None and found.last_step == 290
+
+
 def test_runs_compared_over_time(snap_compare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path is on the picture
     other = list(records(Script(metrics=METRICS, steps=300, seed=7)))
@@ -140,7 +145,7 @@ def test_runs_compared_over_time(snap_compare, tmp_path, monkeypatch):
         await show(pilot, "runs")
         await app.workers.wait_for_complete()
         await pilot.press("down", "down", "c")
-        await settle(pilot, lambda: app.comparison and app.comparison.runs[0].model.step == 299)
+        await settle(pilot, lambda: app.comparison and read_and_diagnosed(app.comparison.runs[0]))
         await pilot.press("t")
         await laid_out(pilot)
 

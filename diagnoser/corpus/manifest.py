@@ -100,7 +100,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / RUNS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.entries: list[Entry] = _lines(folder / MANIFEST, Entry)
         self.audits: list[Audit] = _lines(folder / AUDIT, Audit)
 

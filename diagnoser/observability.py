@@ -26,7 +26,8 @@ MOST = 100.0
 """Largest effect told, in units."""
 
 CLEAN_SHARE = 0.95
-"""Share of the healthy changes that stay within the clean spread, metric by metric and as a whole."""
+"""Share of the healthy changes that stay within: the clean spread of each metric, the threshold of
+all together."""
 
 METRICS_TOLD = 4
 
@@ -77,7 +78,9 @@ class Metric(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     effect: float
-    """Median over the runs in which it was measured, in units, signed."""
+    """Median size over the runs in which it was measured, in units."""
+    direction: str
+    """↑ or ↓ where nine of ten runs agree, else ↕."""
     share: float
     """Of all runs: in which it moved beyond its clean spread."""
 
@@ -201,11 +204,17 @@ def _metrics(runs: Sequence[Observed], scale: _Scale) -> tuple[Metric, ...]:
         spreads = [scale.spreads(name, size) for size in sizes]
         share = sum(size > 1 for size in spreads) / len(runs)
         if share > 0.5:
-            metric = Metric(name, round(float(np.median(sizes)), 1), round(share, 2))
+            effect = round(float(np.median(np.abs(sizes))), 1)
+            metric = Metric(name, effect, _direction(sizes), round(share, 2))
             found.append((-float(np.median(spreads)), metric))
     return tuple(metric for _, metric in sorted(found, key=lambda f: (f[0], f[1].name)))[
         :METRICS_TOLD
     ]
+
+
+def _direction(sizes: Sequence[float]) -> str:
+    rising = sum(size > 0 for size in sizes) / len(sizes)
+    return "↑" if rising >= 0.9 else "↓" if rising <= 0.1 else "↕"
 
 
 def _seen_by(named: Iterable[tuple[str, bool]]) -> dict[str, Seen]:
@@ -217,10 +226,14 @@ def _seen_by(named: Iterable[tuple[str, bool]]) -> dict[str, Seen]:
     return {name: Seen(runs[name], seen[name]) for name in sorted(runs)}
 
 
+def _plain(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def _group(cause: str, operator: str | None, runs: Sequence[Observed], scale: _Scale) -> Group:
     shown = [scale.seen(run) for run in runs]
     labels = [run.label for run in runs]
-    values = [str(label.value) for label in labels if label.value is not None]
+    values = [_plain(label.value) for label in labels if label.value is not None]
     return Group(
         cause=cause,
         operator=operator,

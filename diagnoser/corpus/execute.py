@@ -45,7 +45,7 @@ class Begun:
     id: str
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Small models on one thread; denormals, which dead weights breed, are slow and pointless."""
     import transformers
 
@@ -190,7 +190,7 @@ def run(order: Order) -> Iterator[Begun | Entry | Audit]:
     wanted = [branch for branch in scenario.branches if branch.id not in order.settled]
     if not wanted:
         return
-    _quiet()
+    quiet()
     yield Begun(wanted[0].id)
     try:
         past = Training(scenario.recipe)

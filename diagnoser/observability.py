@@ -4,8 +4,9 @@ The two runs are the same up to the fault, so that every later difference is the
 *effect* is that difference in units of the twin's own variation from one frame to the next (or of
 the smallest change that counts, where that is larger). A healthy change of a training (another
 learning rate, other batches, frozen parts) moves metrics too: the *clean spread* of a metric is
-what 95 % of the healthy changes stay within. A run shows its fault where a contract fires, or where
-a metric moves so many clean spreads as only 5 % of the healthy changes move any.
+what 95 % of the healthy changes stay within. A run shows its fault where a contract fires, where a
+metric moves so many clean spreads as only 5 % of the healthy changes move any, or where one is
+measured in only one of the two runs that hardly any healthy change makes appear or vanish.
 """
 
 from __future__ import annotations
@@ -71,16 +72,20 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """Contracts that fire in the branch where the twin's do not."""
     effects: dict[str, float]
     """How far each metric moved, in units, where it moved most."""
+    presence: tuple[str, ...] = ()
+    """``NAME new`` of a metric that only the branch measures, ``NAME gone`` of one that only the twin
+    does, at any site in at least half of the frames."""
 
 
 class Metric(msgspec.Struct, frozen=True, array_like=True):
     """A metric that a fault moves."""
 
     name: str
-    effect: float
-    """Median size over the runs in which it was measured, in units."""
+    effect: float | None
+    """Median size over the runs in which it was measured, in units; None for one that appears or
+    vanishes."""
     direction: str
-    """↑ or ↓ where nine of ten runs agree, else ↕."""
+    """↑ or ↓ where nine of ten runs agree, else ↕; ``new`` or ``gone``."""
     share: float
     """Of all runs: in which it moved beyond its clean spread."""
 
@@ -101,7 +106,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     fired: int
     """Runs in which a contract fired."""
     moved: int
-    """Runs in which a metric moved further than in 95 % of the healthy changes."""
+    """Runs in which a metric moved further than in 95 % of the healthy changes, appeared or
+    vanished."""
     seen: int
     """Either of the two."""
     metrics: tuple[Metric, ...]
@@ -116,6 +122,8 @@ class Observability(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
     healthy: int
     healthy_fired: int
+    healthy_seen: int
+    """Healthy changes that these rules would take for a fault."""
     threshold: float
     causes: tuple[Group, ...]
     operators: tuple[Group, ...]
@@ -140,31 +148,39 @@ def _shift(difference: Floats) -> Floats:
 
 
 def observe(label: Label, twin: Recorded, branch: Recorded, start: int) -> Observed:
-    """Compares a branch with its clean twin from the step ``start`` on.
-
-    What only one of the two measures says nothing here.
-    """
+    """Compares a branch with its clean twin from the step ``start`` on."""
     place = {key: number for number, key in enumerate(twin.keys)}
     shared = [number for number, key in enumerate(branch.keys) if key in place]
     columns = np.array([place[branch.keys[number]] for number in shared], dtype=np.int64)
     steps, ours, theirs = np.intersect1d(twin.steps, branch.steps, return_indices=True)
     ours, theirs = ours[steps >= start], theirs[steps >= start]
     effects: dict[str, float] = {}
+    presence: set[str] = set()
     if len(ours):
-        difference = branch.values[theirs][:, shared] - twin.values[ours][:, columns]
+        other, clean = branch.values[theirs][:, shared], twin.values[ours][:, columns]
+        difference = other - clean
         unit = np.maximum(twin.floor[columns], step_spread(twin.values[:, columns]))
         sizes = np.clip(_shift(difference) / unit, -MOST, MOST)
         for at in np.flatnonzero(np.isfinite(sizes)):
             name, size = branch.names[shared[at]], float(sizes[at])
             if abs(size) >= abs(effects.get(name, 0.0)):
                 effects[name] = round(size, 2)
+        more = np.isfinite(other).mean(axis=0) - np.isfinite(clean).mean(axis=0)
+        for at in np.flatnonzero(np.abs(more) >= 0.5):
+            presence.add(f"{branch.names[shared[at]]} {'new' if more[at] > 0 else 'gone'}")
     name_of = dict(zip(branch.keys, branch.names, strict=True))
     fired = {
         name_of[key]
         for at, before in zip(theirs, ours, strict=True)
         for key in branch.fired[at] - twin.fired[before]
     }
-    return Observed(label=label, frames=len(ours), fired=tuple(sorted(fired)), effects=effects)
+    return Observed(
+        label=label,
+        frames=len(ours),
+        fired=tuple(sorted(fired)),
+        effects=effects,
+        presence=tuple(sorted(presence)),
+    )
 
 
 class _Scale:
@@ -180,6 +196,21 @@ class _Scale:
         }
         tops = [self.top(run) for run in healthy]
         self.threshold = max(1.0, float(np.quantile(tops, CLEAN_SHARE))) if tops else 1.0
+        self._usual = self._usual_presence(healthy)
+
+    @staticmethod
+    def _usual_presence(healthy: Sequence[Observed]) -> frozenset[str]:
+        """What appears and vanishes in healthy changes too, save what is so rare that all of it
+        together happens in one of twenty."""
+        counts = Counter(name for run in healthy for name in run.presence)
+        usual = frozenset(counts)
+        for rarest in sorted(set(counts.values())):
+            kept = frozenset(name for name, count in counts.items() if count > rarest)
+            odd = sum(not kept.issuperset(run.presence) for run in healthy)
+            if odd > (1 - CLEAN_SHARE) * len(healthy):
+                break
+            usual = kept
+        return usual
 
     def spreads(self, name: str, effect: float) -> float:
         """An effect's size in clean spreads of its metric."""
@@ -189,15 +220,20 @@ class _Scale:
         """The largest of a run, in clean spreads."""
         return max((self.spreads(name, size) for name, size in run.effects.items()), default=0.0)
 
+    def odd(self, run: Observed) -> set[str]:
+        """What appears or vanishes as it does not in healthy changes."""
+        return set(run.presence) - self._usual
+
     def moved(self, run: Observed) -> bool:
-        return self.top(run) > self.threshold
+        return self.top(run) > self.threshold or bool(self.odd(run))
 
     def seen(self, run: Observed) -> bool:
         return bool(run.fired) or self.moved(run)
 
 
 def _metrics(runs: Sequence[Observed], scale: _Scale) -> tuple[Metric, ...]:
-    """The metrics that move in most of the runs, the furthest (in clean spreads) first."""
+    """The metrics that move in most of the runs, the furthest (in clean spreads) first, then those
+    that appear or vanish."""
     found = []
     for name in sorted({name for run in runs for name in run.effects}):
         sizes = [run.effects[name] for run in runs if name in run.effects]
@@ -207,9 +243,13 @@ def _metrics(runs: Sequence[Observed], scale: _Scale) -> tuple[Metric, ...]:
             effect = round(float(np.median(np.abs(sizes))), 1)
             metric = Metric(name, effect, _direction(sizes), round(share, 2))
             found.append((-float(np.median(spreads)), metric))
-    return tuple(metric for _, metric in sorted(found, key=lambda f: (f[0], f[1].name)))[
-        :METRICS_TOLD
-    ]
+    told = [metric for _, metric in sorted(found, key=lambda f: (f[0], f[1].name))]
+    presence = Counter(name for run in runs for name in scale.odd(run))
+    for name, count in sorted(presence.items(), key=lambda item: (-item[1], item[0])):
+        if 2 * count > len(runs):
+            metric, _, direction = name.rpartition(" ")
+            told.append(Metric(metric, None, direction, round(count / len(runs), 2)))
+    return tuple(told[:METRICS_TOLD])
 
 
 def _direction(sizes: Sequence[float]) -> str:
@@ -270,6 +310,7 @@ def summarise(corpus: str, observed: Iterable[Observed]) -> Observability:
         runs=len(runs) - len(healthy),
         healthy=len(healthy),
         healthy_fired=sum(bool(run.fired) for run in healthy),
+        healthy_seen=sum(scale.seen(run) for run in healthy),
         threshold=round(scale.threshold, 2),
         causes=tuple(_group(cause, None, causes[cause], scale) for cause in sorted(causes)),
         operators=tuple(

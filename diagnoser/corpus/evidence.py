@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+UNREAD_TOLD = 10
+
 
 def add(commands: Any, positive: Callable[[str], int]) -> None:
     """Adds the commands' arguments to those of ``python -m diagnoser.corpus``."""
@@ -45,8 +47,10 @@ def observe(options: argparse.Namespace) -> None:
 
     with _bar("scenarios") as report:
         found, unread = observe_corpus(options.folder, options.kept, report)
-    for run, reason in unread:
+    for run, reason in unread[:UNREAD_TOLD]:
         print(f"{run}: {reason}", file=sys.stderr)
+    if len(unread) > UNREAD_TOLD:
+        print(f"and {len(unread) - UNREAD_TOLD} more runs that say nothing", file=sys.stderr)
     if options.write:
         observed.write(observed.OBSERVABILITY, found)
         readme.write()

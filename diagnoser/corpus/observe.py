@@ -17,13 +17,14 @@ import numpy.typing as npt
 from diagnoser import contracts, schema
 from diagnoser.columns import Columns
 from diagnoser.contracts import RULES, ContractWatch
+from diagnoser.corpus import CorpusError
 from diagnoser.corpus.manifest import MANIFEST, Entry, load, trace_path
 from diagnoser.observability import Label, Observability, Observed, Recorded, observe, summarise
 from probe import trace
 from probe.schema import Frame, Header, SchemaError
 
 KEPT = "observed.jsonl"
-METHOD = 1
+METHOD = 2
 """Changes with :func:`diagnoser.observability.observe`: what was kept before is computed anew."""
 
 Unread = tuple[str, str]
@@ -144,7 +145,8 @@ def observe_corpus(
     """What shows the faults of the corpus in ``folder``, and the runs that could not be read.
 
     ``kept``: the file for what was observed of single runs (default ``FOLDER/observed.jsonl``).
-    ``report(done, of)`` is called after each scenario. Raises :class:`CorpusError` for no corpus.
+    ``report(done, of)`` is called after each scenario. Raises :class:`CorpusError` for no corpus,
+    or where no faulty run can be read.
     """
     entries = load(folder)
     store = _Kept(kept or folder / KEPT)
@@ -158,6 +160,9 @@ def observe_corpus(
     checksum = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
     ids = [entry.id for _, branches in scenarios for entry in branches]
     observed = [store.observed[run] for run in ids if run in store.observed]
+    if not any(run.label.cause for run in observed):
+        why = f" ({unread[0][1]})" if unread else ""
+        raise CorpusError(f"no faulty run in {folder} can be read beside its clean one{why}")
     return summarise(checksum, observed), unread
 
 

@@ -43,6 +43,8 @@ def _share(part: int, of: int) -> str:
 
 
 def _metric(metric: Metric) -> str:
+    if metric.effect is None:
+        return f"{metric.name} {metric.direction}"
     return f"{metric.name} {metric.direction}{metric.effect:g}"
 
 
@@ -111,11 +113,13 @@ def observability(found: Observability, kills: Kills) -> str:
         f"{found.healthy} healthy changes say what is no fault. An effect (↑ ↓, ↕ where runs "
         "differ) is the median difference in units of the twin's own variation from frame to "
         "frame. A metric is named where it moves, in more than half of the runs, further than in "
-        "95 % of the healthy changes. *Contract fired*: one that the twin's run does not fire "
-        f"(in {found.healthy_fired} of the healthy changes). *Nothing moved*: no metric moved "
-        f"{found.threshold:g} times as far, the most that 95 % of the healthy changes move any. "
-        "*Seen*: a contract fired or a metric moved. *Hurts*: the validation loss is worse, by "
-        "the kill test below; latent: it is not.",
+        "95 % of the healthy changes; *new* and *gone*: it is measured in only one of the two runs. "
+        "*Contract fired*: one that the twin's run does not fire (in "
+        f"{found.healthy_fired} of the healthy changes). *Nothing moved*: no metric moved "
+        f"{found.threshold:g} times as far, the most that 95 % of the healthy changes move any, "
+        "and none is new or gone that stays in them. *Seen*: a contract fired or a metric moved "
+        f"(the same rules take {found.healthy_seen} healthy changes for faults). *Hurts*: the "
+        "families on which the validation loss is worse, by the kill test below; latent: on none.",
         "",
         *_table(
             ("root cause", *told, "hurts", "what moves most", "not seen in"),

@@ -73,8 +73,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     effects: dict[str, float]
     """How far each metric moved, in units, where it moved most."""
     presence: tuple[str, ...] = ()
-    """``NAME new`` of a metric that only the branch measures, ``NAME gone`` of one that only the twin
-    does, at any site in at least half of the frames."""
+    """``NAME new`` of a metric that only the branch measures, ``NAME gone`` of one that only the
+    twin does, at any site in at least half of the frames."""
 
 
 class Metric(msgspec.Struct, frozen=True, array_like=True):
@@ -247,8 +247,8 @@ def _metrics(runs: Sequence[Observed], scale: _Scale) -> tuple[Metric, ...]:
     presence = Counter(name for run in runs for name in scale.odd(run))
     for name, count in sorted(presence.items(), key=lambda item: (-item[1], item[0])):
         if 2 * count > len(runs):
-            metric, _, direction = name.rpartition(" ")
-            told.append(Metric(metric, None, direction, round(count / len(runs), 2)))
+            own, _, direction = name.rpartition(" ")
+            told.append(Metric(own, None, direction, round(count / len(runs), 2)))
     return tuple(told[:METRICS_TOLD])
 
 

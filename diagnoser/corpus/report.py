@@ -47,7 +47,7 @@ def _causes(entries: Sequence[Entry], audits: Sequence[Audit]) -> list[str]:
     rows = []
     for key in ROOT_CAUSE_KEYS:
         made = [entry for entry in entries if entry.kind == "faulty" and _cause(entry) == key]
-        left_out = Counter(audit.event for audit in audits if _cause(audit) == key)
+        left_out = Counter[str](audit.event for audit in audits if _cause(audit) == key)
         rows.append(
             (
                 key,

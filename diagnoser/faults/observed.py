@@ -113,7 +113,7 @@ def observability(found: Observability, kills: Kills) -> str:
         f"{found.healthy} healthy changes say what is no fault. An effect (↑ ↓, ↕ where runs "
         "differ) is the median difference in units of the twin's own variation from frame to "
         "frame. A metric is named where it moves, in more than half of the runs, further than in "
-        "95 % of the healthy changes; *new* and *gone*: it is measured in only one of the two runs. "
+        "95 % of the healthy changes; *new* and *gone*: measured in only one of the two runs. "
         "*Contract fired*: one that the twin's run does not fire (in "
         f"{found.healthy_fired} of the healthy changes). *Nothing moved*: no metric moved "
         f"{found.threshold:g} times as far, the most that 95 % of the healthy changes move any, "

@@ -21,10 +21,11 @@ from diagnoser.corpus import CorpusError
 from diagnoser.corpus.manifest import MANIFEST, Entry, load, trace_path
 from diagnoser.observability import Label, Observability, Observed, Recorded, observe, summarise
 from probe import trace
+from probe.nodes import kind_of
 from probe.schema import Frame, Header, SchemaError
 
 KEPT = "observed.jsonl"
-METHOD = 2
+METHOD = 3
 """Changes with :func:`diagnoser.observability.observe`: what was kept before is computed anew."""
 
 Unread = tuple[str, str]
@@ -64,11 +65,16 @@ def recorded(path: Path) -> Recorded:
     )
 
 
+_SOFT = frozenset((node, rule.metric) for rule in RULES if rule.soft for node in rule.nodes)
+_SOFT -= {(node, rule.metric) for rule in RULES if not rule.soft for node in rule.nodes}
+"""Contracts that a healthy model may miss."""
+
+
 def _fired(watch: ContractWatch) -> frozenset[str]:
     return frozenset(
         f"{firing.site}/{firing.metric}"
         for firing in watch.firings()
-        if firing.rank == len(RULES) or not RULES[firing.rank].soft
+        if (kind_of(firing.node), firing.metric) not in _SOFT
     )
 
 

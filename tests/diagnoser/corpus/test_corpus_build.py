@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import islice
 
 import corpus_work
 import pytest
+from small_corpus import fault, record_small, scenario
 
 from diagnoser.corpus import execute, journal, pool
 from diagnoser.corpus.__main__ import main
@@ -15,21 +15,9 @@ from diagnoser.corpus.build import build
 from diagnoser.corpus.comparison import first_difference
 from diagnoser.corpus.execute import Begun, Order
 from diagnoser.corpus.manifest import Audit, Entry, Ledger, load, trace_path
-from diagnoser.corpus.plan import Branch, FaultPlan, Scenario, scenarios
-from diagnoser.corpus.recipe import Recipe, Size
+from diagnoser.corpus.plan import Branch, scenarios
 from probe import trace
 from probe.schema import Frame, Header
-
-SMALL = Size(layers=2, width=32, heads=2, kv_heads=2, vocabulary=320)
-
-
-def fault(operator: str, category: str, cause: str, name: str = "") -> Branch:
-    return Branch(name or operator, fault=FaultPlan(operator, category, cause, seed=1))
-
-
-def scenario(*branches: Branch, inject_step: int = 3) -> Scenario:
-    recipe = Recipe("gpt2", "lm_source", SMALL, seed=1, batch_size=4, length=24, dropout=0.1)
-    return Scenario(0, recipe, 1, 2, inject_step, 9, (Branch("clean"), *branches))
 
 
 def column(path, key):
@@ -41,22 +29,7 @@ def column(path, key):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A scenario run for real: clean, a healthy change, an effective fault, an idle one."""
-    folder = tmp_path_factory.mktemp("corpus")
-    branches = (
-        Branch("again"),
-        Branch("shrink", change="shrink_batches"),
-        fault("SDS", "score", "normalization"),
-        fault("CST", "no_such", "fault", name="misnamed"),
-    )
-    one = scenario(*branches)
-    odd = replace(branches[3], fault=replace(branches[3].fault, operator="NONE"))
-    one = replace(one, branches=(*one.branches[:4], odd))
-    ledger = Ledger(folder)
-    for event in execute.run(Order(one, folder)):
-        if not isinstance(event, Begun):
-            ledger.add(event)
-    return folder
+    return record_small(tmp_path_factory.mktemp("corpus"))
 
 
 def test_a_run_is_a_trace_and_a_line_of_the_manifest(folder):

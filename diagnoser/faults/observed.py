@@ -35,7 +35,14 @@ def read_kills() -> Kills:
 
 def write(path: Path, data: Observability | Kills) -> None:
     """Keeps measurements beside the code, a line per group so that changes can be read."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(data), indent=1) + b"\n")
+    fields = []
+    for name, value in msgspec.to_builtins(data).items():
+        text = msgspec.json.encode(value).decode()
+        if isinstance(value, list) and value:
+            text = ",\n".join(msgspec.json.encode(group).decode() for group in value)
+            text = f"[\n{text}\n]"
+        fields.append(f'"{name}": {text}')
+    path.write_text("{" + ",\n".join(fields) + "}\n", encoding="utf-8")
 
 
 def _share(part: int, of: int) -> str:

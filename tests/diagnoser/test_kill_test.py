@@ -41,9 +41,8 @@ def test_p_is_the_share_of_sign_patterns_at_least_as_large(differences, p):
     assert sign_flip(differences) == p
 
 
-def test_equal_sums_count_whatever_the_order_of_rounding():
-    assert sign_flip([0.1, 0.2, 0.3]) == sign_flip([0.3, 0.1, 0.2]) == 1 / 8
-    assert sign_flip([0.1, 0.1, 0.1, -0.1]) == 5 / 16
+def test_equal_sums_count_whatever_their_rounding():
+    assert sign_flip([0.1, 0.2, -0.3]) == sign_flip([-0.1, -0.2, 0.3]) == 5 / 8
 
 
 def test_what_is_worse_on_every_seed_is_killed_and_the_rest_latent():

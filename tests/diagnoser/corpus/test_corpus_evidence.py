@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from small_corpus import record_small
 
@@ -9,8 +10,8 @@ from diagnoser import faults
 from diagnoser.corpus import CorpusError, kill, pool, report
 from diagnoser.corpus.__main__ import main
 from diagnoser.corpus.kill import Order, kill_test, measure, validation_loss
-from diagnoser.corpus.manifest import Audit, Ledger, load
-from diagnoser.corpus.observe import KEPT, observe_corpus
+from diagnoser.corpus.manifest import Audit, Ledger, load, trace_path
+from diagnoser.corpus.observe import KEPT, observe_corpus, recorded
 from diagnoser.corpus.training import Training
 from diagnoser.faults import observed, readme
 from diagnoser.kill_test import Kills, Measured
@@ -28,6 +29,15 @@ def test_a_fault_is_seen_beside_its_clean_twin(folder):
     assert (group.cause, group.fired, group.seen) == ("score/normalization", 1, 1)
     assert "score/scale_ratio" in {metric.name for metric in group.metrics}
     assert list(group.families) == ["gpt2"]
+
+
+def test_what_is_measured_rarely_stands_until_the_next_time(folder):
+    found = recorded(trace_path(folder, "clean"))
+    rare = [at for at, name in enumerate(found.names) if name.startswith("output/position_")]
+    seen = np.isfinite(found.values[:, rare])
+    first = seen.argmax(axis=0)
+    assert len(rare) and seen[-1].all()
+    assert all(seen[at:, column].all() for column, at in enumerate(first))
 
 
 def test_traces_are_read_once(folder, tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ class Child:
             self._connection.send_bytes(call)
             limit = START_SECONDS
             while True:
-                if not self._connection.poll(limit):
+                if not self._hears_within(limit):
                     self.end()
                     raise Crash(f"nothing was heard for {limit:.0f} s", found)
                 message = self._connection.recv_bytes()
@@ -77,6 +77,10 @@ class Child:
             self.end()
             status = self._process.returncode
             raise Crash(f"the process ended with status {status}", found) from None
+
+    def _hears_within(self, seconds: float) -> bool:
+        """Second by second: of a time in which all is stopped hardly any counts."""
+        return any(self._connection.poll(1.0) for _ in range(max(1, round(seconds))))
 
 
 def _follow(parent: int) -> None:

@@ -16,9 +16,10 @@ import msgspec
 import torch
 
 from diagnoser import faults
-from diagnoser.corpus import pool
+from diagnoser.corpus import CorpusError, pool
 from diagnoser.corpus.execute import quiet
 from diagnoser.corpus.families import FAMILIES, Batch
+from diagnoser.corpus.manifest import mend, read_lines
 from diagnoser.corpus.recipe import Recipe, Size
 from diagnoser.corpus.tasks import IGNORED, Batches
 from diagnoser.corpus.training import Training, train
@@ -183,9 +184,8 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 def _read(file: Path) -> dict[Order, Measured | None]:
-    lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
-    found = [msgspec.json.decode(line, type=_Line) for line in lines]
-    return {Order(*line.order): line.measured for line in found if line.design == DESIGN}
+    lines: list[_Line] = read_lines(file, _Line)
+    return {Order(*line.order): line.measured for line in lines if line.design == DESIGN}
 
 
 def kill_test(
@@ -199,9 +199,14 @@ def kill_test(
     """Trains what is missing in ``folder``, for ``minutes`` at most, and judges what is there.
 
     ``only``: operators to train (default all). ``report(done, of)`` is called after each training.
+    Raises :class:`CorpusError` for an unknown operator.
     """
+    unknown = sorted(set(only) - set(faults.OPERATORS))
+    if unknown:
+        raise CorpusError(f"no operator {', '.join(unknown)}: diagnoser/faults/README.md has them")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / KEPT
+    mend(file)
     done = _read(file)
     wanted = [order for order in orders() if not only or order.operator in (None, *only)]
     missing = iter([order for order in wanted if order not in done])

@@ -183,6 +183,8 @@ def test_the_kill_test_goes_on_where_it_was_ended(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(pool, "run", counted)
     kill_test(tmp_path, minutes=1, only=("SDS",))
     assert len(trained) == 12
+    with (tmp_path / kill.KEPT).open("ab") as file:
+        file.write(b'{"design": "torn')
     found = kill_test(tmp_path, minutes=1, only=("SDS",))
     assert len(trained) == len(set(trained)) == 20  # 2 families, 5 seeds, clean and faulty
     assert [(v.family, v.killed, v.seeds) for v in found.verdicts] == [
@@ -191,6 +193,8 @@ def test_the_kill_test_goes_on_where_it_was_ended(tmp_path, monkeypatch, capsys)
     ]
     assert found.verdicts[0].failure == "the process ended with status 9"
     assert kill_test(tmp_path, minutes=0, only=("SDS",)) == found and len(trained) == 20
+    with pytest.raises(CorpusError, match="no operator XXX: "):
+        kill_test(tmp_path, minutes=0, only=("XXX",))
     assert main(["kill", str(tmp_path), "--only", "SDS", "--minutes", "0"]) == 0
     printed = capsys.readouterr().out
     assert "| score | 1 of 1 (100 %) | 1 of 1 (100 %) |" in printed and "81.7 %" in printed

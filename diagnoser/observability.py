@@ -85,7 +85,7 @@ class Metric(msgspec.Struct, frozen=True, array_like=True):
     """Median size over the runs in which it was measured, in units; None for one that appears or
     vanishes."""
     direction: str
-    """↑ or ↓ where nine of ten runs agree, else ↕; ``new`` or ``gone``."""
+    """↑ or ↓ where nine of ten runs in which it moved agree, else ↕; ``new`` or ``gone``."""
     share: float
     """Of all runs: in which it moved beyond its clean spread."""
 
@@ -241,7 +241,8 @@ def _metrics(runs: Sequence[Observed], scale: _Scale) -> tuple[Metric, ...]:
         share = sum(size > 1 for size in spreads) / len(runs)
         if share > 0.5:
             effect = round(float(np.median(np.abs(sizes))), 1)
-            metric = Metric(name, effect, _direction(sizes), round(share, 2))
+            moved = [size for size, of in zip(sizes, spreads, strict=True) if of > 1]
+            metric = Metric(name, effect, _direction(moved), round(share, 2))
             found.append((-float(np.median(spreads)), metric))
     told = [metric for _, metric in sorted(found, key=lambda f: (f[0], f[1].name))]
     presence = Counter(name for run in runs for name in scale.odd(run))

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from diagnoser import contracts, schema
+from diagnoser import schema
 from diagnoser.columns import Columns
 from diagnoser.contracts import RULES, ContractWatch
 from diagnoser.corpus import CorpusError
@@ -121,12 +121,16 @@ def _scenarios(entries: list[Entry]) -> Iterator[tuple[Entry, list[Entry]]]:
             yield twins[0], others
 
 
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 class _Kept:
     """What earlier commands observed, under the same definitions."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        stamp = f"{METHOD} {schema.digest()} {contracts.rules_digest()}"
+        stamp = f"{METHOD} {schema.digest()} {_checksum(repr(RULES).encode())}"
         self.observed: dict[str, Observed] = {}
         lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
         if not lines or lines[0] != stamp.encode():
@@ -163,7 +167,7 @@ def observe_corpus(
         if missing:
             store.add(_observe(folder, twin, missing, unread))
         report(number, len(scenarios))
-    checksum = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+    checksum = _checksum((folder / MANIFEST).read_bytes())
     ids = [entry.id for _, branches in scenarios for entry in branches]
     observed = [store.observed[run] for run in ids if run in store.observed]
     if not any(run.label.cause for run in observed):

@@ -1,4 +1,4 @@
-"""``python -m diagnoser.corpus``: plan, build, describe, pack."""
+"""``python -m diagnoser.corpus``: plan, build, describe, pack, observe, kill, report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from diagnoser.corpus import CorpusError
+from diagnoser.corpus import CorpusError, evidence
 from diagnoser.manifest import CorpusError as UnusableCorpus
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--bits", type=_positive, default=10, help="of the mantissa (default 10: all)"
     )
     pack.add_argument("--workers", type=_positive, default=2, help="processes (default 2)")
+    evidence.add(commands, _positive)
     return parser.parse_args(arguments)
 
 
@@ -157,7 +158,13 @@ def _pack(options: argparse.Namespace) -> None:
         print(f"more than {MOST_MEGABYTES} MB: fewer --bits make it smaller", file=sys.stderr)
 
 
-COMMANDS = {"pack": _pack, "build": _build, "plan": _plan, "describe": _describe}
+COMMANDS = {
+    "pack": _pack,
+    "build": _build,
+    "plan": _plan,
+    "describe": _describe,
+    **evidence.COMMANDS,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from diagnoser.corpus import CorpusError, execute, pool
+from diagnoser.corpus import CorpusError, execute, journal, pool
 from diagnoser.corpus.execute import Begun, Order
 from diagnoser.corpus.manifest import Audit, Entry, Ledger
 from diagnoser.corpus.plan import Scenario, final_scenarios, scenarios
@@ -61,7 +62,10 @@ def _claim(folder: Path, seed: int, final: bool) -> None:
 
 
 class _Queue:
-    """Orders to hand out: those whose process was lost first, then the plan."""
+    """Orders to hand out: those whose process was lost first, then the plan.
+
+    Asked by threads of joblib's, while the build takes results in.
+    """
 
     def __init__(
         self, plan: Iterator[Scenario], folder: Path, settled: set[str], stop_at: float
@@ -71,22 +75,19 @@ class _Queue:
         self._folder = folder
         self._stop_at = stop_at
         self.settled = settled
-        self.stopped = False
+        self.missing: int | None = None
+        """Runs until the number that was asked for; None where none was."""
 
     def take(self) -> Order | None:
-        """The next scenario with something left to run; None once stopped."""
-        while not self.stopped and time.time() < self._stop_at:
+        """The next scenario with something left to run; None once time or number is up."""
+        while time.time() < self._stop_at and (self.missing is None or self.missing > 0):
             scenario = self._again.popleft() if self._again else next(self._plan, None)
             if scenario is None:
                 return None
-            if not all(branch.id in self.settled for branch in scenario.branches):
-                return Order(
-                    scenario, self._folder, frozenset(self.settled_of(scenario)), self._stop_at
-                )
+            settled = frozenset(branch.id for branch in scenario.branches) & self.settled
+            if len(settled) < len(scenario.branches):
+                return Order(scenario, self._folder, settled, self._stop_at, self.missing)
         return None
-
-    def settled_of(self, scenario: Scenario) -> set[str]:
-        return {branch.id for branch in scenario.branches} & self.settled
 
     def again(self, scenario: Scenario) -> None:
         self._again.append(scenario)
@@ -102,51 +103,71 @@ def build(
     limit: int | None = None,
     retry: bool = False,
     report: Callable[[Tally, str], None] = lambda tally, run: None,
-    work: Callable[[Order], Iterable[Any]] = execute.run,
+    work: Callable[[Order], Iterable[Any]] = journal.run,
     patience: float = PATIENCE_SECONDS,
 ) -> Tally:
     """Runs the plan of ``seed`` into ``folder`` and returns what the folder then holds.
 
     ``final``: the plan of the final hold-out, which is never trained on.
     Goes on where an earlier build stopped. Ends after ``minutes``, or once ``limit`` runs are
-    kept. ``retry`` runs again what crashed. ``report(tally, id)`` is called after each run.
-    ``work`` is what a process does with an order; it must be importable.
+    kept (a few more where several jobs end at once). ``retry`` runs again what crashed.
+    ``report(tally, id)`` is called for each run, scenario by scenario.
+    ``work`` is what a process does with an order; it must be importable. ``jobs``: orders at a
+    time, by joblib (see :mod:`diagnoser.corpus.pool`).
     Raises :class:`CorpusError` where the folder was begun with another plan.
     """
     _claim(folder, seed, final)
     ledger = Ledger(folder)
+    settled = ledger.settled(retry)
+    for line in journal.left_behind(folder):
+        if line.id not in settled:
+            ledger.add(line)
+            settled.add(line.id)
+    journal.clear(folder)
     tally = Tally()
     for entry in ledger.entries:
         tally.count(entry)
     for audit in ledger.audits:
         tally.count(audit)
     plan = final_scenarios(seed) if final else scenarios(seed)
-    queue = _Queue(plan, folder, ledger.settled(retry), stop_at=time.time() + minutes * 60)
-    queue.stopped = limit is not None and tally.runs >= limit
+    queue = _Queue(plan, folder, settled, stop_at=time.time() + minutes * 60)
 
     def settle(line: Entry | Audit) -> None:
+        if line.id in settled:
+            return
         ledger.add(line)
-        queue.settled.add(line.id)
+        settled.add(line.id)
         tally.count(line)
         report(tally, line.id)
 
-    for event in pool.run(queue.take, work, jobs=jobs, patience=patience):
-        if isinstance(event, pool.Lost):
-            _settle_lost(event, queue, settle)
-        elif isinstance(event.content, Entry | Audit):
-            settle(event.content)
-        if limit is not None and tally.runs >= limit:
-            break
+    def count_missing() -> bool:
+        """Whether there are runs to make; tells the queue."""
+        queue.missing = None if limit is None else max(0, limit - tally.runs)
+        return queue.missing != 0
+
+    if not count_missing():
+        return tally
+    with closing(pool.run(queue.take, work, jobs=jobs, patience=patience)) as outcomes:
+        for outcome in outcomes:
+            _take_in(outcome, queue, settle)
+            if not count_missing():
+                break
     return tally
 
 
-def _settle_lost(
-    event: pool.Lost[Order], queue: _Queue, settle: Callable[[Entry | Audit], None]
+def _take_in(
+    outcome: pool.Outcome[Order], queue: _Queue, settle: Callable[[Entry | Audit], None]
 ) -> None:
-    """One branch is to blame, the others get another process."""
-    order = event.job
-    blamed = event.last.id if isinstance(event.last, Begun) else None
-    for audit in execute.lost(order, blamed, event.reason):
-        if audit.id not in queue.settled:
+    """Settles an order's runs. Where its process was lost, one branch is to blame; the others
+    get another process."""
+    order = outcome.job
+    for content in outcome.contents:
+        if isinstance(content, Entry | Audit):
+            settle(content)
+    if outcome.failure is not None:
+        last = outcome.contents[-1] if outcome.contents else None
+        blamed = last.id if isinstance(last, Begun) else None
+        for audit in execute.lost(order, blamed, outcome.failure):
             settle(audit)
-    queue.again(order.scenario)
+        queue.again(order.scenario)
+    journal.close(order)

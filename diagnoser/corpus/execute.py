@@ -34,6 +34,8 @@ class Order:
     settled: frozenset[str] = frozenset()
     stop_at: float = float("inf")
     """Unix time after which no further branch is begun."""
+    most: int | None = None
+    """So many runs are kept, and no further branch is begun."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Begun:
     id: str
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Small models on one thread; denormals, which dead weights breed, are slow and pointless."""
     import transformers
 
@@ -79,6 +81,7 @@ def record(
         if change is not None:
             CHANGES[change](training)
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # left by a run that was cut short
     with ExitStack() as until_done:
         if scenario.inject_step == 0:
@@ -187,7 +190,7 @@ def run(order: Order) -> Iterator[Begun | Entry | Audit]:
     wanted = [branch for branch in scenario.branches if branch.id not in order.settled]
     if not wanted:
         return
-    _quiet()
+    quiet()
     yield Begun(wanted[0].id)
     try:
         past = Training(scenario.recipe)
@@ -198,12 +201,15 @@ def run(order: Order) -> Iterator[Begun | Entry | Audit]:
             yield _audit(scenario, branch, "crashed", traceback.format_exc(limit=-4))
         return
     state = torch.get_rng_state()
+    kept = 0
     for branch in wanted:
-        if time.time() > order.stop_at:
+        if time.time() > order.stop_at or kept == order.most:
             return
         yield Begun(branch.id)
         try:
             torch.set_rng_state(state)
-            yield _run_branch(scenario, branch, past.fork(), order.folder)
+            line = _run_branch(scenario, branch, past.fork(), order.folder)
         except Exception:
-            yield _audit(scenario, branch, "crashed", traceback.format_exc(limit=-4))
+            line = _audit(scenario, branch, "crashed", traceback.format_exc(limit=-4))
+        kept += isinstance(line, Entry)
+        yield line

@@ -70,23 +70,28 @@ def trace_path(folder: Path, run: str) -> Path:
     return folder / RUNS / f"{run}.trace"
 
 
-def _lines(path: Path, kind: type[Any]) -> list[Any]:
+def read_lines(path: Path, kind: type[Any]) -> list[Any]:
+    """The lines of a file that is appended to, also while it is; a last one without its end is left
+    out. Raises :class:`CorpusError` for a damaged file."""
     if not path.is_file():
         return []
-    lines = path.read_bytes().split(b"\n")
-    torn = lines.pop()  # what follows the last newline: empty, or a line cut by a kill
+    lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        found = [msgspec.json.decode(line, type=kind) for line in lines if line]
+        return [msgspec.json.decode(line, type=kind) for line in lines if line]
     except msgspec.DecodeError as error:
         raise CorpusError(f"{path} is damaged ({error}): delete the line, or build anew") from None
-    if torn:
-        path.write_bytes(b"".join(line + b"\n" for line in lines))
-    return found
+
+
+def mend(path: Path) -> None:
+    """Takes a last line out that a kill cut off, before more is appended."""
+    data = path.read_bytes() if path.is_file() else b""
+    if data and not data.endswith(b"\n"):
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
 
 
 def load(folder: Path) -> list[Entry]:
     """The finished runs, in the order they finished. Raises :class:`CorpusError` for none."""
-    entries = _lines(folder / MANIFEST, Entry)
+    entries = read_lines(folder / MANIFEST, Entry)
     if not entries:
         raise CorpusError(
             f"no corpus in {folder}: make one with "
@@ -100,9 +105,9 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / RUNS).mkdir(parents=True, exist_ok=True)
-        self.entries: list[Entry] = _lines(folder / MANIFEST, Entry)
-        self.audits: list[Audit] = _lines(folder / AUDIT, Audit)
+        self._mended: set[Path] = set()
+        self.entries: list[Entry] = read_lines(folder / MANIFEST, Entry)
+        self.audits: list[Audit] = read_lines(folder / AUDIT, Audit)
 
     def settled(self, retry: bool = False) -> set[str]:
         """Ids that need no further run; with ``retry``, crashed and lost ones do."""
@@ -117,5 +122,9 @@ class Ledger:
         else:
             self.audits.append(line)
             path = self.folder / AUDIT
+        if path not in self._mended:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            mend(path)
+            self._mended.add(path)
         with path.open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")

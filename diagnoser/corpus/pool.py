@@ -1,96 +1,84 @@
-"""Processes that survive what they run: a job that crashes or hangs costs its process only.
+"""Jobs in parallel by joblib: on this machine, or with another backend on a cluster.
 
-The executors of the standard library break as a whole when one process dies, and cannot end a
-job that hangs.
+    with joblib.parallel_config(backend="dask"):
+        build(folder, jobs=64)
+
+A job runs in a child of joblib's worker (:mod:`diagnoser.corpus.child`). Where a worker itself
+dies, joblib gives up all that is under way without telling which job was to blame, and can end
+none that hangs; where the child dies, the worker tells which job it was and goes on.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any, Generic, TypeVar
+
+from diagnoser.corpus import CorpusError
+from diagnoser.corpus.child import Child, Crash
 
 Job = TypeVar("Job")
 
-START_SECONDS = 300.0
-"""A new process imports torch and the models first; that does not count as silence."""
-
 
 @dataclass(frozen=True)
-class Message(Generic[Job]):
-    """Something a job yielded."""
+class Outcome(Generic[Job]):
+    """A job that ended, well or badly."""
 
     job: Job
-    content: Any
+    contents: tuple[Any, ...]
+    """What it yielded."""
+    failure: str | None = None
+    """Why its process was lost; None where the job came to its end."""
 
 
-@dataclass(frozen=True)
-class Lost(Generic[Job]):
-    """The job's process died or fell silent for too long, and was replaced."""
-
-    job: Job
-    last: Any
-    """What the job yielded last; None for nothing."""
-    reason: str
+_own = threading.local()
+"""``child`` of this thread: a worker of joblib may be a process or, on a cluster, a thread."""
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """The process has imported what it needs."""
-
-
-@dataclass(frozen=True)
-class _Finished:
-    """The job came to its end."""
-
-
-def _serve(connection: Connection, work: Callable[[Any], Iterable[Any]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _in_child(ticket: int, call: bytes, patience: float) -> tuple[int, list[bytes], str | None]:
+    """A job, in the worker. Everything stays pickled: the worker imports nothing heavy."""
+    if getattr(_own, "child", None) is None:
+        _own.child = Child()
     try:
-        while True:
-            job = connection.recv()  # unpickling it imports the modules of the job
-            connection.send(_Ready())
-            for content in work(job):
-                connection.send(content)
-            connection.send(_Finished())
-    except (EOFError, BrokenPipeError):  # the parent is gone
-        return
+        return ticket, _own.child.run(call, patience), None
+    except Crash as crash:
+        _own.child = None
+        reason, found = crash.args
+        return ticket, found, reason
 
 
-@dataclass
-class _Worker(Generic[Job]):
-    context: SpawnContext
-    work: Callable[[Job], Iterable[Any]]
-    job: Job | None = None
-    last: Any = None
-    heard: float = field(default_factory=time.monotonic)
-    ready: bool = False
+class _Jobs(Generic[Job]):
+    """The jobs handed out and not back yet."""
 
-    def __post_init__(self) -> None:
-        self.connection, theirs = self.context.Pipe()
-        self.process = self.context.Process(
-            target=_serve, args=(theirs, self.work), daemon=True, name="corpus"
-        )
-        self.process.start()
-        theirs.close()
+    def __init__(self, take: Callable[[], Job | None]) -> None:
+        self._take = take
+        self._tickets = count()
+        self.under_way: dict[int, Job] = {}
+        self.suspects: deque[Job] = deque()
+        """Were under way when a worker died: one of them may be to blame."""
+        self.error: Exception | None = None
+        """What ``take`` raised: joblib asks for jobs in threads of its own."""
 
-    def start(self, job: Job) -> None:
-        self.job, self.last, self.heard = job, None, time.monotonic()
-        self.connection.send(job)
-
-    def deadline(self, patience: float) -> float:
-        """When its silence becomes too long, on the monotonic clock."""
-        return self.heard + (patience if self.ready else START_SECONDS)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+    def next(self, alone: bool) -> tuple[int, Job] | None:
+        """The next job and its ticket. ``alone``: only those that may have ended a worker."""
+        if alone:
+            job = self.suspects.popleft() if self.suspects else None
+        else:
+            try:
+                job = self._take()
+            except Exception as error:
+                self.error, job = error, None
+        if job is None:
+            return None
+        ticket = next(self._tickets)
+        self.under_way[ticket] = job
+        return ticket, job
 
 
 def run(
@@ -99,79 +87,50 @@ def run(
     *,
     jobs: int,
     patience: float,
-) -> Iterator[Message[Job] | Lost[Job]]:
-    """Runs ``work(job)`` in ``jobs`` processes and yields what the jobs yield.
+) -> Generator[Outcome[Job]]:
+    """Runs ``work(job)``, ``jobs`` at a time, and yields how each ended, as they end.
 
-    ``take()`` gives the next job, None for none now; it is asked again whenever a process is
+    ``take()`` gives the next job, None for none now; it is asked again whenever a worker is
     idle, and all is over when none is busy and there is no job. ``work`` must be importable.
-    A process silent for ``patience`` seconds is killed. Closing the iterator kills all.
+    A process silent for ``patience`` seconds is killed. Where a worker dies, what was under way is
+    run again, one by one, and what is under way when one dies again is lost.
+    Closing the iterator kills all.
+    Raises :class:`CorpusError` without joblib.
     """
-    context = multiprocessing.get_context("spawn")
-    workers: list[_Worker[Job]] = []
     try:
-        while True:
-            _employ(workers, take, work, jobs, context)
-            busy = [worker for worker in workers if worker.job is not None]
-            if not busy:
-                return
-            deadline = min(worker.deadline(patience) for worker in busy)
-            wait([w.connection for w in busy], timeout=max(0.0, deadline - time.monotonic()))
-            for worker in busy:
-                yield from _listen(worker, patience, workers)
+        from joblib import Parallel, delayed
+    except ImportError:
+        raise CorpusError("this needs joblib: pip install 'defaultpp-monitor[train]'") from None
+    queue = _Jobs(take)
+    found = True
+    try:
+        while found or queue.suspects:
+            found, alone = False, bool(queue.suspects)
+            parallel = Parallel(
+                jobs,
+                return_as="generator_unordered",
+                pre_dispatch=1 if alone else jobs,
+                batch_size=1,
+            )
+            calls = (
+                delayed(_in_child)(ticket, pickle.dumps((work, job)), patience)
+                for ticket, job in iter(partial(queue.next, alone), None)
+            )
+            try:
+                for ticket, contents, failure in parallel(calls):
+                    found = True
+                    yielded = tuple(pickle.loads(content) for content in contents)
+                    yield Outcome(queue.under_way.pop(ticket), yielded, failure)
+            except BrokenExecutor as error:
+                found = True
+                lost = list(queue.under_way.values())
+                queue.under_way.clear()
+                if alone:
+                    for job in lost:
+                        yield Outcome(job, (), f"joblib's worker died: {error}")
+                else:
+                    queue.suspects.extend(lost)
+            if queue.error is not None:
+                raise queue.error
     finally:
-        for worker in workers:
-            worker.end()
-
-
-def _employ(
-    workers: list[_Worker[Job]],
-    take: Callable[[], Job | None],
-    work: Callable[[Job], Iterable[Any]],
-    jobs: int,
-    context: SpawnContext,
-) -> None:
-    """Gives every idle process a job, starting processes up to ``jobs``."""
-    while sum(worker.job is not None for worker in workers) < jobs:
-        job = take()
-        if job is None:
-            return
-        idle = next((worker for worker in workers if worker.job is None), None)
-        if idle is None:
-            idle = _Worker(context, work)
-            workers.append(idle)
-        try:
-            idle.start(job)
-        except OSError:  # it died while idle
-            workers.remove(idle)
-            idle.end()
-            fresh = _Worker(context, work)
-            workers.append(fresh)
-            fresh.start(job)
-
-
-def _listen(
-    worker: _Worker[Job], patience: float, workers: list[_Worker[Job]]
-) -> Iterator[Message[Job] | Lost[Job]]:
-    """What the worker sent since; removes it where it died or hangs."""
-    job = worker.job
-    assert job is not None
-    try:
-        while worker.job is not None and worker.connection.poll():
-            content = worker.connection.recv()
-            worker.heard, worker.ready = time.monotonic(), True
-            if isinstance(content, _Ready):
-                continue
-            if isinstance(content, _Finished):
-                worker.job = None
-            else:
-                worker.last = content
-                yield Message(job, content)
-    except (EOFError, OSError):
-        workers.remove(worker)
-        worker.end()
-        yield Lost(job, worker.last, f"the process ended with status {worker.process.exitcode}")
-        return
-    if worker.job is not None and time.monotonic() > worker.deadline(patience):
-        workers.remove(worker)
-        worker.end()
-        yield Lost(job, worker.last, f"nothing was heard for {patience:.0f} s")
+        _own.child = None  # of this process, where joblib needed no other

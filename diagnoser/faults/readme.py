@@ -1,4 +1,5 @@
-"""``python -m diagnoser.faults.readme [--write]``: the catalogue of faults, told from the code.
+"""``python -m diagnoser.faults.readme [--write]``: the catalogue of faults, told from the code, and
+what shows them, told from the measurements kept with it.
 
 Prints the tables, or puts them between the markers of this folder's README.md.
 """
@@ -9,13 +10,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from diagnoser.faults import observed
 from diagnoser.faults.catalogue import OPERATORS, ways_of
 from diagnoser.faults.fault import Operator
 from diagnoser.taxonomy import categories, causes_of
 
 README = Path(__file__).parent / "README.md"
-BEGIN = "<!-- catalogue begin: written by `python -m diagnoser.faults.readme --write` -->"
-END = "<!-- catalogue end -->"
+COMMAND = "written by `python -m diagnoser.faults.readme --write`"
 
 
 def _severities(operator: Operator) -> str:
@@ -63,25 +64,43 @@ def catalogue() -> str:
     return "\n".join(lines)
 
 
+def sections() -> dict[str, str]:
+    """Name of a section that is written -> its text."""
+    kills = observed.read_kills()
+    return {
+        "catalogue": catalogue(),
+        "observability": observed.observability(observed.read_observability(), kills),
+        "kill test": observed.mutation_scores(kills),
+    }
+
+
 def placed(text: str) -> str:
-    """A README's text with the catalogue between its markers.
+    """A README's text with each section between its markers.
 
     Raises ValueError where it has none.
     """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"The README needs the two lines {BEGIN} and {END} around the catalogue.")
-    before, after = text.split(BEGIN, 1)[0], text.split(END, 1)[1]
-    return f"{before}{BEGIN}\n\n{catalogue()}\n\n{END}{after}"
+    for name, section in sections().items():
+        begin, end = f"<!-- {name} begin: {COMMAND} -->", f"<!-- {name} end -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"The README needs the two lines {begin} and {end} around this.")
+        before, after = text.split(begin, 1)[0], text.split(end, 1)[1]
+        text = f"{before}{begin}\n\n{section}\n\n{end}{after}"
+    return text
+
+
+def write() -> None:
+    """Puts the sections into the README."""
+    README.write_text(placed(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the catalogue, or write it."""
+    """Print the sections, or write them."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.faults.readme")
-    parser.add_argument("--write", action="store_true", help=f"put it into {README.name}")
+    parser.add_argument("--write", action="store_true", help=f"put them into {README.name}")
     if parser.parse_args(arguments).write:
-        README.write_text(placed(README.read_text(encoding="utf-8")), encoding="utf-8")
+        write()
     else:
-        print(catalogue())
+        print("\n\n".join(sections().values()))
 
 
 if __name__ == "__main__":

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import islice
 
 import corpus_work
 import pytest
+from small_corpus import fault, record_small, scenario
 
-from diagnoser.corpus import execute, pool
+from diagnoser.corpus import execute, journal, pool
 from diagnoser.corpus.__main__ import main
 from diagnoser.corpus.build import build
 from diagnoser.corpus.comparison import first_difference
 from diagnoser.corpus.execute import Begun, Order
 from diagnoser.corpus.manifest import Audit, Entry, Ledger, load, trace_path
-from diagnoser.corpus.plan import Branch, FaultPlan, Scenario, scenarios
-from diagnoser.corpus.recipe import Recipe, Size
+from diagnoser.corpus.plan import Branch, scenarios
 from probe import trace
 from probe.schema import Frame, Header
-
-SMALL = Size(layers=2, width=32, heads=2, kv_heads=2, vocabulary=320)
-
-
-def fault(operator: str, category: str, cause: str, name: str = "") -> Branch:
-    return Branch(name or operator, fault=FaultPlan(operator, category, cause, seed=1))
-
-
-def scenario(*branches: Branch, inject_step: int = 3) -> Scenario:
-    recipe = Recipe("gpt2", "lm_source", SMALL, seed=1, batch_size=4, length=24, dropout=0.1)
-    return Scenario(0, recipe, 1, 2, inject_step, 9, (Branch("clean"), *branches))
 
 
 def column(path, key):
@@ -41,22 +29,7 @@ def column(path, key):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A scenario run for real: clean, a healthy change, an effective fault, an idle one."""
-    folder = tmp_path_factory.mktemp("corpus")
-    branches = (
-        Branch("again"),
-        Branch("shrink", change="shrink_batches"),
-        fault("SDS", "score", "normalization"),
-        fault("CST", "no_such", "fault", name="misnamed"),
-    )
-    one = scenario(*branches)
-    odd = replace(branches[3], fault=replace(branches[3].fault, operator="NONE"))
-    one = replace(one, branches=(*one.branches[:4], odd))
-    ledger = Ledger(folder)
-    for event in execute.run(Order(one, folder)):
-        if not isinstance(event, Begun):
-            ledger.add(event)
-    return folder
+    return record_small(tmp_path_factory.mktemp("corpus"))
 
 
 def test_a_run_is_a_trace_and_a_line_of_the_manifest(folder):
@@ -127,6 +100,11 @@ def test_settled_branches_are_not_run_again(tmp_path):
     assert list(execute.run(Order(one, tmp_path, done))) == []
 
 
+def test_no_more_runs_than_asked_for(tmp_path):
+    events = list(execute.run(Order(scenario(Branch("second")), tmp_path, most=1)))
+    assert [event.id for event in events if isinstance(event, Entry)] == ["clean"]
+
+
 def test_no_branch_begins_after_the_time_is_up(tmp_path):
     events = list(execute.run(Order(scenario(), tmp_path, stop_at=0.0)))
     assert not any(isinstance(event, Entry | Audit) for event in events)
@@ -134,27 +112,52 @@ def test_no_branch_begins_after_the_time_is_up(tmp_path):
 
 def test_the_pool_outlives_jobs_that_die_or_hang():
     waiting = ["one", "die", "hang", "two"]
-    events = list(
-        pool.run(lambda: waiting.pop(0) if waiting else None, corpus_work.echo, jobs=2, patience=15)
-    )
-    done = {e.content for e in events if isinstance(e, pool.Message)} & {"done one", "done two"}
-    lost = {e.job: e for e in events if isinstance(e, pool.Lost)}
-    assert done == {"done one", "done two"}
-    assert set(lost) == {"die", "hang"}
-    assert "status 7" in lost["die"].reason and lost["die"].last == "begun die"
-    assert "nothing was heard" in lost["hang"].reason
+    outcomes = {
+        outcome.job: outcome
+        for outcome in pool.run(
+            lambda: waiting.pop(0) if waiting else None, corpus_work.echo, jobs=2, patience=15
+        )
+    }
+    assert set(outcomes) == {"one", "die", "hang", "two"}
+    for job in ("one", "two"):
+        assert outcomes[job] == pool.Outcome(job, (f"begun {job}", f"done {job}"))
+    assert "status 7" in outcomes["die"].failure and outcomes["die"].contents == ("begun die",)
+    assert "nothing was heard" in outcomes["hang"].failure
+
+
+def test_the_pool_outlives_its_workers():
+    waiting = ["kill", "one", "two"]
+    ends = {
+        outcome.job: outcome.failure
+        for outcome in pool.run(
+            lambda: waiting.pop(0) if waiting else None, corpus_work.echo, jobs=2, patience=15
+        )
+    }
+    assert ends.pop("kill").startswith("joblib's worker died")
+    assert ends == {"one": None, "two": None}
+
+
+def test_what_the_plan_raises_is_raised():
+    def take():
+        raise ValueError("no plan")
+
+    with pytest.raises(ValueError, match="no plan"):
+        list(pool.run(take, corpus_work.echo, jobs=2, patience=15))
 
 
 def pretended(take, work, *, jobs, patience):
     """A pool in this process whose branches end at once, and where one run kills its process."""
     while (order := take()) is not None:
-        for branch in order.scenario.branches:
-            if branch.id in order.settled:
+        one, recipe = order.scenario, order.scenario.recipe
+        done = []
+        failure = None
+        for branch in one.branches:
+            if branch.id in order.settled or len(done) == order.most:
                 continue
             if "-00001-fault0" in branch.id:
-                yield pool.Lost(order, Begun(branch.id), "the process ended with status 9")
+                done.append(Begun(branch.id))
+                failure = "the process ended with status 9"
                 break
-            one, recipe = order.scenario, order.scenario.recipe
             entry = Entry(
                 id=branch.id,
                 group=one.group,
@@ -168,7 +171,8 @@ def pretended(take, work, *, jobs, patience):
                 unseen_steps=one.unseen_steps,
                 kind=branch.kind,
             )
-            yield pool.Message(order, entry)
+            done.append(entry)
+        yield pool.Outcome(order, tuple(done), failure)
 
 
 def test_a_build_goes_on_where_it_stopped_and_blames_who_died(tmp_path, monkeypatch):
@@ -189,6 +193,22 @@ def test_a_build_goes_on_where_it_stopped_and_blames_who_died(tmp_path, monkeypa
     assert next(run for run in planned if "-00001-fault1" in run) in ids
     third = build(tmp_path, limit=22, jobs=1)
     assert third.runs == 22
+
+
+def test_what_an_ended_build_had_finished_is_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "run", pretended)
+    one = next(scenarios(0))
+    order = Order(one, tmp_path, most=2)
+    finished = next(pretended(lambda: order, None, jobs=1, patience=1)).contents
+    monkeypatch.setattr(execute, "run", lambda order: iter(finished))
+    assert list(journal.run(order)) == list(finished)
+    assert not (tmp_path / "manifest.jsonl").exists()
+    assert build(tmp_path, limit=2, jobs=1).runs == 2
+    assert load(tmp_path) == list(finished)
+    assert build(tmp_path, limit=3, jobs=1).runs == 3
+    assert len({entry.id for entry in load(tmp_path)}) == 3
+    journal.close(order)
+    assert not any((tmp_path / "under_way").glob("*"))
 
 
 def test_a_folder_of_another_seed_is_refused(tmp_path, capsys):

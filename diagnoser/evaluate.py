@@ -32,7 +32,7 @@ from diagnoser.fitting import Settings, fit
 from diagnoser.holdout import TREES, plan
 from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import Prediction, replay
-from diagnoser.report import report, write_between
+from diagnoser.report import README, report, write_between
 from diagnoser.train import prepare
 from diagnoser.trees import fit_trees
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from diagnoser.extract import Extracted
     from diagnoser.holdout import Fold
 
-README = Path(__file__).parent / "README.md"
 PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 
 

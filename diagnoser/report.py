@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagnoser.ablation import ABLATIONS
@@ -22,10 +23,11 @@ from diagnoser.manifest import LINEAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from diagnoser.predictions import Evaluation
     from diagnoser.replay import Prediction
+
+README = Path(__file__).parent / "README.md"
 
 BEGIN = "<!-- evaluation: begin, written by python -m diagnoser.evaluate -->"
 END = "<!-- evaluation: end -->"
@@ -149,13 +151,13 @@ def _told(r: Rates) -> str:
     return f"{precision} / {r.recall:.3f} / {r.f1:.3f}"
 
 
-def write_between(path: Path, text: str) -> None:
+def write_between(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put ``text`` between the markers of a file; the markers are added where missing."""
     old = path.read_text(encoding="utf-8") if path.is_file() else "# The diagnoser\n"
-    block = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in old and END in old:
-        before, rest = old.split(BEGIN, 1)
-        new = before + block + rest.split(END, 1)[1]
+    block = f"{begin}\n{text}\n{end}"
+    if begin in old and end in old:
+        before, rest = old.split(begin, 1)
+        new = before + block + rest.split(end, 1)[1]
     else:
         new = old.rstrip("\n") + "\n\n" + block + "\n"
     path.write_text(new, encoding="utf-8")

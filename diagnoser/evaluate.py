@@ -32,7 +32,7 @@ from diagnoser.fitting import Settings, fit
 from diagnoser.holdout import TREES, plan
 from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import Prediction, replay
-from diagnoser.report import README, report, write_between
+from diagnoser.report import README, pictures, report, write_between
 from diagnoser.train import prepare
 from diagnoser.trees import fit_trees
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from diagnoser.extract import Extracted
     from diagnoser.holdout import Fold
 
+PICTURES = README.parents[1] / "docs" / "pictures"
 PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 
 
@@ -113,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="what the network is compared with",
     )
     parser.add_argument("--readme", type=Path, default=README, help="file that takes the tables")
+    parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder for pictures")
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS)
     options = parser.parse_args(arguments)
     try:
@@ -136,7 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (manifest.CorpusError, PredictionsError) as error:
         print(error, file=sys.stderr)
         return 3
-    text = report(found)
+    drawn = pictures(found, options.pictures)
+    beside = options.readme.resolve().parent
+    text = report(
+        found,
+        {title: Path(os.path.relpath(path, beside)).as_posix() for title, path in drawn.items()},
+    )
     write_between(options.readme, text)
     print(text)
     return 0

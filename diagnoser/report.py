@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagnoser.ablation import ABLATIONS
+from diagnoser.confusion import counts, picture
 from diagnoser.figures import (
     Figures,
     Rates,
@@ -22,7 +23,7 @@ from diagnoser.holdout import TREES
 from diagnoser.manifest import LINEAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from diagnoser.predictions import Evaluation
     from diagnoser.replay import Prediction
@@ -61,8 +62,22 @@ VIEWS = {
 }
 
 
-def report(found: Evaluation) -> str:
-    """The tables of all views, of categories and of root causes."""
+def pictures(found: Evaluation, folder: Path) -> dict[str, Path]:
+    """Write a picture of what is taken for what, for every view; the files by title."""
+    written = {}
+    for view, title in VIEWS.items():
+        if held := found.all(view):
+            words = f"{title[0].upper()}{title[1:]}: {len(held)} runs"
+            path = folder / f"confusion-{view}.svg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(picture(counts(held), words), encoding="utf-8")
+            written[words] = path
+    return written
+
+
+def report(found: Evaluation, pictured: Mapping[str, str] | None = None) -> str:
+    """The tables of all views, of categories and of root causes. ``pictured``: where the pictures
+    of :func:`pictures` lie, by title."""
     about = found.about
     lines = [
         f"Corpus {about['corpus']}: {about['runs']} runs, {about['pairs']} model-task pairs, "
@@ -105,6 +120,8 @@ def report(found: Evaluation) -> str:
             f"in the median, {late:.0f} at the 90th percentile, in {len(now.delays)} of "
             f"{now.mid_run} at all."
         )
+    for title, place in (pictured or {}).items():
+        lines += ["", f"![{title}]({place})"]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from diagnoser import schema, train, weights
+from diagnoser import train, weights
 from diagnoser.contracts import RULES
 from diagnoser.figures import category_order, wilson
 from diagnoser.importance import by_kind, importance
 from diagnoser.manifest import CorpusError
 from diagnoser.model import cause_log_probabilities
+from diagnoser.moments import broken_at
 from diagnoser.report import README, write_between
+from diagnoser.taxonomy import CATEGORY_NAMES
 from diagnoser.votes import CAUSE_CATEGORY
 
 if TYPE_CHECKING:
@@ -46,19 +49,19 @@ END = "<!-- importance: end -->"
 REMOVED = 2
 DRAWS = 20
 MARGINS = ("category", "root cause")
-OVER_TOLERANCE = 1.0
-"""``level`` of a contract at its tolerance (:meth:`diagnoser.columns.Columns.excess`)."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What removal did to one run. ``removed``: the most important components. ``drops``: how much
-    each of :data:`MARGINS` fell. ``random``: (draws, margins) the same for components drawn."""
+    each of :data:`MARGINS` fell. ``random``: (draws, margins) the same for components drawn.
+    ``nothing``: the category named when all components are removed."""
 
     category: str
     removed: tuple[str, ...]
     drops: Floats
     random: Floats
+    nothing: str
 
     @property
     def faithful(self) -> npt.NDArray[np.bool_]:
@@ -69,17 +72,15 @@ class Outcome:
 def met_at(sample: Sample) -> dict[int, set[str]]:
     """By rule that is met: the node kinds at which its contract is broken (the first that the model
     has, where the breach is no longer in the window)."""
-    found = {}
-    for number in np.flatnonzero(sample.fired).tolist():
-        rule = RULES[number]
-        own = [kind for kind in rule.nodes if len(sample.nodes.get(kind, ()))]
-        found[number] = {kind for kind in own if _level(sample, kind, rule.metric)} or set(own[:1])
-    return found
+    broken: dict[int, set[str]] = {}
+    for firing in broken_at(sample):
+        broken.setdefault(firing.rank, set()).add(firing.node)
+    met = np.flatnonzero(sample.fired).tolist()
+    return {number: broken.get(number) or _first(sample, number) for number in met}
 
 
-def _level(sample: Sample, kind: str, metric: str) -> bool:
-    column = schema.feature_names(kind).index(f"{metric}:level")
-    return bool((sample.nodes[kind][:, column] >= OVER_TOLERANCE).any())
+def _first(sample: Sample, number: int) -> set[str]:
+    return set([kind for kind in RULES[number].nodes if len(sample.nodes.get(kind, ()))][:1])
 
 
 def without(
@@ -129,11 +130,12 @@ def examine(trained: Trained, sample: Sample, random: np.random.Generator) -> Ou
     order = sorted(present, key=lambda kind: -shares[kinds.index(kind)])
     top = tuple(order[:REMOVED])
     draws = [random.choice(present, REMOVED, replace=False).tolist() for _ in range(DRAWS)]
-    variants = [without(sample, gone, met) for gone in [(), top, *draws]]
+    variants = [without(sample, gone, met) for gone in [(), top, *draws, kinds]]
     _, output = _answers(trained, sample, variants)
     found = margins(output, sample.category, sample.cause)
-    drops = found[0] - found[1:]
-    return Outcome(sample.run.category or "", top, drops[0], drops[1:])
+    drops = found[0] - found[1:-1]
+    nothing = CATEGORY_NAMES[int(output.category[-1].argmax())]
+    return Outcome(sample.run.category or "", top, drops[0], drops[1:], nothing)
 
 
 def _answers(
@@ -173,6 +175,12 @@ def table(outcomes: Sequence[Outcome], asked: int) -> str:
     ]
     for name in category_order([outcome.category for outcome in outcomes]):
         lines.append(_row(name, [one for one in outcomes if one.category == name]))
+    named, count = Counter(one.nothing for one in outcomes).most_common(1)[0]
+    lines += [
+        "",
+        f"With all components removed the category named is {named} in {count} of {len(outcomes)}: "
+        f"to take evidence away from another fault of {named} leads back to it.",
+    ]
     return "\n".join(lines)
 
 

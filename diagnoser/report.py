@@ -40,7 +40,8 @@ HEAD = (
 )
 
 
-def _row(name: str, f: Figures) -> str:
+def row(name: str, f: Figures) -> str:
+    """A line under :data:`HEAD`."""
     low, high = f.interval
     share = 100 * f.clean_flagged / f.clean if f.clean else float("nan")
     layer = f"{f.layer_right}/{f.layer_runs}" if f.layer_runs else "–"
@@ -59,6 +60,7 @@ VIEWS = {
     "families": "families left out in turn, with their kin",
     "sizes": "the largest models held out",
     "operators": "some operators of each root cause held out",
+    "final": "the final hold-out: other families, tasks, sizes; the shipped weights",
 }
 
 
@@ -91,17 +93,17 @@ def report(found: Evaluation, pictured: Mapping[str, str] | None = None) -> str:
         held = found.all(view)
         if not held:
             continue
-        lines.append(_row(f"**{title}**", figures(held)))
-        lines.append(_row("… contracts alone, by rule", contract_figures(held)))
+        lines.append(row(f"**{title}**", figures(held)))
+        lines.append(row("… contracts alone, by rule", contract_figures(held)))
         if trees := found.all(view, TREES):
-            lines.append(_row("… boosted trees on the same features", figures(trees)))
+            lines.append(row("… boosted trees on the same features", figures(trees)))
         for name, words in ABLATIONS.items():
             if less := found.all(view, name):
-                lines.append(_row(f"… {words}", figures(less)))
+                lines.append(row(f"… {words}", figures(less)))
         if view == "families":
             for name, answers in found.answers[view, ""].items():
                 left = ", ".join([name, *_kin(name, about["families"])])
-                lines.append(_row(f"… {left} left out", figures(answers)))
+                lines.append(row(f"… {left} left out", figures(answers)))
     main = next((view for view in VIEWS if found.all(view)), None)
     if main is None:
         return "\n".join(lines)

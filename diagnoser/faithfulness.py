@@ -1,4 +1,4 @@
-"""``python -m diagnoser.faithfulness --corpus DIR``: does the importance name what decided?
+"""``python -m diagnoser.faithfulness``: does the importance name what decided?
 
 Of every faulty run that the weights name rightly at its end, the two most important components are
 removed: their metrics are made absent at all their sites, as on a model on which they cannot be
@@ -29,6 +29,7 @@ from diagnoser.manifest import CorpusError
 from diagnoser.model import cause_log_probabilities
 from diagnoser.moments import broken_at
 from diagnoser.report import README, write_between
+from diagnoser.selfcheck import TABLE
 from diagnoser.taxonomy import CATEGORY_NAMES
 from diagnoser.votes import CAUSE_CATEGORY
 
@@ -179,7 +180,8 @@ def table(outcomes: Sequence[Outcome], asked: int) -> str:
     lines += [
         "",
         f"With all components removed the category named is {named} in {count} of {len(outcomes)}: "
-        f"to take evidence away from another fault of {named} leads back to it.",
+        f"where evidence is taken away from a fault of {named}, {named} is what remains, and its "
+        "margin falls less.",
     ]
     return "\n".join(lines)
 
@@ -198,7 +200,7 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit status 0, or 3 where corpus or weights cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.faithfulness", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="a corpus, or its feature table")
+    parser.add_argument("--corpus", type=Path, default=TABLE, help="a corpus, or its feature table")
     parser.add_argument("--weights", type=Path, help="default: the package's own")
     parser.add_argument("--limit", type=int, help="at most this many faulty runs, drawn at random")
     parser.add_argument("--seed", type=int, default=0)

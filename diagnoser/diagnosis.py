@@ -57,7 +57,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Each category's probability, given that the run is faulty; all 12, also of a run that is not
     flagged. Sums to 1. Empty before the first frame."""
     importance: dict[str, float] = {}
-    """Node kind (``attention``) -> share of the decision; sums to 1 where faulty."""
+    """Node kind (``attention``) -> share of the decision; sums to 1 where faulty. Empty where the
+    last frame speaks for another root cause than the one named, which earlier frames outvoted."""
     suspicion: dict[str, float] = {}
     """Site (``attention@2``) -> probability in [0, 1] that the fault sits there."""
     evidence: tuple[Evidence, ...] = ()

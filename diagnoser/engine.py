@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from diagnoser import schema, weights
 from diagnoser.contracts import ContractWatch, fired_rules
@@ -12,7 +13,7 @@ from diagnoser.decision import Decision, State
 from diagnoser.diagnosis import Candidate, Diagnosis
 from diagnoser.evidence import gather
 from diagnoser.features import RollingFeatures
-from diagnoser.model import importance
+from diagnoser.importance import by_kind, importance
 from diagnoser.origin import locate
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS, root_causes
 from diagnoser.votes import CAUSE_CATEGORY
@@ -21,10 +22,14 @@ from probe.nodes import kind_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from diagnoser.contracts import Firing
     from diagnoser.model import Output
     from diagnoser.weights import Trained
     from probe.schema import Frame, Header
+
+    Floats = npt.NDArray[np.float32]
 
 RANKED = 8
 
@@ -88,9 +93,8 @@ class Engine:
         state = self._features.state()
         features = self._features.features(state)
         firings = self._watch.firings()
-        scores, output = self._trained.run(
-            [columns.graph], [features.nodes], fired_rules(firings)[None]
-        )
+        fired = fired_rules(firings)
+        scores, output = self._trained.run([columns.graph], [features.nodes], fired[None])
         decided = self._decision.update(frame.step, scores[0], features.measured)
         if not decided.flagged:
             origin = locate(columns.graph, decided.origin * decided.probability, firings, None)
@@ -119,7 +123,7 @@ class Engine:
             layers=origin.layers,
             ranking=_ranking(decided),
             categories=_categories(decided),
-            importance=self._importance(output, cause, firings),
+            importance=self._importance(output, cause, fired, firings),
             suspicion=origin.suspicion,
             evidence=gather(columns, state, firings, name, frame.step),
             repair=root_causes()[ROOT_CAUSE_KEYS[cause]].repair,
@@ -131,21 +135,23 @@ class Engine:
         return self._diagnosis
 
     def _importance(
-        self, output: Output, cause: int, firings: tuple[Firing, ...]
+        self, output: Output, cause: int, fired: Floats, firings: tuple[Firing, ...]
     ) -> dict[str, float]:
         """Node kinds by their share in the choice; only kinds that this model has."""
         graph = self._features.columns.graph
-        shares = importance(output.parts[0], cause).numpy().astype(float)
-        shares *= graph.counts > 0
-        total = shares.sum()
-        if total <= 0:
-            # The prototypes do not tell the two causes apart: the votes of the contracts did.
-            voices = [firing for firing in firings if ROOT_CAUSE_KEYS[cause] in firing.causes]
-            return {kind_of(voices[0].node): 1.0} if voices else {}
+        met_at = torch.zeros(len(fired), dtype=torch.long)
+        for firing in reversed(firings):
+            if firing.rank < len(fired):
+                met_at[firing.rank] = graph.kinds.index(kind_of(firing.node))
+        logits = by_kind(
+            self._trained.network.votes, output.parts[0], torch.from_numpy(fired), met_at
+        )
+        present = torch.from_numpy(graph.counts > 0)
+        shares = importance(logits * present, cause).tolist()
         found = {
-            kind: round(float(share / total), 4)
+            kind: round(share, 4)
             for kind, share in zip(graph.kinds, shares, strict=True)
-            if share / total >= 0.005
+            if share >= 0.005
         }
         rest = sum(found.values())
         return {

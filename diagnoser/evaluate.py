@@ -1,7 +1,9 @@
 """``python -m diagnoser.evaluate``: figures on runs that trained nothing.
 
     python -m diagnoser.evaluate                # tables from the committed answers
+    python -m diagnoser.evaluate --check        # and some of it again, from the feature tables
     python -m diagnoser.evaluate --corpus DIR   # train every fold and answer anew
+    python -m diagnoser.evaluate --final DIR    # the shipped weights on the final hold-out, anew
 
 Held out in turn: model-task pairs, families, the largest models, some operators of each root cause
 (:mod:`diagnoser.holdout`). Every run is replayed through the engine; its answer is the engine's
@@ -25,14 +27,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from diagnoser import manifest, predictions, schema
+from diagnoser import manifest, predictions, schema, weights
 from diagnoser.ablation import ABLATIONS
 from diagnoser.dataset import load_samples
 from diagnoser.fitting import Settings, fit
 from diagnoser.holdout import TREES, plan
 from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import Prediction, replay
-from diagnoser.report import report, write_between
+from diagnoser.report import README, pictures, report, write_between
+from diagnoser.selfcheck import FINAL, TABLE, score_final, train_again
 from diagnoser.train import prepare
 from diagnoser.trees import fit_trees
 
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from diagnoser.extract import Extracted
     from diagnoser.holdout import Fold
 
-README = Path(__file__).parent / "README.md"
+PICTURES = README.parents[1] / "docs" / "pictures"
 PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 
 
@@ -98,10 +101,72 @@ def evaluate(extracted: Extracted, folds: list[Fold], workers: int, seed: int) -
     return result
 
 
+def answer_final(found: Evaluation, corpus: Path, workers: int) -> None:
+    """Put the shipped weights' answers to the final hold-out's traces among those found."""
+    trained = weights.load()
+    extracted = prepare(corpus, workers)
+    if not all(run.final for run in extracted.runs):
+        raise manifest.CorpusError(
+            f"{corpus} is not the final hold-out: build that with `python -m diagnoser.corpus "
+            "build --final`"
+        )
+    answers = [replay(trained, run, extracted.features(run)) for run in extracted.runs]
+    found.add("final", "", "final", answers)
+    found.about["final"] = {
+        "corpus": extracted.manifest.checksum,
+        "runs": len(answers),
+        "weights": weights.digest(),
+    }
+
+
+def without_stale(found: Evaluation) -> Evaluation:
+    """The same; answers of other weights to the final hold-out are left out, and it is said."""
+    final = found.about.get("final")
+    if final is None or final["weights"] == weights.digest():
+        return found
+    print(
+        "the answers to the final hold-out are of other weights than these: make them anew with "
+        "--final DIR",
+        file=sys.stderr,
+    )
+    kept = {key: parts for key, parts in found.answers.items() if key[0] != "final"}
+    return Evaluation({k: v for k, v in found.about.items() if k != "final"}, kept)
+
+
+def check(found: Evaluation, options: argparse.Namespace) -> int:
+    """Do some of it again; exit status 0 where the answers are those kept, 1 where they are not, 3
+    where a table is missing."""
+    settings = Settings(epochs=options.epochs, seed=found.about.get("seed", 0))
+    status = 0
+    for comparing in (
+        lambda: score_final(found, options.final_table, weights.load(), weights.digest()),
+        lambda: train_again(
+            found, options.table, settings, lambda text: print(text, file=sys.stderr)
+        ),
+    ):
+        try:
+            comparison = comparing()
+        except (manifest.CorpusError, weights.WeightsError) as error:
+            print(error, file=sys.stderr)
+            status = status or 3
+            continue
+        print(f"\n{comparison.text()}")
+        if not comparison.holds:
+            status = 1
+    return status
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate and write the tables; exit status 0, or 3 where corpus or answers are unusable."""
+    """Evaluate and write the tables; exit status 0, 1 where a check does not hold, 3 where corpus
+    or answers are unusable."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.evaluate", description=__doc__)
     parser.add_argument("--corpus", type=Path, help="folder with manifest.jsonl: train anew")
+    parser.add_argument("--final", type=Path, help="the final hold-out's traces: answer anew")
+    parser.add_argument("--check", action="store_true", help="train a fold again, score weights")
+    parser.add_argument("--table", type=Path, default=TABLE, help="feature table of the corpus")
+    parser.add_argument(
+        "--final-table", type=Path, default=FINAL, help="feature table of the final hold-out"
+    )
     parser.add_argument("--folds", type=int, default=4, help="folds of model-task pairs")
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--seed", type=int, default=0)
@@ -114,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="what the network is compared with",
     )
     parser.add_argument("--readme", type=Path, default=README, help="file that takes the tables")
+    parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder for pictures")
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS)
     options = parser.parse_args(arguments)
     try:
@@ -133,14 +199,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "the corpus has a single model-task pair: nothing can be held out, add others"
                 )
             found = evaluate(extracted, folds, options.workers, options.seed)
+        if options.final is not None:
+            answer_final(found, options.final, options.workers)
+        if options.corpus is not None or options.final is not None:
             predictions.save(found, options.predictions)
-    except (manifest.CorpusError, PredictionsError) as error:
+        found = without_stale(found)
+    except (manifest.CorpusError, PredictionsError, weights.WeightsError) as error:
         print(error, file=sys.stderr)
         return 3
-    text = report(found)
+    drawn = pictures(found, options.pictures)
+    beside = options.readme.resolve().parent
+    text = report(
+        found,
+        {title: Path(os.path.relpath(path, beside)).as_posix() for title, path in drawn.items()},
+    )
     write_between(options.readme, text)
     print(text)
-    return 0
+    return check(found, options) if options.check else 0
 
 
 if __name__ == "__main__":

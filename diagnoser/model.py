@@ -247,18 +247,3 @@ def cause_log_probabilities(output: Output, temperature: float = 1.0) -> torch.T
     split = logits[:, None, :].masked_fill(~member.T[None], float("-inf"))
     total = split.logsumexp(dim=-1)
     return logits - total[:, list(CAUSE_CATEGORY)]
-
-
-def importance(parts: torch.Tensor, predicted: int) -> torch.Tensor:
-    """(kinds,) share of each node kind in the choice of a root cause over its nearest rival.
-
-    The rival is the nearest other prototype of the same category, of any category where it is the
-    only one. ``parts``: (45, kinds) of one graph. Formula of the DEFault++ manuscript.
-    """
-    category = CAUSE_CATEGORY[predicted]
-    same = [n for n, c in enumerate(CAUSE_CATEGORY) if c == category and n != predicted]
-    rivals = same or [n for n in range(len(CAUSE_CATEGORY)) if n != predicted]
-    total = parts.sum(dim=-1)
-    rival = min(rivals, key=lambda n: float(total[n]))
-    gain = (parts[rival] - parts[predicted]).clamp(min=0.0)
-    return gain / gain.sum().clamp(min=1e-9)

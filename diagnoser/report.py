@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagnoser.ablation import ABLATIONS
+from diagnoser.confusion import counts, picture
 from diagnoser.figures import (
     Figures,
     Rates,
@@ -21,11 +23,12 @@ from diagnoser.holdout import TREES
 from diagnoser.manifest import LINEAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from diagnoser.predictions import Evaluation
     from diagnoser.replay import Prediction
+
+README = Path(__file__).parent / "README.md"
 
 BEGIN = "<!-- evaluation: begin, written by python -m diagnoser.evaluate -->"
 END = "<!-- evaluation: end -->"
@@ -37,7 +40,8 @@ HEAD = (
 )
 
 
-def _row(name: str, f: Figures) -> str:
+def row(name: str, f: Figures) -> str:
+    """A line under :data:`HEAD`."""
     low, high = f.interval
     share = 100 * f.clean_flagged / f.clean if f.clean else float("nan")
     layer = f"{f.layer_right}/{f.layer_runs}" if f.layer_runs else "–"
@@ -56,11 +60,26 @@ VIEWS = {
     "families": "families left out in turn, with their kin",
     "sizes": "the largest models held out",
     "operators": "some operators of each root cause held out",
+    "final": "the final hold-out: other families, tasks, sizes; the shipped weights",
 }
 
 
-def report(found: Evaluation) -> str:
-    """The tables of all views, of categories and of root causes."""
+def pictures(found: Evaluation, folder: Path) -> dict[str, Path]:
+    """Write a picture of what is taken for what, for every view; the files by title."""
+    written = {}
+    for view, title in VIEWS.items():
+        if held := found.all(view):
+            words = f"{title[0].upper()}{title[1:]}: {len(held)} runs"
+            path = folder / f"confusion-{view}.svg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(picture(counts(held), words), encoding="utf-8")
+            written[words] = path
+    return written
+
+
+def report(found: Evaluation, pictured: Mapping[str, str] | None = None) -> str:
+    """The tables of all views, of categories and of root causes. ``pictured``: where the pictures
+    of :func:`pictures` lie, by title."""
     about = found.about
     lines = [
         f"Corpus {about['corpus']}: {about['runs']} runs, {about['pairs']} model-task pairs, "
@@ -74,17 +93,17 @@ def report(found: Evaluation) -> str:
         held = found.all(view)
         if not held:
             continue
-        lines.append(_row(f"**{title}**", figures(held)))
-        lines.append(_row("… contracts alone, by rule", contract_figures(held)))
+        lines.append(row(f"**{title}**", figures(held)))
+        lines.append(row("… contracts alone, by rule", contract_figures(held)))
         if trees := found.all(view, TREES):
-            lines.append(_row("… boosted trees on the same features", figures(trees)))
+            lines.append(row("… boosted trees on the same features", figures(trees)))
         for name, words in ABLATIONS.items():
             if less := found.all(view, name):
-                lines.append(_row(f"… {words}", figures(less)))
+                lines.append(row(f"… {words}", figures(less)))
         if view == "families":
             for name, answers in found.answers[view, ""].items():
                 left = ", ".join([name, *_kin(name, about["families"])])
-                lines.append(_row(f"… {left} left out", figures(answers)))
+                lines.append(row(f"… {left} left out", figures(answers)))
     main = next((view for view in VIEWS if found.all(view)), None)
     if main is None:
         return "\n".join(lines)
@@ -103,6 +122,8 @@ def report(found: Evaluation) -> str:
             f"in the median, {late:.0f} at the 90th percentile, in {len(now.delays)} of "
             f"{now.mid_run} at all."
         )
+    for title, place in (pictured or {}).items():
+        lines += ["", f"![{title}]({place})"]
     return "\n".join(lines)
 
 
@@ -149,13 +170,13 @@ def _told(r: Rates) -> str:
     return f"{precision} / {r.recall:.3f} / {r.f1:.3f}"
 
 
-def write_between(path: Path, text: str) -> None:
+def write_between(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put ``text`` between the markers of a file; the markers are added where missing."""
     old = path.read_text(encoding="utf-8") if path.is_file() else "# The diagnoser\n"
-    block = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in old and END in old:
-        before, rest = old.split(BEGIN, 1)
-        new = before + block + rest.split(END, 1)[1]
+    block = f"{begin}\n{text}\n{end}"
+    if begin in old and end in old:
+        before, rest = old.split(begin, 1)
+        new = before + block + rest.split(end, 1)[1]
     else:
         new = old.rstrip("\n") + "\n\n" + block + "\n"
     path.write_text(new, encoding="utf-8")

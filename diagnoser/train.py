@@ -52,23 +52,25 @@ def check(corpus: Path, runs: Sequence[Run]) -> None:
         )
 
 
-def load(corpus: Path, workers: int) -> tuple[tuple[Run, ...], str, LoadSamples]:
+def read(corpus: Path, workers: int) -> tuple[tuple[Run, ...], str, LoadSamples]:
     """Runs, checksum of the corpus, and what loads runs' samples: from a corpus of traces or from
-    a feature table. Refuses the final hold-out."""
+    a feature table."""
     if table.is_table(corpus):
         packed = table.read(corpus)
         check(corpus, packed.runs)
-        runs, checksum = packed.runs, packed.checksum
-        samples: LoadSamples = packed.samples
-    else:
-        extracted = prepare(corpus, workers)
-        runs, checksum = extracted.runs, extracted.manifest.checksum
-        samples = partial(load_samples, extracted)
-    if any(run.final for run in runs):
+        return packed.runs, packed.checksum, packed.samples
+    extracted = prepare(corpus, workers)
+    return extracted.runs, extracted.manifest.checksum, partial(load_samples, extracted)
+
+
+def load(corpus: Path, workers: int) -> tuple[tuple[Run, ...], str, LoadSamples]:
+    """The same, to be learnt from: refuses the final hold-out."""
+    found = read(corpus, workers)
+    if any(run.final for run in found[0]):
         raise manifest.CorpusError(
             f"{corpus} is the final hold-out, which no weights may have seen: train on another"
         )
-    return runs, checksum, samples
+    return found
 
 
 def choose(runs: Sequence[Run], families: Sequence[str], groups: Sequence[str]) -> list[Run]:

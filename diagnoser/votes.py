@@ -52,11 +52,15 @@ class Votes(nn.Module):
     def forward(self, fired: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(G, rules) heard, (G, 45) votes for root causes, (G, 12) for categories."""
         heard = fired * self.reliable
-        earlier = heard.cumsum(dim=1) - heard
-        weight = heard * 0.5**earlier
-        causes = (weight[:, :, None] * self.causes[None]).amax(dim=1)
+        causes = self.said(heard).amax(dim=1)
         categories = (causes[:, :, None] * self.members[None]).amax(dim=1)
         return heard, causes, categories
+
+    def said(self, heard: torch.Tensor) -> torch.Tensor:
+        """(G, rules, 45) what every rule says for every root cause; the loudest counts."""
+        earlier = heard.cumsum(dim=1) - heard
+        weight = heard * 0.5**earlier
+        return weight[:, :, None] * self.causes[None]
 
     def certain(self, heard: torch.Tensor) -> torch.Tensor:
         """(G,) bool: a reliable rule is met that no healthy model meets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -106,12 +107,7 @@ def save(trained: Trained, path: Path) -> None:
 
 def load(path: Path | None = None) -> Trained:
     """Read weights (the package's own without ``path``). Raises :class:`WeightsError`."""
-    if path is None:
-        path = Path(str(files("diagnoser").joinpath("weights", DEFAULT)))
-    if not path.is_file():
-        raise WeightsError(
-            f"no weights at {path}: train them with `python -m diagnoser.train --corpus DIR`"
-        )
+    path = _place(path)
     try:
         with safe_open(str(path), framework="pt") as stored:
             metadata = json.loads((stored.metadata() or {})["diagnoser"])
@@ -132,6 +128,21 @@ def load(path: Path | None = None) -> Trained:
         ) from None
     network.eval()
     return Trained(network, calibration, metadata.get("about", {}))
+
+
+def digest(path: Path | None = None) -> str:
+    """Short checksum of a file of weights (the package's own without ``path``): which weights gave
+    an answer. Raises :class:`WeightsError` where there is none."""
+    return hashlib.sha256(_place(path).read_bytes()).hexdigest()[:16]
+
+
+def _place(path: Path | None) -> Path:
+    path = Path(str(files("diagnoser").joinpath("weights", DEFAULT))) if path is None else path
+    if not path.is_file():
+        raise WeightsError(
+            f"no weights at {path}: train them with `python -m diagnoser.train --corpus DIR`"
+        )
+    return path
 
 
 def _check(metadata: dict[str, Any], path: Path) -> None:

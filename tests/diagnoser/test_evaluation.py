@@ -163,6 +163,7 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path):
     readme, out = tmp_path / "README.md", tmp_path / "p.jsonl.gz"
     readme.write_text(f"# Title\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
     common = ["--readme", str(readme), "--predictions", str(out)]
+    common += ["--pictures", str(tmp_path / "docs" / "pictures")]
     options = ["--corpus", str(small_corpus), "--variants", "messages"]
     options += ["--epochs", "1", "--folds", "2", "--workers", "1"]
     assert evaluate.main([*common, *options]) == 0
@@ -174,6 +175,8 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path):
         "contracts alone",
     ):
         assert words in text
+    assert "](docs/pictures/confusion-pairs.svg)" in text
+    assert (tmp_path / "docs" / "pictures" / "confusion-families.svg").is_file()
     assert "without message passing" in text and "boosted trees" not in text
     first = out.read_bytes()
     lines = gzip.decompress(first).decode().splitlines()

@@ -14,7 +14,6 @@ from diagnoser.model import (
     Shape,
     cause_log_probabilities,
     detection_logit,
-    importance,
 )
 from diagnoser.rules import RULES
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
@@ -97,15 +96,6 @@ def test_root_cause_probabilities_sum_to_one_in_every_category(network):
     for category in set(CAUSE_CATEGORY):
         members = [n for n, c in enumerate(CAUSE_CATEGORY) if c == category]
         assert float(found[members].sum()) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_importance_is_the_share_of_each_node_in_the_distance_to_the_nearest_rival():
-    parts = torch.full((len(ROOT_CAUSE_KEYS), 3), 10.0)
-    mine = ROOT_CAUSE_KEYS.index("score/normalization")
-    rival = ROOT_CAUSE_KEYS.index("score/implementation")
-    parts[mine] = torch.tensor([1.0, 1.0, 5.0])
-    parts[rival] = torch.tensor([4.0, 2.0, 1.0])
-    assert importance(parts, mine).tolist() == pytest.approx([0.75, 0.25, 0.0])
 
 
 def test_same_root_cause_attracts_and_another_of_the_category_repels():

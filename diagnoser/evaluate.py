@@ -30,6 +30,7 @@ import torch
 from diagnoser import manifest, predictions, schema, weights
 from diagnoser.ablation import ABLATIONS
 from diagnoser.dataset import load_samples
+from diagnoser.faults.observed import read_observability, unobservable
 from diagnoser.fitting import Settings, fit
 from diagnoser.holdout import TREES, plan
 from diagnoser.predictions import Evaluation, PredictionsError
@@ -212,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report(
         found,
         {title: Path(os.path.relpath(path, beside)).as_posix() for title, path in drawn.items()},
+        [group.operator or "" for group in unobservable(read_observability().operators)],
     )
     write_between(options.readme, text)
     print(text)

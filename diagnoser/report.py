@@ -23,7 +23,7 @@ from diagnoser.holdout import TREES
 from diagnoser.manifest import LINEAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from diagnoser.predictions import Evaluation
     from diagnoser.replay import Prediction
@@ -77,9 +77,14 @@ def pictures(found: Evaluation, folder: Path) -> dict[str, Path]:
     return written
 
 
-def report(found: Evaluation, pictured: Mapping[str, str] | None = None) -> str:
+def report(
+    found: Evaluation,
+    pictured: Mapping[str, str] | None = None,
+    unseen: Collection[str] = (),
+) -> str:
     """The tables of all views, of categories and of root causes. ``pictured``: where the pictures
-    of :func:`pictures` lie, by title."""
+    of :func:`pictures` lie, by title. ``unseen``: operators declared unobservable, without which
+    every view is told once more."""
     about = found.about
     lines = [
         f"Corpus {about['corpus']}: {about['runs']} runs, {about['pairs']} model-task pairs, "
@@ -94,6 +99,10 @@ def report(found: Evaluation, pictured: Mapping[str, str] | None = None) -> str:
         if not held:
             continue
         lines.append(row(f"**{title}**", figures(held)))
+        shown = [p for p in held if p.operator not in unseen]
+        if len(shown) < len(held):
+            words = f"… without what no metric shows ({', '.join(sorted(unseen))})"
+            lines.append(row(words, figures(shown)))
         lines.append(row("… contracts alone, by rule", contract_figures(held)))
         if trees := found.all(view, TREES):
             lines.append(row("… boosted trees on the same features", figures(trees)))

@@ -214,6 +214,21 @@ def test_a_report_of_nothing_is_its_head():
     assert "0 runs" in report(predictions.Evaluation(about))
 
 
+def test_a_view_is_told_once_more_without_what_nothing_shows(trained, synthetic_corpus):
+    runs = [run for run in sized(synthetic_corpus.runs) if run.group == "bert/a"]
+    answers = [replay(trained, run, synthetic_corpus.features(run)) for run in runs]
+    operator = next(run.operator for run in runs if run.faulty)
+    faulty = sum(run.faulty for run in runs)
+    left = sum(run.faulty and run.operator != operator for run in runs)
+    about = {"corpus": "x", "runs": len(runs), "pairs": 1, "families": ["bert"], "seed": 0}
+    found = predictions.Evaluation(about)
+    found.add("pairs", "", "all", answers)
+    text = report(found, unseen=[operator])
+    line = next(line for line in text.splitlines() if f"no metric shows ({operator})" in line)
+    assert f"| {left} / " in line and 0 < left < faulty
+    assert "no metric shows" not in report(found, unseen=["XYZ"])
+
+
 def test_quantiles_and_calibration(trained, synthetic_corpus):
     assert quantile([1, 2, 3, 4], 0.5) == 2
     assert quantile([1, 2, 3, 4], 0.9) == 4

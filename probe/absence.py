@@ -60,6 +60,7 @@ class CallFacts:
     by_hand: bool
     dropout: bool
     grouped: bool
+    added_to: bool
 
 
 def facts(capture: Capture, parts: ModelParts) -> Seen:
@@ -89,7 +90,8 @@ def facts(capture: Capture, parts: ModelParts) -> Seen:
 
 def _call(call: AttentionCall) -> CallFacts:
     # By hand, dropout is known to have run where its rate cannot be (NaN).
-    return CallFacts(call.by_hand, call.dropout != 0.0, call.q.shape[1] != call.k.shape[1])
+    grouped = call.q.shape[1] != call.k.shape[1]
+    return CallFacts(call.by_hand, call.dropout != 0.0, grouped, call.added_to)
 
 
 @dataclass(frozen=True)
@@ -303,6 +305,8 @@ def _score(ask: Question) -> str:
         return "softmax runs inside the kernel"
     if ask.metric == "input_error" and ask.parts.intent.biased_scores:
         return "more than a mask is put on the scores: positions by distance, or a soft cap"
+    if ask.metric == "input_error" and ask.call is not None and ask.call.added_to:
+        return "another product than that with the keys is added to the scores, rearranged"
     if ask.metric == "scale_ratio" and ask.call is not None:
         return "the intended scale is not known, or softmax's input is not a multiple of q k^T"
     return _attention(ask)

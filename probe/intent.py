@@ -224,9 +224,12 @@ def _causal(config: Any, name: str) -> bool | None:
 
 
 def _biased(config: Any) -> bool:
-    stated = ("alibi", "attn_logit_softcapping", "relative_attention")
+    stated = (
+        "alibi", "attn_logit_softcapping", "relative_attention", "relative_attention_num_buckets",
+        "has_relative_attention_bias", "has_spatial_attention_bias",
+    )  # fmt: skip
     return config.model_type in ("bloom", "mpt") or any(
-        bool(getattr(config, name, None)) for name in (*stated, "relative_attention_num_buckets")
+        bool(getattr(config, name, None)) for name in stated
     )
 
 

@@ -141,4 +141,6 @@ def _attentions(
                 flow = getattr(kept, node)
                 found[site(node)] = norm.measure(sampled, module, flow, peers_eps)
     qkv.against_peers(of_layers, parts.intent)
+    scores = [found[layer.site("score")] for layer in sampled.stack.layers]
+    score.against_peers(sampled.kept, scores)
     return made

@@ -254,8 +254,10 @@ def _rotary_layer(
     same: list[torch.Tensor] = []
     values: Values = {}
     for seen, plain in ((q, projected.q), (k, projected.k)):
-        errors.append(relative(seen, _rotate(plain, angle, dim), sampled.tokens))
-        same.append(relative(seen, plain, sampled.tokens))
+        # A factor on q or k is no matter of positions: score/scale_ratio tells whether it is right.
+        grown = plain * _growth(seen, plain, sampled.tokens)
+        errors.append(relative(seen, _rotate(grown, angle, dim), sampled.tokens))
+        same.append(relative(seen, grown, sampled.tokens))
     values["rotation_error"] = torch.maximum(errors[0], errors[1])
     strength = torch.minimum(same[0], same[1])
     values["strength"] = strength
@@ -265,6 +267,11 @@ def _rotary_layer(
     if call.kernel_dtype == projected.dtype == torch.float32:
         values |= _rotary_indices(sampled, (q, k), projected, frequency, dim)
     return values
+
+
+def _growth(seen: torch.Tensor, plain: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """How much longer ``seen`` is than ``plain``, over all tokens; turning changes no length."""
+    return (seen * weight).norm() / (plain * weight).norm().clamp_min(1e-12)
 
 
 def _rotary_indices(

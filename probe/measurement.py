@@ -122,7 +122,7 @@ def _attentions(
             layer, kept, move_weights=not parts.intent.family, adds_one=adds_one
         )
         for node, (whole, by_head) in {
-            "qkv": qkv.measure(sampled, kept, projected),
+            "qkv": qkv.measure(sampled, layer, kept, projected),
             "score": score.measure(sampled, kept, projected),
             "mask": mask.measure(sampled, kept, at),
             "attention": attention.measure(sampled, layer, kept, projected, dropouts),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from probe.anatomy import LayerParts
 from probe.captured import LayerCapture
 from probe.intent import Intent
 from probe.measure.numbers import by_head, mean, relative, rms, strided
-from probe.measure.sampled import Projections, Sampled, Values, flat_heads
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads, heads_meant
 from probe.schema import Metric
 
 METRICS = (
@@ -182,13 +185,14 @@ _SAME = 0.9999
 
 
 def measure(
-    sampled: Sampled, kept: LayerCapture, made: Projections | None
+    sampled: Sampled, layer: LayerParts, kept: LayerCapture, made: Projections | None
 ) -> tuple[Values, Values]:
     """Metrics of site ``qkv@l``, and (h,) of its heads. ``made``: q, k, v by the projections' own
     weights. A key head that several query heads share is told for each of them."""
     values: Values = {}
+    meant = heads_meant(sampled.intent, layer, kept, made)
     if made is not None:
-        values |= _weights(made, sampled.intent.heads or _heads(kept))
+        values |= _weights(made, meant or _heads(kept))
     call = kept.call
     if call is None:
         return values, {}
@@ -214,9 +218,8 @@ def measure(
             values["cos_qv"] = mean(torch.cosine_similarity(q, v, dim=-1), per_head)
     if v.shape == k.shape:
         values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), of_keys)
-    if sampled.intent.heads:
-        ratio = torch.tensor(count / sampled.intent.heads)
-        values["head_count"] = torch.log2(ratio).item()
+    if meant:
+        values["head_count"] = math.log2(count / meant)
     if made is not None:
         values |= _against_weights(sampled, kept, made)
     return values, heads

@@ -290,7 +290,7 @@ def _qkv(ask: Question) -> str:
     if ask.metric == "swapped" and grouped:
         return "query heads outnumber key heads: they cannot be mistaken for each other"
     if ask.metric == "weight_gap":
-        return "too few projections to compare"
+        return "the run began with trained weights, or there are too few projections to compare"
     layer = ask.layer
     linears = (layer.query, layer.key, layer.value, layer.fused) if layer is not None else ()
     return (

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
 from torch import nn
 
 from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
@@ -185,6 +186,8 @@ class ModelParts:
     """Hidden states are (length, batch, width), as torch's own modules take them by default."""
     ids_sequence_first: bool = False
     """The token ids are (length, batch) too."""
+    begun: dict[str, torch.Tensor] = field(default_factory=dict)
+    """By site and metric, what the first sample told of weights as they were made, 0-d."""
     heads_seen: int = 0
     kv_heads_seen: int = 0
     head_dim_seen: int = 0

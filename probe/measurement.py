@@ -140,7 +140,7 @@ def _attentions(
             if module is not None:
                 flow = getattr(kept, node)
                 found[site(node)] = norm.measure(sampled, module, flow, peers_eps)
-    qkv.against_peers(of_layers, parts.intent)
+    qkv.against_peers(sampled, of_layers)
     scores = [found[layer.site("score")] for layer in sampled.stack.layers]
     score.against_peers(sampled.kept, scores)
     return made

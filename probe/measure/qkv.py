@@ -9,6 +9,7 @@ import torch
 from probe.anatomy import LayerParts
 from probe.captured import LayerCapture
 from probe.intent import Intent
+from probe.measure.beginning import left_of_first, new_weights
 from probe.measure.numbers import by_head, mean, relative, rms, strided
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads, heads_meant
 from probe.schema import Metric
@@ -173,7 +174,7 @@ METRICS = (
         "signed",
         "log2",
         "smallest of the query, key and value weights' root mean squares against the median of all "
-        "layers' projections",
+        "layers' projections, as far as it was so in the first sample",
         "within a factor of 2",
         contract=True,
         tolerance=1.0,
@@ -322,8 +323,10 @@ def _tied(rows: torch.Tensor) -> torch.Tensor:
     return ((alike > _SAME) & near).any(dim=1).float().mean()
 
 
-def against_peers(of_layers: dict[int, Values], intent: Intent) -> None:
-    """Add to each layer's values how its smallest projection compares with all projections."""
+def against_peers(sampled: Sampled, of_layers: dict[int, Values]) -> None:
+    """Add to each layer's values how its smallest projection compares with all projections, as far
+    as it did so from the start."""
+    intent, layers = sampled.parts.intent, {la.index: la for la in sampled.stack.layers}
     names = ("q_weight", "k_weight", "v_weight")
     known = {at: [v[n] for n in names if n in v] for at, v in of_layers.items()}
     if intent.scale == 1.0 and intent.head_dim:
@@ -334,7 +337,10 @@ def against_peers(of_layers: dict[int, Values], intent: Intent) -> None:
     if len(every) < 3:
         return
     middle = torch.stack([torch.as_tensor(v) for v in every]).median()
+    new = new_weights(layers.values())
     for at, values in known.items():
         if values:
             least = torch.stack([torch.as_tensor(v) for v in values]).amin()
-            of_layers[at]["weight_gap"] = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))
+            gap = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))
+            key = f"{layers[at].site('qkv')}/weight_gap"
+            of_layers[at]["weight_gap"] = left_of_first(sampled.parts, key, gap, new)

@@ -104,8 +104,10 @@ class Capturing:
             kept.call = recorder.calls[0] if recorder.calls else None
 
     def passed(self, module: nn.Module) -> bool:
-        """Whether the forward got past this module."""
-        return (module, 0) in self._flows
+        """Whether the forward got past this module; of a list, which is never called, past any of
+        its parts."""
+        parts = module.modules() if isinstance(module, nn.ModuleList) else (module,)
+        return any((part, 0) in self._flows for part in parts)
 
     def remove(self) -> None:
         """Take every hook off."""
@@ -143,7 +145,7 @@ class Capturing:
     def _install(self) -> None:
         parts = self._parts
         if self._early is not None and parts.layers:
-            self._watch_shape(parts.layers[0].block)
+            self._watch_shape(_first_part(parts.layers[0].block))
         for turns in self._turns:
             self._watch_turns(turns)
         for stack in parts.stacks:
@@ -389,8 +391,8 @@ class Capturing:
             except Exception as error:
                 self._on_error(error)
 
-        hook = stack.layers[0].block.register_forward_pre_hook(before, with_kwargs=True)
-        self._handles.append(hook)
+        first = _first_part(stack.layers[0].block)
+        self._handles.append(first.register_forward_pre_hook(before, with_kwargs=True))
 
     def _watch_ids(self, table: nn.Module, name: str) -> None:
         capture = self.capture
@@ -410,6 +412,11 @@ def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
     """Whether this attention calls a function compiled by itself: flex attention by its config, or
     what its code has at hand. A mode entered around it would be traced and compiled with it."""
     return parts.intent.attention_implementation == "flex_attention" or calls_compiled(attention)
+
+
+def _first_part(block: nn.Module) -> nn.Module:
+    """What is called first of a block that is a list of parts; else the block."""
+    return next(block.children()) if isinstance(block, nn.ModuleList) else block
 
 
 def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
-from probe.intent import Intent, read_config, read_intent
+from probe.intent import Intent, read_config, read_intent, states_tie
 from probe.nodes import of_cross
 from probe.recognition import (
     attentions_of,
@@ -273,6 +273,8 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     )
     _embeddings(parts, outside)
     parts.head = _head(parts, outside)
+    if parts.head is not None and intent.family:
+        parts.intent = replace(intent, tied=states_tie(root, paths[parts.head]))
     return parts
 
 

@@ -57,6 +57,9 @@ class Capturing:
                 if stack is not parts.main:
                     other = (batch.decoder if stack.name == "decoder" else None) or Batch()
                     self.capture.others[stack.name] = _picked(parts, other, device), other
+            if _decodes_features(parts, batch):
+                assert batch.decoder is not None
+                self.capture.others[""] = _picked(parts, batch.decoder, device), batch.decoder
             self._crossing = Crossing(parts, self.capture)
         self._install()
 
@@ -164,7 +167,8 @@ class Capturing:
         for norm in parts.outer_norms:
             self._watch(norm, parts.stack_of(norm))
         for module in (parts.token_embedding, parts.embedding_dropout):
-            self._watch(module, parts.stack_of(module) if module is not None else "")
+            of = parts.stack_of(module) if module is not None else ""
+            self._watch(module, _BESIDE if self.capture.reads_beside else of)
         for table, name in (
             (parts.position_embedding, "position_ids"),
             (parts.type_embedding, "type_ids"),
@@ -417,6 +421,17 @@ def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
 def _first_part(block: nn.Module) -> nn.Module:
     """What is called first of a block that is a list of parts; else the block."""
     return next(block.children()) if isinstance(block, nn.ModuleList) else block
+
+
+_BESIDE = "beside"
+"""No stack's name: what a model reads beside its only stack."""
+
+
+def _decodes_features(parts: ModelParts, batch: Batch) -> bool:
+    """The only stack is a decoder, over the states of something that is not one; its tokens were
+    given by a name of their own."""
+    given = batch.decoder is not None and batch.decoder.ids is not None
+    return given and len(parts.stacks) == 1 and all(la.cross is not None for la in parts.layers)
 
 
 def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -53,6 +53,8 @@ def measure_forward(parts: ModelParts, capture: Capture) -> Measurement:
     owner = parts.stack_of(table) if table is not None else ""
     first = parts.main.name if parts.main is not None else ""
     reading = next((s for s in stacks if s.stack.name == (owner or first)), stacks[0])
+    if capture.reads_beside:
+        reading = replace(reading, picked=capture.picked, batch=capture.batch)
     found["embedding"] = embedding.measure(reading)
     for sampled in stacks:
         made = _stack(sampled, measured, _peers_eps(parts, sampled.stack))

@@ -85,7 +85,8 @@ def measure(sampled: Sampled, made: dict[int, Projections]) -> Values:
     """Metrics of site ``positional``: learned positions, or rotary ones seen at every layer."""
     values: Values = {}
     if sampled.parts.position_embedding is not None:
-        values |= _learned(sampled)
+        # Which tokens a table of a decoder over something else was called for is not told.
+        values |= _learned(sampled) if not sampled.capture.reads_beside else {}
     elif sampled.intent.rotary_theta is not None:
         values |= _rotary(sampled, made)
     hidden = [k.block.out for k in sampled.kept if k.block and k.block.out is not None]

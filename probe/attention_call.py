@@ -140,6 +140,11 @@ class Recorder(TorchFunctionMode):
             # taken from it.
             self.failure = self.failure or error
 
+    def forget(self) -> None:
+        """Let go of what the module made, which is over."""
+        self._products, self._others = [], []
+        self._softmax = self._raw_weights = None
+
     def _with_heads(self, tensor: torch.Tensor) -> torch.Tensor:
         """(batch * h, n, m) -> (batch, h, n, m), a view; other shapes as they are."""
         if tensor.dim() != 3 or not self._batch or tensor.shape[0] % self._batch:

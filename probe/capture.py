@@ -291,6 +291,7 @@ class Capturing:
                 return
             recorder = entered.pop()
             leave([recorder])
+            recorder.forget()
             failure, recorder.failure = recorder.failure, None
             if failure is not None:
                 self._on_error(failure)

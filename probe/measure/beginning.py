@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from probe.anatomy import LayerParts, ModelParts
+from probe.anatomy import LayerParts
 from probe.recognition import gamma_of
 
 _ALIKE = 0.01
@@ -29,13 +29,14 @@ def new_weights(layers: Iterable[LayerParts]) -> torch.Tensor | None:
 
 
 def left_of_first(
-    parts: ModelParts, key: str, value: torch.Tensor, new: torch.Tensor | None
+    begun: dict[str, torch.Tensor], key: str, value: torch.Tensor, new: torch.Tensor | None
 ) -> torch.Tensor:
     """``value`` as far as it was there in the first sample: between 0 and what it was then.
 
-    ``key``: names it among all that are kept. ``new``: whether the weights were new in the first
-    sample; NaN where they were not, for what they began with is not known.
+    ``begun``: what is kept of the first sample, by ``key``. ``new``: asked in the first sample,
+    whether the weights are; None: nothing speaks against it. NaN where they were not, for what
+    they began with is not known.
     """
     known = value if new is None else torch.where(new, value, torch.nan)
-    first = parts.begun.setdefault(key, known)
+    first = begun.setdefault(key, known)
     return value.minimum(first.clamp_min(0.0)).maximum(first.clamp_max(0.0))

@@ -143,8 +143,9 @@ def _implied_rows(
     """((r, p) rows of the table that the tokens should get, (r, p) 1.0 where that is sure).
 
     Positions of a causal model are counted from the first real token, as generation does it from
-    the attention mask. A table with a row for padding counts real tokens from behind that row, as fairseq does. One
-    with more rows than there are positions keeps the first ones for something else.
+    the attention mask. A table with a row for padding counts real tokens from behind that row, as
+    fairseq does. One with more rows than there are positions keeps the first ones for something
+    else.
     """
     everywhere = torch.ones_like(sampled.valid)
     if sampled.batch.positions is not None or table.padding_idx is None:

@@ -337,10 +337,10 @@ def against_peers(sampled: Sampled, of_layers: dict[int, Values]) -> None:
     if len(every) < 3:
         return
     middle = torch.stack([torch.as_tensor(v) for v in every]).median()
-    new = new_weights(layers.values())
-    for at, values in known.items():
-        if values:
-            least = torch.stack([torch.as_tensor(v) for v in values]).amin()
-            gap = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))
-            key = f"{layers[at].site('qkv')}/weight_gap"
-            of_layers[at]["weight_gap"] = left_of_first(sampled.parts, key, gap, new)
+    keys = {at: f"{layers[at].site('qkv')}/weight_gap" for at, values in known.items() if values}
+    begun = sampled.parts.begun
+    new = None if set(keys.values()) <= begun.keys() else new_weights(layers.values())
+    for at, key in keys.items():
+        least = torch.stack([torch.as_tensor(v) for v in known[at]]).amin()
+        gap = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))
+        of_layers[at]["weight_gap"] = left_of_first(begun, key, gap, new)

@@ -9,8 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from family_grid import over
-from test_odd_models import HEADS, WIDTH, Model, run
+from test_odd_models import HEADS, WIDTH, Interleaved, Model, run
 from torch import nn
+
+from probe.anatomy import find
+from probe.capture import Capturing, batch_of
+from probe.stopwatch import Stopwatch
 
 LENGTH, SIZE = 40, WIDTH // HEADS
 
@@ -82,3 +86,22 @@ def test_beside_such_a_term_a_fault_still_shows(kind, tmp_path):
     fired = over(run(model, tmp_path / "t"))
     assert {"score@1/input_error", "score@1/dropped"} <= set(fired)
     assert not {key for key in fired if key.startswith(("score@0", "score@2"))}
+
+
+class OneMore(Interleaved):
+    """Makes a product that has to do with no scores."""
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.out.weight
+
+
+def test_products_are_not_kept_beyond_their_attention():
+    model = Model(OneMore)
+    parts, given = find(model), {"idx": torch.randint(0, 60, (4, 24))}
+    capturing = Capturing(parts, batch_of(parts, (), given), pytest.fail, Stopwatch())
+    with torch.no_grad():
+        model(**given)
+    recorders = list(capturing._recorders.values())
+    assert len(recorders) == 3 and all(recorder.count == 1 for recorder in recorders)
+    assert not any(recorder._others or recorder._products for recorder in recorders)
+    capturing.close()

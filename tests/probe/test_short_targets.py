@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from family_grid import over
 from family_models import make
 from tiny_models import Seen
 
 import probe
 
 
-def _run(trace, rows: int, wrong: float | None = None) -> Seen:
+def _run(trace, rows: int, wrong: float | None = None, length: int = 2) -> Seen:
     model = make("t5", dropout=0.1)
     if wrong is not None:
         for block in model.decoder.block:
@@ -20,7 +21,7 @@ def _run(trace, rows: int, wrong: float | None = None) -> Seen:
     torch.manual_seed(4)
     with probe.attach(model, optimizer, endpoint=False, every=1, budget=None, trace=trace):
         for _ in range(8):
-            ids, labels = torch.randint(5, 100, (rows, 20)), torch.randint(5, 100, (rows, 2))
+            ids, labels = torch.randint(5, 100, (rows, 20)), torch.randint(5, 100, (rows, length))
             model(input_ids=ids, labels=labels).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -45,3 +46,10 @@ def test_another_dropout_shows_in_short_rows_too(wrong, tmp_path):
         f"decoder.residual_ffn@{at}" for at in range(3)
     }
     assert np.sign(seen["decoder.residual_ffn@1/dropout_gap"]).mean() == (-1 if wrong == 0 else 1)
+
+
+def test_a_token_by_itself_moves_neither_queries_nor_keys(tmp_path):
+    """Softmax over one key is 1, whatever the weights that make it."""
+    seen = _run(tmp_path / "t", 4, length=1)
+    assert not [key for key in over(seen) if key.endswith("/unmoved")]
+    assert (seen["decoder.cross_qkv@1/unmoved"] == 0).all()

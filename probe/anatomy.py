@@ -12,10 +12,11 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
 from torch import nn
 
 from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
-from probe.intent import Intent, read_config, read_intent
+from probe.intent import Intent, read_config, read_intent, states_tie
 from probe.nodes import of_cross
 from probe.recognition import (
     attentions_of,
@@ -185,6 +186,8 @@ class ModelParts:
     """Hidden states are (length, batch, width), as torch's own modules take them by default."""
     ids_sequence_first: bool = False
     """The token ids are (length, batch) too."""
+    begun: dict[str, torch.Tensor] = field(default_factory=dict)
+    """By site and metric, what the first sample told of weights as they were made, 0-d."""
     heads_seen: int = 0
     kv_heads_seen: int = 0
     head_dim_seen: int = 0
@@ -270,6 +273,8 @@ def find(model: nn.Module, blocks: nn.Module | None = None) -> ModelParts:
     )
     _embeddings(parts, outside)
     parts.head = _head(parts, outside)
+    if parts.head is not None and intent.family:
+        parts.intent = replace(intent, tied=states_tie(root, paths[parts.head]))
     return parts
 
 

@@ -38,7 +38,7 @@ class AttentionCall:
     ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r, 1 or h, p, n)
     bool. ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the kernel
     gave, and the float32 reference without dropout. ``hand_scores``: softmax's input where it ran
-    by hand.
+    by hand; ``terms`` (t, r, h, p, n): other products of the scores' shape, made before it.
     """
 
     q: torch.Tensor
@@ -60,6 +60,9 @@ class AttentionCall:
     heads: int
     strided: float
     """Share of q, k, v whose last dimension is not contiguous."""
+    terms: torch.Tensor | None = None
+    added_to: bool = False
+    """Another product than q k^T may have been added to the scores by hand, in whatever layout."""
 
 
 class Recorder(TorchFunctionMode):
@@ -89,8 +92,11 @@ class Recorder(TorchFunctionMode):
         self.entered = 0
         self.key_values: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.picked = picked
-        self._products: list[tuple[torch.Tensor, torch.Tensor]] = []
-        """Factors of the products since the last attention: the scores are the first that fits."""
+        self._products: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        """Factors and result of the products since the last attention: the scores are the first
+        that fits."""
+        self._others: list[torch.Tensor] = []
+        """Results of all other products since."""
         self._softmax: tuple[torch.Tensor, torch.Tensor] | None = None
         self._raw_weights: torch.Tensor | None = None
         self._rate = 0.0
@@ -127,10 +133,17 @@ class Recorder(TorchFunctionMode):
             elif func in _MATMUL:
                 with self._stopwatch, quiet():
                     self._see_matmul(result, *_factors(func, args, kwargs))
+            elif func is torch.einsum:
+                self._others.append(result.detach())
         except Exception as error:  # the guest never breaks its host
             # Told once out of here: while a mode handles a call it is off the stack and cannot be
             # taken from it.
             self.failure = self.failure or error
+
+    def forget(self) -> None:
+        """Let go of what the module made, which is over."""
+        self._products, self._others = [], []
+        self._softmax = self._raw_weights = None
 
     def _with_heads(self, tensor: torch.Tensor) -> torch.Tensor:
         """(batch * h, n, m) -> (batch, h, n, m), a view; other shapes as they are."""
@@ -216,20 +229,23 @@ class Recorder(TorchFunctionMode):
         if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
             left, right = self._with_heads(left), self._with_heads(right)
             out = self._with_heads(out)
-        if not isinstance(left, torch.Tensor) or left.dim() != 4:
-            return
-        if self._softmax is None or left.shape != self._softmax[1].shape:
-            if isinstance(right, torch.Tensor) and right.dim() == 4:
-                self._products.append((left, right))
+        whole = isinstance(left, torch.Tensor) and left.dim() == 4
+        if not whole or self._softmax is None or left.shape != self._softmax[1].shape:
+            if whole and isinstance(right, torch.Tensor) and right.dim() == 4:
+                self._products.append((left, right, out.detach()))
+            else:
+                self._others.append(out.detach())
             return
         self.count += 1
         hand, weights = self._softmax
         self._softmax = self._raw_weights = None
         products, self._products = self._products, []
-        fitting = [p for p in products if (*p[0].shape[:-1], p[1].shape[-1]) == weights.shape]
+        others, self._others = self._others, []
+        fitting = [p for p in products if p[2].shape == weights.shape]
         if not fitting:
             return
         query, key = fitting[0][0], fitting[0][1].transpose(-1, -2)
+        others += [made for _, _, made in products if made is not fitting[0][2]]
         if self.picked is None:
             self._keep_whole(key, right, hand)
             return
@@ -269,8 +285,25 @@ class Recorder(TorchFunctionMode):
                 best_backend=-1,
                 heads=query.shape[1],
                 strided=0.0,
+                terms=self._terms(self.picked, others, weights.shape),
+                added_to=any(_of_pairs(other, weights.shape) for other in others),
             )
         )
+
+    def _terms(
+        self, picked: Picked, others: list[torch.Tensor], shape: torch.Size
+    ) -> torch.Tensor | None:
+        """Products of the scores' shape, (t, r, h, p, n) float32."""
+        cut = [_pick_heads(picked, other) for other in others if other.shape == shape]
+        known = [term.float() for term in cut if term is not None]
+        return torch.stack(known) if known else None
+
+
+def _of_pairs(product: torch.Tensor, scores: torch.Size) -> bool:
+    """Whether a product may hold a number for every pair of positions, or for every distance, of
+    scores (batch, h, n, m), in whatever order."""
+    per_query, keys = scores[:-1].numel(), scores[-1]
+    return product.numel() in (per_query * keys, per_query * (2 * keys - 1))
 
 
 def _factors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -57,6 +57,9 @@ class Capturing:
                 if stack is not parts.main:
                     other = (batch.decoder if stack.name == "decoder" else None) or Batch()
                     self.capture.others[stack.name] = _picked(parts, other, device), other
+            if _decodes_features(parts, batch):
+                assert batch.decoder is not None
+                self.capture.others[""] = _picked(parts, batch.decoder, device), batch.decoder
             self._crossing = Crossing(parts, self.capture)
         self._install()
 
@@ -104,8 +107,10 @@ class Capturing:
             kept.call = recorder.calls[0] if recorder.calls else None
 
     def passed(self, module: nn.Module) -> bool:
-        """Whether the forward got past this module."""
-        return (module, 0) in self._flows
+        """Whether the forward got past this module; of a list, which is never called, past any of
+        its parts."""
+        parts = module.modules() if isinstance(module, nn.ModuleList) else (module,)
+        return any((part, 0) in self._flows for part in parts)
 
     def remove(self) -> None:
         """Take every hook off."""
@@ -143,7 +148,7 @@ class Capturing:
     def _install(self) -> None:
         parts = self._parts
         if self._early is not None and parts.layers:
-            self._watch_shape(parts.layers[0].block)
+            self._watch_shape(_first_part(parts.layers[0].block))
         for turns in self._turns:
             self._watch_turns(turns)
         for stack in parts.stacks:
@@ -162,7 +167,8 @@ class Capturing:
         for norm in parts.outer_norms:
             self._watch(norm, parts.stack_of(norm))
         for module in (parts.token_embedding, parts.embedding_dropout):
-            self._watch(module, parts.stack_of(module) if module is not None else "")
+            of = parts.stack_of(module) if module is not None else ""
+            self._watch(module, _BESIDE if self.capture.reads_beside else of)
         for table, name in (
             (parts.position_embedding, "position_ids"),
             (parts.type_embedding, "type_ids"),
@@ -285,6 +291,7 @@ class Capturing:
                 return
             recorder = entered.pop()
             leave([recorder])
+            recorder.forget()
             failure, recorder.failure = recorder.failure, None
             if failure is not None:
                 self._on_error(failure)
@@ -389,8 +396,8 @@ class Capturing:
             except Exception as error:
                 self._on_error(error)
 
-        hook = stack.layers[0].block.register_forward_pre_hook(before, with_kwargs=True)
-        self._handles.append(hook)
+        first = _first_part(stack.layers[0].block)
+        self._handles.append(first.register_forward_pre_hook(before, with_kwargs=True))
 
     def _watch_ids(self, table: nn.Module, name: str) -> None:
         capture = self.capture
@@ -410,6 +417,22 @@ def attention_is_compiled(parts: ModelParts, attention: nn.Module) -> bool:
     """Whether this attention calls a function compiled by itself: flex attention by its config, or
     what its code has at hand. A mode entered around it would be traced and compiled with it."""
     return parts.intent.attention_implementation == "flex_attention" or calls_compiled(attention)
+
+
+def _first_part(block: nn.Module) -> nn.Module:
+    """What is called first of a block that is a list of parts; else the block."""
+    return next(block.children()) if isinstance(block, nn.ModuleList) else block
+
+
+_BESIDE = "beside"
+"""No stack's name: what a model reads beside its only stack."""
+
+
+def _decodes_features(parts: ModelParts, batch: Batch) -> bool:
+    """The only stack is a decoder, over the states of something that is not one; its tokens were
+    given by a name of their own."""
+    given = batch.decoder is not None and batch.decoder.ids is not None
+    return given and len(parts.stacks) == 1 and all(la.cross is not None for la in parts.layers)
 
 
 def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:

@@ -74,7 +74,8 @@ class Capture:
     batch: Batch
     layers: list[LayerCapture]
     others: dict[str, tuple[Picked, Batch]] = field(default_factory=dict)
-    """By name, those of stacks that work on something else: a decoder's tokens, an image."""
+    """By name, those of stacks that work on something else: a decoder's tokens, an image. Under an
+    empty name those of the only stack, where it is a decoder beside something that is no stack."""
     memory: tuple[Picked, Batch] | None = None
     """Those of the states that cross-attention reads; None where none has run."""
     token_embedding: Flow | None = None
@@ -95,7 +96,13 @@ class Capture:
 
     def of_stack(self, stack: str) -> tuple[Picked, Batch]:
         """The picked tokens and the arguments that a stack worked on."""
+        stack = "" if stack == "decoder" and stack not in self.others else stack
         return self.others.get(stack, (self.picked, self.batch))
+
+    @property
+    def reads_beside(self) -> bool:
+        """The model's first tokens are not those that its only stack works on."""
+        return "" in self.others
 
     @property
     def of_output(self) -> tuple[Picked, Batch]:

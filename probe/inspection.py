@@ -201,20 +201,28 @@ def _path(parts: ModelParts, module: nn.Module | None) -> str | None:
     return None if module is None else parts.paths.get(module, "?")
 
 
+def _pattern(parts: ModelParts, block: nn.Module, module: nn.Module) -> str:
+    """Path of a module in a block, with ``*`` for the block's number."""
+    if block not in parts.paths:
+        block = next((part for part in block.children() if module in set(part.modules())), module)
+    place = parts.paths.get(block, "")
+    beside, inner = place.rpartition(".")[0], parts.paths.get(module, "?").removeprefix(place)
+    return f"{beside}.*{inner}" if beside else f"*{inner}"
+
+
 def _paths(parts: ModelParts, layers: list[LayerParts], role: str) -> str | None:
     """One path for all layers, ``*`` for the block's number; or how many layers have one."""
     paths: dict[str, int] = {}
     for layer in layers:
         holder = layer.cross if role in CROSS_ROLES else layer
-        module, block = (
-            getattr(holder, CROSS_ROLES.get(role, role), None),
-            parts.paths.get(layer.block, ""),
-        )
+        module = getattr(holder, CROSS_ROLES.get(role, role), None)
         if module is None:
             continue
-        beside = block.rpartition(".")[0]
-        inner = parts.paths.get(module, "?").removeprefix(block)
-        pattern = f"{beside}.*{inner}" if beside else f"*{inner}"
+        if module is layer.block and module not in parts.paths:
+            # Put together of parts that stand in lists of their own.
+            pattern = " + ".join(_pattern(parts, part, part) for part in module.children())
+        else:
+            pattern = _pattern(parts, layer.block, module)
         paths[pattern] = paths.get(pattern, 0) + 1
     if not paths:
         return None

@@ -67,12 +67,30 @@ def read_intent(root: nn.Module, near: Any = None) -> Intent:
         return read_config(config, type(root).__name__)
     name = type(root).__name__
     found = read_config(near, name)
-    tied = getattr(config, "tie_word_embeddings", None)
     coded = getattr(config, "is_encoder_decoder", False)
     generates = name.endswith("ForConditionalGeneration") and not coded
     shifted = found.shifted_labels or generates
     causal = True if generates else found.causal
-    return replace(found, tied=tied, shifted_labels=shifted, causal=causal)
+    return replace(found, shifted_labels=shifted, causal=causal)
+
+
+def states_tie(root: nn.Module, head: str) -> bool | None:
+    """Whether head and embedding are one by the config nearest above the head (its path from the
+    root), or by that config's part on text; None where no config says."""
+    above = [head.rsplit(".", count)[0] for count in range(1, head.count(".") + 1)]
+    modules = [*(root.get_submodule(path) for path in above), root]
+    config = next((c for m in modules if (c := vars(m).get("config")) is not None), None)
+    stated = [getattr(c, "tie_word_embeddings", None) for c in (config, _of_text(config))]
+    known = [bool(tie) for tie in stated if tie is not None]
+    return any(known) if known else None
+
+
+def _of_text(config: Any) -> Any:
+    """A config's part on text; the config itself where it has no parts."""
+    try:
+        return config.get_text_config()
+    except (AttributeError, ValueError):  # of no such kind, or more than one part may be meant
+        return getattr(config, "text_config", None)
 
 
 def read_config(config: Any, name: str = "") -> Intent:
@@ -224,9 +242,12 @@ def _causal(config: Any, name: str) -> bool | None:
 
 
 def _biased(config: Any) -> bool:
-    stated = ("alibi", "attn_logit_softcapping", "relative_attention")
+    stated = (
+        "alibi", "attn_logit_softcapping", "relative_attention", "relative_attention_num_buckets",
+        "has_relative_attention_bias", "has_spatial_attention_bias",
+    )  # fmt: skip
     return config.model_type in ("bloom", "mpt") or any(
-        bool(getattr(config, name, None)) for name in (*stated, "relative_attention_num_buckets")
+        bool(getattr(config, name, None)) for name in stated
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -53,6 +53,8 @@ def measure_forward(parts: ModelParts, capture: Capture) -> Measurement:
     owner = parts.stack_of(table) if table is not None else ""
     first = parts.main.name if parts.main is not None else ""
     reading = next((s for s in stacks if s.stack.name == (owner or first)), stacks[0])
+    if capture.reads_beside:
+        reading = replace(reading, picked=capture.picked, batch=capture.batch)
     found["embedding"] = embedding.measure(reading)
     for sampled in stacks:
         made = _stack(sampled, measured, _peers_eps(parts, sampled.stack))
@@ -122,7 +124,7 @@ def _attentions(
             layer, kept, move_weights=not parts.intent.family, adds_one=adds_one
         )
         for node, (whole, by_head) in {
-            "qkv": qkv.measure(sampled, kept, projected),
+            "qkv": qkv.measure(sampled, layer, kept, projected),
             "score": score.measure(sampled, kept, projected),
             "mask": mask.measure(sampled, kept, at),
             "attention": attention.measure(sampled, layer, kept, projected, dropouts),
@@ -140,5 +142,7 @@ def _attentions(
             if module is not None:
                 flow = getattr(kept, node)
                 found[site(node)] = norm.measure(sampled, module, flow, peers_eps)
-    qkv.against_peers(of_layers, parts.intent)
+    qkv.against_peers(sampled, of_layers)
+    scores = [found[layer.site("score")] for layer in sampled.stack.layers]
+    score.against_peers(sampled.kept, scores)
     return made

@@ -41,6 +41,7 @@ class Sample:
         self._number = number
         self._optimizers = optimizers
         self._watched: list[parameters.Watched] = []
+        self._single: frozenset[str] = frozenset()
         self._capturing: Capturing | None = None
         self._measured = Measurement()
         self._ids: torch.Tensor | None = None
@@ -79,6 +80,8 @@ class Sample:
         self._measured.values = sharded.measured(self._measured.values, self._parts, unknown)
         self.seen = absence.facts(capture, self._parts)
         self._routing = capture.routing
+        lengths = {s.name: capture.of_stack(s.name)[1].length for s in self._parts.stacks}
+        self._single = frozenset(name for name, length in lengths.items() if length == 1)
         batch = capture.batch
         self._ids = capture.picked.take_ids(batch.ids) if batch.ids is not None else None
         if reruns is None:
@@ -176,7 +179,7 @@ class Sample:
             self._capturing = None
 
     def _keep_weights(self) -> None:
-        self._watched = parameters.watched(self._parts)
+        self._watched = parameters.watched(self._parts, self._single)
         self._moving = parameters.keep_weights(self._watched, self._ids)
 
     def _take(self, found: list[torch.nn.Parameter], scale: torch.Tensor | None) -> None:

@@ -78,6 +78,16 @@ class Calls:
         for place, (module, began) in enumerate(calls):
             (self.entered if began else self.left).setdefault(module, place)
 
+    def enclose(self, block: nn.Module) -> None:
+        """A list of parts is never called itself: it lasts from the first of them to the last."""
+        if not isinstance(block, nn.ModuleList):
+            return
+        parts = list(block.modules())[1:]
+        entered = [self.entered[part] for part in parts if part in self.entered]
+        left = [self.left[part] for part in parts if part in self.left]
+        if entered and left:
+            self.entered[block], self.left[block] = min(entered), max(left)
+
     def between(self, start: int, end: float, modules: Iterator[nn.Module]) -> list[nn.Module]:
         """Those of ``modules`` that were left after ``start`` and before ``end``, in order."""
         inside = [m for m in modules if start < self.left.get(m, -1) < end]
@@ -93,6 +103,8 @@ def settle(
     """
     parts.settled = True
     calls = Calls(order)
+    for layer in parts.layers:
+        calls.enclose(layer.block)
     for layer in parts.layers:
         _second_attention(parts, layer, calls, handed)
         _norms(parts, layer, calls)
@@ -142,7 +154,9 @@ def _norms_of_cross(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
 def _norms(parts: ModelParts, layer: LayerParts, calls: Calls) -> None:
     rank = calls.entered
     called = sorted((norm for norm in layer.norms if norm in rank), key=rank.__getitem__)
-    attention = rank.get(layer.attention) if layer.attention is not None else None
+    # The norm may stand inside the attention module.
+    reads = (layer.query, layer.fused, layer.attention)
+    attention = next((rank[m] for m in reads if m is not None and m in rank), None)
     if len(called) >= 2 and attention is not None:
         if "norm_attention" not in parts.fixed:
             layer.norm_attention = called[0]

@@ -11,7 +11,14 @@ from torch import nn
 from probe.anatomy import LayerParts, weight_of
 from probe.captured import Flow, LayerCapture
 from probe.measure.numbers import by_head, relative, rms, significand_bits
-from probe.measure.sampled import Projections, Sampled, Values, flat_heads, linear
+from probe.measure.sampled import (
+    Projections,
+    Sampled,
+    Values,
+    flat_heads,
+    heads_meant,
+    linear,
+)
 from probe.schema import Metric
 
 METRICS = (
@@ -205,11 +212,12 @@ def measure(
     if kept.call is None:
         return values, {}
     maps, heads = _maps(sampled, kept)
-    values |= maps | _kernel(sampled, kept, made, dropout) | _output(sampled, layer, kept)
+    values |= maps | _kernel(sampled, kept, made, dropout)
+    values |= _output(sampled, layer, kept, heads_meant(sampled.intent, layer, kept, made))
     return values, heads
 
 
-def _output(sampled: Sampled, layer: LayerParts, kept: LayerCapture) -> Values:
+def _output(sampled: Sampled, layer: LayerParts, kept: LayerCapture, heads: int | None) -> Values:
     call = kept.call
     assert call is not None
     if layer.packed is not None and layer.attention_out is not None:
@@ -221,7 +229,7 @@ def _output(sampled: Sampled, layer: LayerParts, kept: LayerCapture) -> Values:
     if flat.shape != into.shape:
         return {}
     return {"reaches_output": relative(into, flat, sampled.tokens)} | _contributions(
-        sampled, into, sampled.intent.heads or call.heads
+        sampled, into, heads or call.heads
     )
 
 

@@ -105,15 +105,19 @@ def measure(sampled: Sampled) -> Values:
     spread = ((out - centre).square() * sampled.tokens).sum(dim=(0, 1))
     spread = spread / sampled.valid.sum().clamp_min(1.0)
     zero = (out.abs().amax(dim=-1) == 0).float()
+    ids = sampled.batch.ids
+    picked = sampled.picked.take_ids(ids) if ids is not None else None
+    words = sampled.valid
+    if picked is not None and (padding := getattr(table, "padding_idx", None)) is not None:
+        # No mask hides the padding behind a row that generation is done with.
+        words = words * (picked != padding)
     values = dropped | {
         "norm": mean(out.norm(dim=-1) / width**0.5, sampled.valid),
         "token_variance": spread.mean(),
-        "zero_rows": mean(zero, sampled.valid),
-        "small_rows": _small(out, sampled),
+        "zero_rows": mean(zero, words),
+        "small_rows": _small(out, words),
         "zero_dims": (spread <= 1e-12 * spread.amax()).float().mean(),
     }
-    ids = sampled.batch.ids
-    picked = sampled.picked.take_ids(ids) if ids is not None else None
     if picked is not None and type(table) is torch.nn.Embedding:
         rows = table.weight.detach()[picked.clamp(0, table.num_embeddings - 1)]
         values["lookup_error"] = relative(out, rows, sampled.tokens)
@@ -126,8 +130,8 @@ def measure(sampled: Sampled) -> Values:
     return values
 
 
-def _small(out: torch.Tensor, sampled: Sampled) -> torch.Tensor:
+def _small(out: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     norms = out.norm(dim=-1)
     # Padding's row is zero by construction: it takes no part in the median.
-    shown = torch.where(sampled.valid > 0, norms, torch.full_like(norms, float("nan")))
-    return mean((norms < 0.25 * shown.nanmedian()).float(), sampled.valid)
+    shown = torch.where(words > 0, norms, torch.full_like(norms, float("nan")))
+    return mean((norms < 0.25 * shown.nanmedian()).float(), words)

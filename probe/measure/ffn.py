@@ -129,7 +129,7 @@ METRICS = (
         ("ffn",),
         "signed",
         "",
-        "weight decay of these weights minus the median of the model's other matrices",
+        "weight decay of these weights minus the median of the block's other matrices, else of the model's",
         "0",
         contract=True,
         tolerance=1e-6,

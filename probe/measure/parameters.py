@@ -129,21 +129,30 @@ class Moving:
     """Parameters, by id, whose optimizer sat this step out: nobody expects them to move."""
 
 
-def watched(parts: ModelParts) -> list[Watched]:
-    """The parameters of every site that has some."""
+def watched(parts: ModelParts, single: frozenset[str] = frozenset()) -> list[Watched]:
+    """The parameters of every site that has some.
+
+    ``single``: names of the stacks whose rows hold one token, which attends to itself whatever its
+    query and key are.
+    """
     found: list[Watched] = []
     if is_flattened(parts.root):
         return found
 
     def add(
-        site: str, module: nn.Module | None, part: str = "", key: bool = False, mixed: bool = False
+        site: str,
+        module: nn.Module | None,
+        part: str = "",
+        key: bool = False,
+        mixed: bool = False,
+        alone: bool = False,
     ) -> None:
         if module is None:
             return
         table, after = isinstance(module, nn.Embedding), held_at_zero(module)
         spare = site.partition(".")[0] in aside
         for name, parameter in own_parameters(module):
-            silent = key and name.endswith("bias")
+            silent = alone or (key and name.endswith("bias"))
             if is_sharded(parameter):
                 if table or mixed or not local(parameter.detach()).numel():
                     continue  # its part on this rank does not stand for the whole
@@ -152,14 +161,14 @@ def watched(parts: ModelParts) -> list[Watched]:
             found.append(Watched(site, parameter, part, silent, table, spare, first))
 
     def of_attention(layer: LayerParts) -> None:
-        site = layer.site
+        site, alone = layer.site, layer.stack in single and not layer.crossing
         add(site("qkv"), layer.fused, mixed=True)
         add(site("qkv"), layer.packed, mixed=True)
-        add(site("qkv"), layer.query, "q")
-        add(site("qkv"), layer.key, "k", key=True)
+        add(site("qkv"), layer.query, "q", alone=alone)
+        add(site("qkv"), layer.key, "k", key=True, alone=alone)
         add(site("qkv"), layer.value, "v")
-        add(site("qkv"), layer.query_norm)
-        add(site("qkv"), layer.key_norm)
+        add(site("qkv"), layer.query_norm, alone=alone)
+        add(site("qkv"), layer.key_norm, alone=alone)
         add(site("attention"), layer.attention_out)
         add(site("norm_attention"), layer.norm_attention)
 
@@ -168,7 +177,7 @@ def watched(parts: ModelParts) -> list[Watched]:
     add("positional", parts.position_embedding)
     for layer in parts.layers:
         site = layer.site
-        add("positional", layer.relative_bias)
+        add("positional", layer.relative_bias, alone=layer.stack in single)
         for part in layer.attentions:
             of_attention(part)
         for module in (layer.gate, layer.expand, layer.contract):

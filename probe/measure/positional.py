@@ -43,7 +43,7 @@ METRICS = (
         ("positional",),
         "share",
         "share",
-        "real tokens whose position index is not the one implied by their place",
+        "real tokens whose position index is not the one implied by their place (in causal models behind the first real token)",
         "0",
         contract=True,
     ),
@@ -85,7 +85,8 @@ def measure(sampled: Sampled, made: dict[int, Projections]) -> Values:
     """Metrics of site ``positional``: learned positions, or rotary ones seen at every layer."""
     values: Values = {}
     if sampled.parts.position_embedding is not None:
-        values |= _learned(sampled)
+        # Which tokens a table of a decoder over something else was called for is not told.
+        values |= _learned(sampled) if not sampled.capture.reads_beside else {}
     elif sampled.intent.rotary_theta is not None:
         values |= _rotary(sampled, made)
     hidden = [k.block.out for k in sampled.kept if k.block and k.block.out is not None]
@@ -141,8 +142,10 @@ def _implied_rows(
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """((r, p) rows of the table that the tokens should get, (r, p) 1.0 where that is sure).
 
-    A table with a row for padding counts real tokens from behind that row, as fairseq does. One
-    with more rows than there are positions keeps the first ones for something else.
+    Positions of a causal model are counted from the first real token, as generation does it from
+    the attention mask. A table with a row for padding counts real tokens from behind that row, as
+    fairseq does. One with more rows than there are positions keeps the first ones for something
+    else.
     """
     everywhere = torch.ones_like(sampled.valid)
     if sampled.batch.positions is not None or table.padding_idx is None:
@@ -152,14 +155,10 @@ def _implied_rows(
             spare = int(getattr(table, "offset", 0))
         elif sampled.intent.positions:
             spare = max(0, table.num_embeddings - int(sampled.intent.positions))
-        if spare and sampled.batch.positions is None and sampled.batch.mask is not None:
-            # Such models may count from the first real token: the same but for padding before it.
-            real = sampled.batch.mask != 0
-            led = sampled.picked.take_ids(
-                real.cumsum(dim=1) == torch.arange(1, real.shape[1] + 1, device=real.device)
-            )
-            if led is not None:
-                return _implied(sampled) + spare, led.float()
+        if sampled.batch.positions is None and sampled.batch.mask is not None:
+            found = _from_first_real(sampled, sampled.batch.mask != 0, bool(spare))
+            if found is not None:
+                return found[0] + spare, found[1]
         return _implied(sampled) + spare, everywhere
     ids = sampled.batch.ids
     if ids is None:
@@ -170,6 +169,28 @@ def _implied_rows(
     if chosen is None or sure is None:
         return None, everywhere
     return chosen.float(), sure.float()
+
+
+def _from_first_real(
+    sampled: Sampled, real: torch.Tensor, either: bool
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """((r, p) places behind each row's first real token, (r, p) 1.0 where that is sure), by
+    ``real`` (batch, length). None where nothing says that padding on the left is not counted.
+
+    ``either``: the model may count from the first real token, causal or not.
+    """
+    causal = bool(sampled.intent.family) and bool(sampled.stack.causal)
+    if not causal and not either:
+        return None
+    places = torch.arange(real.shape[1], device=real.device)
+    counted = real.cumsum(dim=1)
+    before = (counted == 0).sum(dim=1, keepdim=True)
+    # Behind a gap in the mask both ways of counting are in use.
+    sure = counted == places + 1 - before
+    if not causal:
+        sure = sure & (before == 0)
+    behind, known = sampled.picked.take_ids(places - before), sampled.picked.take_ids(sure)
+    return (behind.float(), known.float()) if behind is not None and known is not None else None
 
 
 def _missing(sampled: Sampled, added: torch.Tensor) -> torch.Tensor:
@@ -254,8 +275,10 @@ def _rotary_layer(
     same: list[torch.Tensor] = []
     values: Values = {}
     for seen, plain in ((q, projected.q), (k, projected.k)):
-        errors.append(relative(seen, _rotate(plain, angle, dim), sampled.tokens))
-        same.append(relative(seen, plain, sampled.tokens))
+        # A factor on q or k is no matter of positions: score/scale_ratio tells whether it is right.
+        grown = plain * _growth(seen, plain, sampled.tokens)
+        errors.append(relative(seen, _rotate(grown, angle, dim), sampled.tokens))
+        same.append(relative(seen, grown, sampled.tokens))
     values["rotation_error"] = torch.maximum(errors[0], errors[1])
     strength = torch.minimum(same[0], same[1])
     values["strength"] = strength
@@ -265,6 +288,11 @@ def _rotary_layer(
     if call.kernel_dtype == projected.dtype == torch.float32:
         values |= _rotary_indices(sampled, (q, k), projected, frequency, dim)
     return values
+
+
+def _growth(seen: torch.Tensor, plain: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """How much longer ``seen`` is than ``plain``, over all tokens; turning changes no length."""
+    return (seen * weight).norm() / (plain * weight).norm().clamp_min(1e-12)
 
 
 def _rotary_indices(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from probe.anatomy import LayerParts
 from probe.captured import LayerCapture
 from probe.intent import Intent
+from probe.measure.beginning import left_of_first, new_weights
 from probe.measure.numbers import by_head, mean, relative, rms, strided
-from probe.measure.sampled import Projections, Sampled, Values, flat_heads
+from probe.measure.sampled import Projections, Sampled, Values, flat_heads, heads_meant
 from probe.schema import Metric
 
 METRICS = (
@@ -170,7 +174,7 @@ METRICS = (
         "signed",
         "log2",
         "smallest of the query, key and value weights' root mean squares against the median of all "
-        "layers' projections",
+        "layers' projections, as far as it was so in the first sample",
         "within a factor of 2",
         contract=True,
         tolerance=1.0,
@@ -182,13 +186,14 @@ _SAME = 0.9999
 
 
 def measure(
-    sampled: Sampled, kept: LayerCapture, made: Projections | None
+    sampled: Sampled, layer: LayerParts, kept: LayerCapture, made: Projections | None
 ) -> tuple[Values, Values]:
     """Metrics of site ``qkv@l``, and (h,) of its heads. ``made``: q, k, v by the projections' own
     weights. A key head that several query heads share is told for each of them."""
     values: Values = {}
+    meant = heads_meant(sampled.intent, layer, kept, made)
     if made is not None:
-        values |= _weights(made, sampled.intent.heads or _heads(kept))
+        values |= _weights(made, meant or _heads(kept))
     call = kept.call
     if call is None:
         return values, {}
@@ -214,9 +219,8 @@ def measure(
             values["cos_qv"] = mean(torch.cosine_similarity(q, v, dim=-1), per_head)
     if v.shape == k.shape:
         values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), of_keys)
-    if sampled.intent.heads:
-        ratio = torch.tensor(count / sampled.intent.heads)
-        values["head_count"] = torch.log2(ratio).item()
+    if meant:
+        values["head_count"] = math.log2(count / meant)
     if made is not None:
         values |= _against_weights(sampled, kept, made)
     return values, heads
@@ -319,8 +323,10 @@ def _tied(rows: torch.Tensor) -> torch.Tensor:
     return ((alike > _SAME) & near).any(dim=1).float().mean()
 
 
-def against_peers(of_layers: dict[int, Values], intent: Intent) -> None:
-    """Add to each layer's values how its smallest projection compares with all projections."""
+def against_peers(sampled: Sampled, of_layers: dict[int, Values]) -> None:
+    """Add to each layer's values how its smallest projection compares with all projections, as far
+    as it did so from the start."""
+    intent, layers = sampled.parts.intent, {la.index: la for la in sampled.stack.layers}
     names = ("q_weight", "k_weight", "v_weight")
     known = {at: [v[n] for n in names if n in v] for at, v in of_layers.items()}
     if intent.scale == 1.0 and intent.head_dim:
@@ -331,7 +337,10 @@ def against_peers(of_layers: dict[int, Values], intent: Intent) -> None:
     if len(every) < 3:
         return
     middle = torch.stack([torch.as_tensor(v) for v in every]).median()
-    for at, values in known.items():
-        if values:
-            least = torch.stack([torch.as_tensor(v) for v in values]).amin()
-            of_layers[at]["weight_gap"] = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))
+    keys = {at: f"{layers[at].site('qkv')}/weight_gap" for at, values in known.items() if values}
+    begun = sampled.parts.begun
+    new = None if set(keys.values()) <= begun.keys() else new_weights(layers.values())
+    for at, key in keys.items():
+        least = torch.stack([torch.as_tensor(v) for v in known[at]]).amin()
+        gap = torch.log2(least.clamp_min(1e-9) / middle.clamp_min(1e-9))
+        of_layers[at]["weight_gap"] = left_of_first(begun, key, gap, new)

@@ -75,7 +75,7 @@ METRICS = (
         _NODES,
         "signed",
         "probability",
-        "dropout on the branch minus the config's",
+        "dropout on the branch minus the config's, beyond what chance makes of so many elements",
         "0",
         contract=True,
         tolerance=0.05,
@@ -193,7 +193,7 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
             changed = torch.where(tokens > 0, after - before, torch.ones_like(after))
             zero = ((changed == 0) | ((branch == 0) & (tokens > 0))).float().sum()
-            values["dropout_gap"] = zero / (valid.sum() * width).clamp_min(1.0) - dropout
+            values["dropout_gap"] = _beyond_chance(zero, valid.sum() * width, dropout)
         else:
             values |= _dropped_unseen(sampled, junction, branch, values, dropout)
     return values
@@ -215,7 +215,8 @@ def _dropped_unseen(
     before, after, tokens = junction.before.float(), junction.after.float(), sampled.tokens
     eps = torch.finfo(junction.after.dtype).eps
     large = (branch.abs() > 8.0 * eps * before.abs()) & (tokens > 0)
-    share = ((after == before) & large).float().sum() / large.float().sum().clamp_min(1.0)
+    zero, count = ((after == before) & large).float().sum(), large.float().sum()
+    share = zero / count.clamp_min(1.0)
     left = branch * (after != before)
     skip, gain = _fit(before * tokens, left * tokens, after * tokens)
     asked = torch.tensor(torch.nan if intended is None else intended, device=after.device)
@@ -225,7 +226,7 @@ def _dropped_unseen(
         "sum_error": relative(after, before + left * grown, tokens),
         "skip_gain": skip - 1.0,
         "branch_gain": gain * (1.0 - rate) - 1.0,
-        "dropout_gap": share - asked,
+        "dropout_gap": _beyond_chance(zero, count, asked),
     }
     hidden = (share > 0.01) & (share < 0.99)
     return {
@@ -237,6 +238,17 @@ def _dropped_unseen(
 
 _RATE_NOISE = 0.05
 """How far the share of left-out elements may be from the rate: about a thousand are seen."""
+
+
+def _beyond_chance(
+    zero: torch.Tensor, count: torch.Tensor, rate: torch.Tensor | float
+) -> torch.Tensor:
+    """The share of ``count`` elements that are zero minus ``rate``, less three standard errors:
+    where a few short rows are all there is, the share of a healthy dropout is far off at times."""
+    count = count.clamp_min(1.0)
+    share = zero / count
+    gap, error = share - rate, (share * (1.0 - share) / count).sqrt()
+    return gap.sign() * (gap.abs() - 3.0 * error).clamp_min(0.0)
 
 
 def _in_16_bits(
@@ -259,7 +271,7 @@ def _in_16_bits(
     if dropout is not None and junction.dropout is not None:
         zero = ((junction.branch == 0) & (sampled.tokens > 0)).float().sum()
         width = junction.branch.shape[-1]
-        found["dropout_gap"] = zero / (sampled.valid.sum() * width).clamp_min(1.0) - dropout
+        found["dropout_gap"] = _beyond_chance(zero, sampled.valid.sum() * width, dropout)
     return found
 
 

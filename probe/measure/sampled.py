@@ -359,6 +359,22 @@ def _normed(
     return torch.where(adds_one, more, plain)
 
 
+def heads_meant(
+    intent: Intent, parts: LayerParts, kept: LayerCapture, made: Projections | None
+) -> int | None:
+    """Query heads a layer should have: the config's, or fewer where heads were pruned, which shows
+    in the size of its weights and in the module's own count, where it has one."""
+    call, stated = kept.call, intent.heads
+    if stated is None or call is None or made is None or call.heads >= stated:
+        return stated
+    own = {getattr(parts.attention, name, None) for name in _HEADS} - {None}
+    whole = call.q.shape[-1] == intent.head_dim and made.q.shape[-1] == call.heads * intent.head_dim
+    return call.heads if whole and (not own or call.heads in own) else stated
+
+
+_HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "heads")
+
+
 def eps_of(norm: torch.nn.Module) -> float | None:
     """The epsilon a norm layer holds, under either of its usual names."""
     for name in ("eps", "variance_epsilon"):

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from probe.attention_call import AttentionCall
 from probe.captured import LayerCapture
 from probe.measure.numbers import log2_ratio, moments, significand_bits, std_by_head
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
@@ -101,7 +102,7 @@ def measure(
     scale: torch.Tensor | float = call.scale
     values: Values = {}
     if call.hand_scores is not None:
-        scale, by_hand = _by_hand(sampled, call.hand_scores, scores, visible)
+        scale, by_hand = _by_hand(sampled, call, visible)
         scores = scores * torch.where(torch.isnan(scale), torch.ones_like(scale), scale)
         asked = made.dtype if made is not None else call.kernel_dtype
         lost = significand_bits(call.score_dtype) - significand_bits(asked)
@@ -139,19 +140,74 @@ def _norm_ratio(seen: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
 
 
 def _by_hand(
-    sampled: Sampled, hand: torch.Tensor, raw: torch.Tensor, visible: torch.Tensor
+    sampled: Sampled, call: AttentionCall, visible: torch.Tensor
 ) -> tuple[torch.Tensor, Values]:
-    """Fit softmax's input against q k^T row by row: an additive mask or bias cancels in the mean."""
+    """Fit softmax's input against q k^T: (slope, NaN where it does not fit; values).
+
+    An additive mask cancels in a row's mean. What is the same in every row of the batch, as a bias
+    by distance is, cancels in the differences of two rows.
+    """
+    hand, raw = call.hand_scores, call.scores
+    assert hand is not None
     weight = (visible & sampled.valid[:, None, :, None].bool()).float()
-    count = weight.sum(dim=-1, keepdim=True).clamp_min(1.0)
     shown = torch.where(weight > 0, hand, torch.zeros_like(hand))
-    h = (shown - (shown * weight).sum(-1, keepdim=True) / count) * weight
-    s = (raw - (raw * weight).sum(-1, keepdim=True) / count) * weight
-    slope = (h * s).sum() / (s * s).sum().clamp_min(1e-12)
-    error = (h - slope * s).norm() / h.norm().clamp_min(1e-12)
-    dropped = ((hand == 0) & (raw.abs() > 1e-6)).float()
+    size = _centred(shown, weight).norm().clamp_min(1e-12)
+    slope, rest, own = _fit(shown, raw, call.terms, weight)
+    error = rest / size
+    if len(hand) > 1:
+        terms = call.terms[:, 1:] - call.terms[:, :-1] if call.terms is not None else None
+        both = weight[1:] * weight[:-1]
+        other, rest, own_apart = _fit(shown[1:] - shown[:-1], raw[1:] - raw[:-1], terms, both)
+        better = (own_apart < own) & (both.sum() > 0)
+        slope, own = torch.where(better, other, slope), torch.where(better, own_apart, own)
+        error = torch.where(better, torch.minimum(rest / size, error), error)
+    zero = ((hand == 0) & (raw.abs() > 1e-6)).float() * weight
+    # Where the largest score was taken off by hand, a row's only zero is that one.
+    largest = shown.masked_fill(weight == 0, -math.inf).amax(dim=-1, keepdim=True) == 0
+    dropped = zero * (~largest | (zero.sum(dim=-1, keepdim=True) > 1))
     nothing = torch.full_like(slope, float("nan"))
-    return torch.where(error < 1e-2, slope, nothing), {
+    return torch.where(own < 1e-2, slope, nothing), {
         "input_error": error,
-        "dropped": (dropped * weight).sum() / weight.sum().clamp_min(1.0),
+        "dropped": dropped.sum() / weight.sum().clamp_min(1.0),
     }
+
+
+def _fit(
+    hand: torch.Tensor, raw: torch.Tensor, terms: torch.Tensor | None, weight: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Least squares of ``hand`` by ``raw`` and any amount of each term, row by row without their
+    means: (coefficient of ``raw``, norm of what is left, the same over the norm of ``hand``)."""
+    h, s = _centred(hand, weight), _centred(raw, weight)
+    whole = h.norm().clamp_min(1e-12)
+    basis: list[torch.Tensor] = []
+    for term in terms if terms is not None else ():
+        left = _without(_centred(term, weight), basis)
+        basis.append(left / left.norm().clamp_min(1e-12))
+    h, s = _without(h, basis), _without(s, basis)
+    slope = (h * s).sum() / (s * s).sum().clamp_min(1e-12)
+    left = (h - slope * s).norm()
+    return slope, left, left / whole
+
+
+def _centred(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    count = weight.sum(dim=-1, keepdim=True).clamp_min(1.0)
+    return (values - (values * weight).sum(-1, keepdim=True) / count) * weight
+
+
+def _without(values: torch.Tensor, basis: list[torch.Tensor]) -> torch.Tensor:
+    for unit in basis:
+        values = values - (values * unit).sum() * unit
+    return values
+
+
+def against_peers(kept: list[LayerCapture], of_layers: list[Values]) -> None:
+    """Where another product may have been added to the scores, in a layout that is not known, an
+    error tells only if most layers show none; else NaN."""
+    added = [k.call is not None and k.call.added_to for k in kept]
+    errors = [v["input_error"] for v in of_layers if "input_error" in v]
+    if not any(added) or not errors:
+        return
+    known = torch.stack([torch.as_tensor(error) for error in errors]).median() < 1e-2
+    for layer, values in zip(added, of_layers, strict=True):
+        if layer and "input_error" in values:
+            values["input_error"] = torch.where(known, values["input_error"], torch.nan)

@@ -254,21 +254,23 @@ def decay_severity(norm: nn.Module, decay: dict[int, float], peaks: dict[int, fl
 
 
 def decay_gaps(parts: ModelParts, decay: dict[int, float]) -> dict[str, float]:
-    """Decay of each layer's feed-forward weights minus the median of the model's other matrices,
-    by site."""
-    own = {
-        layer.site("ffn"): _feed_forward_matrices(layer)
-        for layer in parts.layers
-        if layer.ffn is not None
-    }
-    ffn = set().union(*own.values())
-    matrices = (id(p) for p in parts.root.parameters() if p.dim() >= 2)
-    rest = [decay[i] for i in matrices if i in decay and i not in ffn]
-    usual = statistics.median(rest) if rest else float("nan")
-    return {
-        site: max((decay[i] for i in weights if i in decay), default=float("nan")) - usual
-        for site, weights in own.items()
-    }
+    """Decay of each layer's feed-forward weights minus the median of the same block's other
+    matrices, which groups by depth share; of the model's where the block trains no others. By
+    site."""
+    layers = [(la, _feed_forward_matrices(la)) for la in parts.layers if la.ffn is not None]
+    ffn = set().union(*(weights for _, weights in layers))
+
+    def usual(module: nn.Module) -> float:
+        others = [id(p) for p in module.parameters() if p.dim() >= 2 and id(p) not in ffn]
+        return statistics.median([decay[i] for i in others if i in decay] or [math.nan])
+
+    everywhere = usual(parts.root)
+    found = {}
+    for layer, weights in layers:
+        beside = usual(layer.block)
+        most = max((decay[i] for i in weights if i in decay), default=math.nan)
+        found[layer.site("ffn")] = most - (everywhere if math.isnan(beside) else beside)
+    return found
 
 
 def _feed_forward_matrices(layer: LayerParts) -> set[int]:

@@ -281,7 +281,11 @@ def batch(family: str, padding: str = "right", packed: bool = False) -> dict[str
     if packed:
         places = torch.arange(length) % 14
         return {"input_ids": ids, "position_ids": places.expand(size, -1).clone(), "labels": ids}
-    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    given = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    if padding == "left" and family.startswith("gpt2"):
+        # Its positions count padding on the left, unless they are given.
+        given["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    return given
 
 
 def loss_of(output: Any) -> torch.Tensor:

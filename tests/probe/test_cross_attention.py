@@ -132,6 +132,15 @@ def test_the_second_attention_of_other_models_is_read_too(family, tmp_path):
     assert not [key for key in over(seen) if "cross" in key]
 
 
+@pytest.mark.parametrize("same_length", [False, True])
+def test_a_decoder_over_features_is_read_by_its_own_tokens(same_length, tmp_path):
+    family = "torch decoder over features"
+    seen = seen_of(make(family, 0.1), family, tmp_path / "t", same_length=same_length)
+    for key in (*READ, "qkv@1/q_error", "mask@0/future_mass", "embedding/lookup_error"):
+        assert not np.isnan(seen[key]).any(), key
+    assert {key for key in over(seen) if not key.startswith("output/")} == set()
+
+
 SHORT = [
     ("t5", "cross_mask/padding_mass"), ("hand-written, softmax", "cross_mask/leaked"),
     ("torch decoder", "cross_mask/leaked"), ("whisper", "cross_mask/hidden"),

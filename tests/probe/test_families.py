@@ -23,9 +23,9 @@ from tiny_models import FAMILIES as CORE
 from tiny_models import Seen
 from torch import nn
 
-from probe.absence import UNSEEN
 from probe.heads import split
 from probe.schema import Event
+from probe.why_absent import UNSEEN
 
 NEW = tuple(family for family in FAMILIES if family not in CORE)
 

@@ -157,5 +157,11 @@ TEXT = [name for name, kind in MORE.items() if getattr(kind.batch, "func", None)
 @pytest.mark.parametrize("family", [n for n in TEXT if not n.startswith("torcht")])
 def test_nothing_fires_with_padding_on_the_left(family, tmp_path):
     shape = MORE[family].batch.args[0] if MORE[family].batch.args else "gpt2"
-    seen = run(make(family), lambda: family_models.batch(shape, "left"), tmp_path / "t")
-    assert over(seen) == {}
+
+    def batch():
+        given = family_models.batch(shape, "left")
+        if family != "gpt_neo":  # the only one of these whose positions count the padding
+            given.pop("position_ids", None)
+        return given
+
+    assert over(run(make(family), batch, tmp_path / "t")) == {}

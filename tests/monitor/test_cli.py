@@ -148,6 +148,7 @@ def test_the_json_has_the_stable_keys(engine, tmp_path, capsys):
         "first_flagged_step",
         "category",
         "category_probability",
+        "unsure",
         "root_cause",
     ]
 

@@ -99,7 +99,8 @@ async def replayed(pilot, path):
 async def test_what_is_wrong_with_a_trace_is_told_on_the_screen(tmp_path):
     async with running(FakeSource(Script(steps=60))) as (app, pilot):
         told = await replayed(pilot, of_another_version(tmp_path))
-        assert "schema 9 was written by another version" in told
+        # The line breaks where the path's length makes it.
+        assert "schema 9 was written by another version" in " ".join(told.split())
         torn = store(tmp_path / "torn.trace", a_run(ended=False))
         assert "The trace stops here without an end" in await replayed(pilot, torn)
         assert app.model.events[-1].text.startswith("The trace stops here")

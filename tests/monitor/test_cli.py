@@ -139,7 +139,7 @@ def test_the_status_of_diagnose_is_the_verdict(
 
 def test_the_json_has_the_stable_keys(engine, tmp_path, capsys):
     status_of("diagnose", str(store(tmp_path / "t.trace", a_run())), "--json")
-    assert list(json.loads(capsys.readouterr().out))[:9] == [
+    assert list(json.loads(capsys.readouterr().out))[:10] == [
         "run",
         "frames",
         "last_step",

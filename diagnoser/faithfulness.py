@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from diagnoser import train, weights
-from diagnoser.contracts import RULES
 from diagnoser.figures import category_order, wilson
 from diagnoser.importance import by_kind, importance
 from diagnoser.manifest import CorpusError
 from diagnoser.model import cause_log_probabilities
 from diagnoser.moments import broken_at
 from diagnoser.report import README, write_between
+from diagnoser.rules import RULES
 from diagnoser.selfcheck import TABLE
 from diagnoser.taxonomy import CATEGORY_NAMES
 from diagnoser.votes import CAUSE_CATEGORY

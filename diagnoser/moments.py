@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagnoser import schema
-from diagnoser.contracts import RULES, Firing
+from diagnoser.contracts import Firing
 from diagnoser.origin import locate
 from diagnoser.replay import Prediction
+from diagnoser.rules import RULES
 from diagnoser.taxonomy import CATEGORY_NAMES, ROOT_CAUSE_KEYS
 from diagnoser.votes import CAUSE_CATEGORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from diagnoser.dataset import Sample
     from diagnoser.manifest import Run
     from diagnoser.replay import Scorer
+    from diagnoser.rules import Rule
 
 OVER_TOLERANCE = 1.0
 """``level`` of a contract at its tolerance (:meth:`diagnoser.columns.Columns.excess`)."""
@@ -43,8 +47,7 @@ def broken_at(sample: Sample) -> tuple[Firing, ...]:
             sites = sample.graph.sites.get(kind, ())
             if not sites:
                 continue
-            column = schema.feature_names(kind).index(f"{rule.metric}:level")
-            broken = sample.nodes[kind][:, column] >= OVER_TOLERANCE
+            broken = _beyond(sample.nodes[kind], kind, rule)
             for at in np.flatnonzero(broken).tolist():
                 layer = sample.graph.layers[kind][at]
                 found.append(
@@ -60,6 +63,18 @@ def broken_at(sample: Sample) -> tuple[Firing, ...]:
                     )
                 )
     return tuple(found)
+
+
+def _beyond(values: npt.NDArray[np.floating], kind: str, rule: Rule) -> npt.NDArray[np.bool_]:
+    """(sites,) where a rule's contract is over its tolerance, or its metric within its bounds."""
+    names = schema.feature_names(kind)
+    metric = next(m for m in schema.metrics_of(kind) if m.name == rule.metric)
+    if metric.contract:
+        return np.asarray(values[:, names.index(f"{rule.metric}:level")] >= OVER_TOLERANCE)
+    bent = metric.form in ("statistic", "signed")
+    low, high = (np.arcsinh(bound) if bent else bound for bound in (rule.low, rule.high))
+    own = values[:, names.index(f"{rule.metric}:value")].astype(np.float32)
+    return np.asarray((own >= low) & (own <= high))
 
 
 def answer(trained: Scorer, run: Run, samples: Sequence[Sample]) -> Prediction:

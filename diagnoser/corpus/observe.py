@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from diagnoser import schema
 from diagnoser.columns import Columns
-from diagnoser.contracts import RULES, ContractWatch
+from diagnoser.contracts import ContractWatch
 from diagnoser.corpus import CorpusError
 from diagnoser.corpus.manifest import MANIFEST, Entry, load, trace_path
 from diagnoser.observability import Label, Observability, Observed, Recorded, observe, summarise
+from diagnoser.rules import RULES
 from probe import trace
 from probe.nodes import kind_of
 from probe.schema import Frame, Header, SchemaError

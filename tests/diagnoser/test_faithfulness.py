@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from diagnoser import faithfulness, table
-from diagnoser.contracts import RULES
 from diagnoser.dataset import load_samples
 from diagnoser.faithfulness import REMOVED, Outcome, examine, last_moments, met_at, without
+from diagnoser.rules import RULES
 
 
 @pytest.fixture(scope="module")

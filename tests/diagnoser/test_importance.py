@@ -3,9 +3,9 @@ import synthetic_runs
 import torch
 
 from diagnoser import schema
-from diagnoser.contracts import RULES
 from diagnoser.engine import Engine
 from diagnoser.importance import by_kind, importance
+from diagnoser.rules import RULES
 from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 from diagnoser.votes import Votes
 

@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 300.0
 
 DESIGN = (
     f"{' and '.join(TESTED)}, 2 layers of width 32, task {TASK}, {STEPS} steps, {SEEDS} matched "
-    f"seeds; every operator at the middle one of its severities, in all layers, from step "
+    f"seeds; an operator at the middle one of its severities, in all layers, from step "
     f"{INJECT_AT} on (faults of the start: from the first step); the validation loss of the "
     "decoder is that of decoding with its cache"
 )

@@ -9,7 +9,7 @@ from tiny_models import Seen, make, train
 
 
 def unmoved(trace: Path, rate: float, undo: bool = False) -> float:
-    """Largest share of one layer's query, key and value parameters that SGD left where they were."""
+    """Largest share of a layer's query, key and value parameters that SGD left as they were."""
     model = make("gpt2", dropout=0.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     weight = model.transformer.h[1].attn.c_attn.weight

@@ -115,7 +115,7 @@ def _verdict(found: Gathered) -> str:
 
 
 def _named(diagnosis: Diagnosis) -> str:
-    name = f"{'Unsure, likeliest ' if diagnosis.unsure else ''}{spoken(diagnosis.category or '')}"
+    name = f"{'Unsure: ' if diagnosis.unsure else ''}{spoken(diagnosis.category or '')}"
     known = root_causes().get(f"{diagnosis.category}/{diagnosis.root_cause}")
     if diagnosis.root_cause:
         name += f" › {spoken(diagnosis.root_cause)}"

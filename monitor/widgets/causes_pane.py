@@ -40,7 +40,7 @@ def found_lines(diagnosis: Diagnosis, width: int) -> list[Line]:
     """The cause found: name, probability, title, layers."""
     if diagnosis.category is None:
         return [(("faulty, but no cause stands out", "fg"),)]
-    name = f"{'unsure, likeliest ' if diagnosis.unsure else ''}{spoken(diagnosis.category)}"
+    name = f"{'unsure: ' if diagnosis.unsure else ''}{spoken(diagnosis.category)}"
     probability = diagnosis.category_probability
     title = ""
     if diagnosis.root_cause:

@@ -137,7 +137,7 @@ def _cause(diagnosis: Diagnosis, width: int) -> list[Line]:
     lines: list[Line] = []
     if diagnosis.category is None:
         return lines
-    pieces: list[Piece] = [("unsure, likeliest ", "warn")] if diagnosis.unsure else []
+    pieces: list[Piece] = [("unsure: ", "warn")] if diagnosis.unsure else []
     pieces.append((spoken(diagnosis.category), "fg bold"))
     if diagnosis.category_probability is not None:
         pieces.append((f" {percent(diagnosis.category_probability)}", "muted"))

@@ -35,9 +35,13 @@ def test_a_faulty_run_is_told_in_full():
 
 def test_an_unsure_category_is_told_as_such_everywhere():
     diagnosis = msgspec.structs.replace(faulty(), unsure=True, category_probability=0.3)
-    assert "unsure, likeliest masking 30 %" in text(DiagnosisState("ready", diagnosis), 90, 14)
+    assert "unsure: masking 30 %" in text(DiagnosisState("ready", diagnosis), 90, 14)
+    # Beside the graph of a screen of 80 columns there are 47.
+    assert all(
+        width_of(line) <= 47 for line in lines_for(DiagnosisState("ready", diagnosis), 47, 9)
+    )
     assert "category unsure, likeliest masking (0.30)" in headline(diagnosis)
-    assert "unsure, likeliest masking" in text_of(found_lines(diagnosis, 90)[0])
+    assert "unsure: masking" in text_of(found_lines(diagnosis, 90)[0])
     sure = faulty()
     assert not any("unsure" in told for told in (headline(sure), text_of(found_lines(sure, 90)[0])))
 

@@ -33,6 +33,10 @@ from diagnoser.corpus.tasks import TASKS, Batches, pairs
 from diagnoser.faults import Operator, operators_for
 
 FAULTS_PER_SCENARIO = 2
+MORE_FAULTS = 5
+MORE_FROM = 395
+"""Scenarios from this one on have ``MORE_FAULTS``: a small corpus is wide, a large one has enough
+healthy runs, and faults that share a training cost less."""
 HEALTHY_EVERY = 4
 """Every so many scenarios of a family, one has no fault."""
 ROUNDS_OF_HEALTHY_FAMILIES = 3
@@ -258,11 +262,11 @@ class _Operators:
         self._waiting: dict[bool, list[Operator]] = {True: [], False: []}
         self._rng = rng
 
-    def take(self) -> tuple[bool, list[Operator]]:
+    def take(self, count: int) -> tuple[bool, list[Operator]]:
         """The next faults of a scenario: those from the first step and those on the way apart."""
         while True:
             for at_start, waiting in self._waiting.items():
-                if len(waiting) == FAULTS_PER_SCENARIO:
+                if len(waiting) >= count:
                     self._waiting[at_start] = []
                     return at_start, waiting
             operator = next(self._rotation)
@@ -302,7 +306,8 @@ class _Family:
         """The next of the family."""
         self._count += 1
         healthy = self.healthy_only or self._count % HEALTHY_EVERY == 0
-        at_start, operators = (False, []) if healthy else self._operators.take()
+        count = FAULTS_PER_SCENARIO if number < MORE_FROM else MORE_FAULTS
+        at_start, operators = (False, []) if healthy else self._operators.take(count)
         pair = (self._family, self._next("task", self._tasks))
         recipe = self._draw.recipe(pair, self._rng)
         interval = int(self._rng.choice(INTERVALS, p=INTERVAL_SHARES))
@@ -319,7 +324,7 @@ class _Family:
         times = _times(at_start, healthy, interval, recipe.size.layers, self._rng)
         stem = f"{self._draw.prefix}{pair[0]}-{pair[1]}-{number:05d}"
         branches = [Branch(f"{stem}-clean")]
-        for change in self._changes(2 if healthy else FAULTS_PER_SCENARIO - 1):
+        for change in self._changes(2 if healthy else 1):
             branches.append(Branch(f"{stem}-{change}", change=change))
         for index, operator in enumerate(operators):
             seed = self._draw.first_seed + int(self._rng.integers(0, FIRST_UNSEEN_SEED))

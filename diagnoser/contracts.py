@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diagnoser.rules import RULES, rule_for, rules_on
+from diagnoser.rules import RULES, before, rule_for, rules_on
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,7 +44,8 @@ class Firing:
 
 
 class ContractWatch:
-    """Remembers of every contract column its last three measurements. Feed it every frame.
+    """Remembers which of a contract's last three measurements were over its tolerance, and of every
+    metric the last two values. Feed it every frame.
 
     A lasting contract keeps the value and the step at which it was first seen broken.
     """
@@ -59,6 +60,7 @@ class ContractWatch:
         self._over = np.zeros((count, RECENT), dtype=bool)
         self._since = np.full(count, -1, dtype=np.int64)
         self._value = np.full(count, np.nan, dtype=np.float32)
+        self._before = self._value.copy()
         self._lasting = np.array(
             [
                 (kind, metric.name) in _LASTING
@@ -68,8 +70,8 @@ class ContractWatch:
         )
         self._lasts = np.zeros(count, dtype=bool)
         self._at_site: dict[str, list[int]] = {}
-        for number in np.flatnonzero(columns.contract):
-            self._at_site.setdefault(self._sites[number], []).append(int(number))
+        for place, site in enumerate(self._sites):
+            self._at_site.setdefault(site, []).append(place)
         self._bounded: list[tuple[int, float, float]] = []
         for number in np.flatnonzero(~columns.contract):
             for _, rule in rules_on(columns.nodes[number], columns.metrics[number].name):
@@ -81,13 +83,14 @@ class ContractWatch:
         """Go on under a later header: columns it shares keep their state."""
         place = {key: number for number, key in enumerate(self.columns.keys)}
         source = np.array([place.get(key, -1) for key in columns.keys], dtype=np.int64)
-        old = self._over, self._since, self._value, self._lasts
+        old = self._over, self._since, self._value, self._lasts, self._before
         self._start(columns)
         known = source >= 0
         self._over[known] = old[0][source[known]]
         self._since[known] = old[1][source[known]]
         self._value[known] = old[2][source[known]]
         self._lasts[known] = old[3][source[known]]
+        self._before[known] = old[4][source[known]]
 
     def update(self, frame: Frame) -> None:
         raw = self.columns.values(frame)
@@ -100,7 +103,9 @@ class ContractWatch:
         rows = np.flatnonzero(measured & self._watched & ~self._lasts)
         self._over[rows, :-1] = self._over[rows, 1:]
         self._over[rows, -1] = over[rows]
-        self._value[rows] = raw[rows]
+        fresh = measured & ~self._lasts
+        self._before[fresh] = self._value[fresh]
+        self._value[fresh] = raw[fresh]
         started = rows[over[rows] & (self._since[rows] < 0)]
         self._since[started] = frame.step
         ended = rows[~self._over[rows].any(axis=1)]
@@ -135,9 +140,13 @@ class ContractWatch:
         return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))
 
     def _values_at(self, site: str) -> dict[str, float]:
-        """Last values of a site's contracts, by metric."""
-        metrics = self.columns.metrics
-        return {metrics[at].name: float(self._value[at]) for at in self._at_site.get(site, ())}
+        """The last two values of a site's metrics, by name."""
+        found = {}
+        for place in self._at_site[site]:
+            name = self.columns.metrics[place].name
+            found[name] = float(self._value[place])
+            found[before(name)] = float(self._before[place])
+        return found
 
 
 def fired_rules(firings: tuple[Firing, ...]) -> npt.NDArray[np.float32]:

@@ -62,6 +62,9 @@ class Output:
     """(G,) bool: a contract is broken for sure."""
 
 
+SILENCED = 0.3
+"""Share of training graphs whose contracts the heads of category and root cause do not hear."""
+
 CERTAIN = 4.0
 """Detection logit that a broken contract gives at least, whatever the rest of the run looks like
 (0.982, above every threshold for flagging)."""
@@ -188,18 +191,25 @@ class DiagnosisNetwork(nn.Module):
         both = torch.cat([start, self._propagate(start, batch)], dim=1)
         pooled = self.pool(both, batch)
         heard, causes, categories = self.votes(batch.fired)
-        flat = self._flat(pooled, heard, causes)
         own = self._flat(self.pool_own(start, batch), heard, causes)
+        certain = self.votes.certain(heard)
+        flagged = self.votes.flagged(heard)
+        if self.training and self.shape.dropout > 0:
+            # A fault must be known by its other effects too, where its contract is not measured.
+            # Whether there is one is not asked without them: that makes false alarms of models
+            # unlike those of training.
+            heard, causes, categories = self.votes(self._silenced(batch.fired))
+        flat = self._flat(pooled, heard, causes)
         parts = (pooled[:, None] - self.prototypes[None]).square().sum(dim=-1)
         context = self.origin_context(flat)[batch.graph_of]
         return Output(
-            faulty=self.faulty(own).squeeze(-1) + self.votes.flagged(heard),
+            faulty=self.faulty(own).squeeze(-1) + flagged,
             category=self.category(flat) + self.votes.category * categories,
             cause=self.votes.cause * causes - parts.sum(dim=-1),
             parts=parts,
             origin=self.origin(torch.cat([both, context], dim=1)).squeeze(-1),
             pooled=pooled.flatten(1),
-            certain=self.votes.certain(heard),
+            certain=certain,
         )
 
     def _propagate(self, state: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -210,6 +220,10 @@ class DiagnosisNetwork(nn.Module):
         for convolution, norm in zip(self.rounds, self.norms, strict=True):
             state = state + torch.relu(convolution(norm(state), batch, weight))
         return state
+
+    def _silenced(self, fired: torch.Tensor) -> torch.Tensor:
+        """The same, without any contract for some of the graphs."""
+        return fired * (torch.rand(len(fired), 1) >= SILENCED)
 
     def _flat(
         self, pooled: torch.Tensor, heard: torch.Tensor, causes: torch.Tensor

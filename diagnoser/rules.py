@@ -8,6 +8,7 @@ may miss speak after all others. The first rule that is met names the cause.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,41 +18,130 @@ import numpy.typing as npt
 from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 from probe.nodes import kind_of
 
-
-def _only_scaled(at: Mapping[str, float]) -> bool:
-    """The logits are those expected times a factor: the error is what the factor makes it."""
-    factor = 2.0 ** at.get("head_gain", np.nan)
-    return abs(at.get("head_error", np.nan) / (abs(factor - 1.0) / max(factor, 1.0)) - 1.0) < 0.01
+At = Mapping[str, float]
+"""Last values of the metrics of a site, by name, and those :func:`before`; what was not measured is
+missing or NaN."""
 
 
-def _keys_alone(at: Mapping[str, float]) -> bool:
+def before(metric: str) -> str:
+    """The name of a metric's measurement before the last one."""
+    return f"{metric} before"
+
+
+def _of(at: At, name: str) -> float:
+    return at.get(name, np.nan)
+
+
+def _beyond_scale(at: At) -> float:
+    """How much larger the error of the logits is than what their scale makes it; 1: nothing else is
+    wrong with them."""
+    factor = 2.0 ** _of(at, "head_gain")
+    made = abs(factor - 1.0) / max(factor, 1.0)
+    return _of(at, "head_error") / made if made else np.nan
+
+
+def _only_scaled(at: At) -> bool:
+    """The logits are those expected times a factor."""
+    return abs(_beyond_scale(at) - 1.0) < 0.004
+
+
+def _older_copy(at: At) -> bool:
+    """The logits are nearly those expected, and smaller: weights as they were before they grew."""
+    return _of(at, "head_gain") < 0.0 and 1.0 < _beyond_scale(at) < 1.2
+
+
+def _keys_alone(at: At) -> bool:
     """Positions turn keys; values have none."""
-    return at.get("value_error", np.nan) < 0.3 * at.get("key_error", np.nan)
+    return _of(at, "value_error") < 0.3 * _of(at, "key_error")
 
 
-def _of_others(at: Mapping[str, float]) -> bool:
+def _values_alone(at: At) -> bool:
+    """Keys of an earlier layer that is wrong would be wrong too."""
+    return _of(at, "key_error") < 0.3 * _of(at, "value_error")
+
+
+def _of_others(at: At) -> bool:
     """Keys and values are as far off as those of unrelated tokens."""
-    return min(at.get("key_error", np.nan), at.get("value_error", np.nan)) > 0.7
+    return all(_of(at, name) > 0.7 for name in ("key_error", "value_error"))
 
 
-def _nothing_leaked(at: Mapping[str, float]) -> bool:
-    """What should be hidden is: the mask is stricter than intended, not another one."""
-    return at.get("leaked", np.nan) < 1e-3
+def _nothing_last(at: At) -> bool:
+    """The newest position holds zeros: an error of exactly 1."""
+    return abs(_of(at, "last_error") - 1.0) < 0.01
 
 
-def _nearly_right(at: Mapping[str, float]) -> bool:
-    """The scores are off by what coarse rounding makes."""
-    return at.get("input_error", np.nan) < 0.02
+def _hole(at: At) -> bool:
+    """Zeros where the newest position should be, and no position twice: it went elsewhere."""
+    return _nothing_last(at) and _of(at, "stale_share") < 1e-3
 
 
-CONDITIONS: dict[str, Callable[[Mapping[str, float]], bool]] = {
+def _nothing_leaked(at: At) -> bool:
+    """What should be hidden is."""
+    return _of(at, "leaked") < 1e-3
+
+
+def _all_leaked(at: At) -> bool:
+    """Nothing that should be hidden is: the mask is not applied, however it was made."""
+    return _of(at, "leaked") > 0.95
+
+
+def _coarse(at: At) -> bool:
+    """The scores are off by what rounding makes, and their scale is right."""
+    return _of(at, "input_error") < 0.1 and not abs(_of(at, "scale_ratio")) > 0.05
+
+
+def _plainly_scaled(at: At) -> bool:
+    """The scores are those expected times a factor: the same one in every sample (a wrong width
+    loses another part of each), and nothing else is wrong with them where they were seen."""
+    drift = abs(_of(at, "scale_ratio") - _of(at, before("scale_ratio")))
+    return not (_of(at, "input_error") > 0.005 or drift > 0.005)
+
+
+def _queries_right(at: At) -> bool:
+    """Keys and values are off, queries are not: what a cache would hold was made coarse."""
+    return all(_of(at, "q_error") < 0.1 * _of(at, name) for name in ("k_error", "v_error"))
+
+
+def _output_cut(at: At) -> bool:
+    """What the kernel gives has another shape than what the output projection takes."""
+    return math.isnan(_of(at, "reaches_output"))
+
+
+def _no_sum(at: At) -> bool:
+    """The stream is off by more than wrong coefficients of its two parts would make."""
+    parts = abs(_of(at, "skip_gain")) + abs(_of(at, "branch_gain")) * _of(at, "branch_ratio")
+    return _of(at, "sum_error") > 3.0 * parts
+
+
+def _both_off(at: At) -> bool:
+    """Both coefficients are off: what was added is not this stream, but something like it."""
+    return all(abs(_of(at, name)) > 0.02 for name in ("skip_gain", "branch_gain"))
+
+
+def _larger_than_gamma(at: At) -> bool:
+    """An epsilon too large makes a norm's output smaller than its weights; this one is larger."""
+    return _of(at, "output_std") > 1.2 * _of(at, "gamma_norm")
+
+
+CONDITIONS: dict[str, Callable[[At], bool]] = {
     "only scaled": _only_scaled,
+    "older copy": _older_copy,
     "keys alone": _keys_alone,
+    "values alone": _values_alone,
     "of others": _of_others,
+    "nothing last": _nothing_last,
+    "hole": _hole,
     "nothing leaked": _nothing_leaked,
-    "nearly right": _nearly_right,
+    "all leaked": _all_leaked,
+    "coarse": _coarse,
+    "plainly scaled": _plainly_scaled,
+    "queries right": _queries_right,
+    "output cut": _output_cut,
+    "no sum": _no_sum,
+    "both off": _both_off,
+    "larger than gamma": _larger_than_gamma,
 }
-"""What else a site may have to show for a rule to be met: its contracts' last values by metric, NaN
+"""What else a site may have to show for a rule to be met: the last values of its metrics, NaN
 where not measured."""
 
 
@@ -117,6 +207,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("qkv",), "head_count", ("qkv/dimension",)),
     Rule(("qkv",), "swapped", ("qkv/head_interaction",)),
     Rule(("qkv",), "tied_outputs", ("qkv/head_interaction",)),
+    Rule(("score",), "precision_gap", ("score/precision_handling",)),
+    Rule(("qkv",), "k_error", ("kernel/numerical_precision",), when="queries right"),
     Rule(("positional",), "missing", ("positional/indexing",)),
     Rule(("positional",), "repeated", ("positional/indexing",), low=0.95),
     Rule(("positional",), "repeated", ("positional/interpolation",)),
@@ -124,17 +216,16 @@ RULES: tuple[Rule, ...] = (
     Rule(("positional",), "index_error", ("positional/relative_position",)),
     Rule(("positional",), "rotation_error", ("positional/relative_position",), low=3e-3),
     Rule(("positional",), "rotation_error", ("kernel/numerical_precision",)),
-    Rule(("score",), "precision_gap", ("score/precision_handling",)),
     # Small errors speak for precision, not for another computation.
-    Rule(("score",), "input_error", ("score/precision_handling",), high=0.02),
+    Rule(("score",), "input_error", ("score/precision_handling",), when="coarse"),
     Rule(("qkv",), "q_error", ("kernel/numerical_precision",), high=3e-3),
     Rule(("qkv",), "k_error", ("kernel/numerical_precision",), high=3e-3),
     Rule(("qkv",), "v_error", ("kernel/numerical_precision",), high=3e-3),
     Rule(("qkv",), "q_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
     Rule(("qkv",), "k_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
     Rule(("qkv",), "v_error", ("qkv/parameter_initialization",)),
-    Rule(("score",), "scale_ratio", ("score/normalization",)),
-    Rule(("score",), "dropped", ("score/precision_handling",), when="nearly right"),
+    Rule(("score",), "scale_ratio", ("score/normalization",), when="plainly scaled"),
+    Rule(("score",), "dropped", ("score/precision_handling",), when="coarse"),
     Rule(("score",), "dropped", ("score/implementation",)),
     Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
     Rule(("mask",), "hidden", ("masking/mask_application",), low=0.95),
@@ -146,33 +237,47 @@ RULES: tuple[Rule, ...] = (
         when="nothing leaked",
     ),
     Rule(("mask",), "hidden", ("masking/mask_generation", "masking/mask_application")),
+    # The scores are masked and mass gets there all the same: it is shared out along another axis.
+    Rule(("mask",), "padding_mass", ("score/normalization",), when="nothing leaked"),
+    Rule(("mask",), "future_mass", ("score/normalization",), when="nothing leaked"),
     Rule(("mask",), "padding_mass", ("masking/mask_application", "masking/mask_generation")),
-    Rule(("mask",), "future_mass", ("masking/mask_application",), low=0.4),
+    Rule(("mask",), "future_mass", ("masking/mask_application",), when="all leaked"),
     Rule(("mask",), "future_mass", ("masking/dynamic_mask", "masking/mask_application")),
     Rule(("mask",), "cross_mass", ("masking/dynamic_mask",)),
     Rule(("mask",), "leaked", ("masking/mask_application", "masking/dynamic_mask")),
     Rule(("score",), "input_error", ("score/implementation",)),
+    Rule(("score",), "scale_ratio", ("qkv/dimension", "score/normalization")),
     Rule(("attention",), "dead_heads", ("variant/variant_configuration",)),
     Rule(("attention",), "dropout_gap", ("kernel/feature_constraints",)),
     Rule(("attention",), "kernel_calls", ("kernel/kernel_memory",)),
+    Rule(("attention",), "precision_gap", ("kernel/hardware_incompatibility",), low=1.0),
     Rule(("attention",), "precision_gap", ("kernel/numerical_precision",)),
     Rule(("attention",), "strided_inputs", ("kernel/hardware_incompatibility",)),
     Rule(("attention",), "kernel_changed", ("kernel/silent_fallback",)),
     Rule(
         ("attention",),
         "backend_fallback",
-        ("kernel/hardware_incompatibility", "kernel/silent_fallback"),
+        ("kernel/hardware_incompatibility",),
+        when="output cut",
+    ),
+    Rule(
+        ("attention",),
+        "backend_fallback",
+        ("kernel/silent_fallback", "kernel/hardware_incompatibility"),
     ),
     # The stream through a layer.
     Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "activation_error", ("ffn/activation_function", "ffn/neuron_dropout")),
     Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
-    Rule(_NORMS, "formula_error", ("layernorm/scale_parameter", "layernorm/bias_parameter")),
+    Rule(_NORMS, "formula_error", ("layernorm/scale_parameter",), when="larger than gamma"),
+    Rule(_NORMS, "formula_error", ("layernorm/stability_parameter", "layernorm/bias_parameter")),
     Rule(_SUMS, "dropout_gap", ("residual/dropout_rate",)),
     Rule(("embedding", "output"), "dropout_gap", ("residual/dropout_rate",)),
     # The size of a 16-bit rounding, where the stream is kept in 32.
     Rule(_SUMS, "sum_error", ("residual/residual_path",), high=6e-3),
+    Rule(_SUMS, "sum_error", ("residual/residual_path",), when="no sum"),
     Rule(_SUMS, "skip_gain", ("residual/skip_connection",), high=-0.8),
+    Rule(_SUMS, "skip_gain", ("residual/skip_connection",), when="both off"),
     Rule(_SUMS, "branch_gain", ("residual/residual_scaling",)),
     Rule(_SUMS, "skip_gain", ("residual/residual_scaling", "residual/residual_path")),
     Rule(_SUMS, "sum_error", ("residual/residual_path", "residual/residual_scaling")),
@@ -180,6 +285,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("output",), "head_gain", ("output/output_scaling",), when="only scaled"),
     # Probabilities in place of logits: all of one size, and small.
     Rule(("output",), "head_gain", ("output/output_scaling",), high=-1.5),
+    Rule(("output",), "head_gain", ("output/output_type",), when="older copy"),
     Rule(("output",), "head_gain", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "head_error", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "loss_error", ("output/output_dimension",)),
@@ -206,14 +312,24 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("kv_cache",), "key_error", ("kv_cache/cache_position",), when="keys alone"),
     Rule(("kv_cache",), "key_error", ("kv_cache/distributed_synchronization",), when="of others"),
+    Rule(("kv_cache",), "value_error", ("kv_cache/cache_invalidation",), when="values alone"),
+    # A position twice: the newest one's keys were withheld, or an earlier state was served.
     Rule(
-        ("kv_cache",), "last_error", ("kv_cache/update_synchronization", "kv_cache/cache_position")
+        ("kv_cache",),
+        "stale_share",
+        ("kv_cache/update_synchronization",),
+        soft=True,
+        when="nothing last",
     ),
     Rule(
         ("kv_cache",),
         "stale_share",
         ("kv_cache/cache_invalidation", "kv_cache/cache_position"),
         soft=True,
+    ),
+    Rule(("kv_cache",), "last_error", ("kv_cache/cache_position",), when="hole"),
+    Rule(
+        ("kv_cache",), "last_error", ("kv_cache/update_synchronization", "kv_cache/cache_position")
     ),
     Rule(
         ("kv_cache",),
@@ -255,10 +371,10 @@ def rules_on(node: str, metric: str) -> list[tuple[int, Rule]]:
     ]
 
 
-def rule_for(node: str, metric: str, at: Mapping[str, float]) -> tuple[int, Rule] | None:
+def rule_for(node: str, metric: str, at: At) -> tuple[int, Rule] | None:
     """The first rule that a firing contract meets, and its place in the order.
 
-    ``at``: the last values of the contracts of the same site, by metric.
+    ``at``: the last values of the metrics of the same site, by name.
     """
     for rank, rule in rules_on(node, metric):
         if rule.low <= at[metric] <= rule.high and (not rule.when or CONDITIONS[rule.when](at)):

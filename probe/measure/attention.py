@@ -146,7 +146,7 @@ METRICS = (
         ("attention",),
         "share",
         "0 or 1",
-        "a slower SDPA backend is chosen than the same call in the model's dtype, contiguous and unrestricted, would get",
+        "a slower SDPA backend is chosen than the same call in the model's dtype, contiguous, with values no wider than those used and unrestricted, would get",
         "0",
         contract=True,
     ),
@@ -164,7 +164,7 @@ METRICS = (
         ("attention",),
         "signed",
         "bits",
-        "bits of significand of the kernel's input dtype lost against the projections' (or autocast's) dtype",
+        "bits of significand of the kernel's input dtype lost against the projections' (or autocast's) dtype; above 0 where it is float64 and they are not",
         "0",
         contract=True,
     ),
@@ -297,11 +297,14 @@ def _kernel(
         asked_by_hand = intent.attention_implementation == "eager"
         values["kernel_changed"] = float(call.by_hand != asked_by_hand)
     if call.backend >= 0:
-        values["backend_fallback"] = float(call.backend == 0 and call.best_backend != 0)
+        slower = call.best_backend != 0 or _values_widened(kept)
+        values["backend_fallback"] = float(call.backend == 0 and slower)
     values["strided_inputs"] = call.strided
     if made is not None and not call.by_hand:
         lost = significand_bits(call.kernel_dtype) - significand_bits(made.dtype)
-        values["precision_gap"] = float(min(0, lost))
+        # Scores in float32 under 16 bits are care; nothing in a float32 model asks for float64.
+        careful = lost > 0 and call.kernel_dtype != torch.float64
+        values["precision_gap"] = 0.0 if careful else float(lost)
     if call.dropout == 0.0 and call.reference is not None and call.output is not None:
         weight = sampled.valid[:, None, :, None]
         # A query that sees nothing yields zeros or NaN by kernel; it has no reference.
@@ -310,6 +313,16 @@ def _kernel(
             call.output.float().nan_to_num(), call.reference, weight
         )
     return values
+
+
+def _values_widened(kept: LayerCapture) -> bool:
+    """Whether the kernel is given values wider than its queries, and what comes of the surplus is cut
+    off before the output projection: fused kernels want one width."""
+    call, into = kept.call, kept.attention_out.into if kept.attention_out is not None else None
+    assert call is not None
+    if into is None or call.output is None or call.v.shape[-1] <= call.q.shape[-1]:
+        return False
+    return into.shape[-1] < call.output.shape[1] * call.output.shape[-1]
 
 
 def gram(kept: LayerCapture) -> torch.Tensor | None:

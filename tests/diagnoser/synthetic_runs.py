@@ -108,7 +108,7 @@ def frames(
         for number, column in enumerate(head.columns):
             site = nodes[column.site]
             if site.node == node and column.metric == metric and site.layer in (None, layer):
-                changed[number] = value
+                changed[number] = value * random.uniform(0.9, 1.1)
     result = []
     for number in range(count):
         step = number * interval
@@ -118,7 +118,7 @@ def frames(
             values[cache | validation] = np.nan
         if step >= start:
             for place, value in changed.items():
-                values[place] = value * random.uniform(0.9, 1.1)
+                values[place] = value
         result.append(
             Frame(
                 seq=number + 1,

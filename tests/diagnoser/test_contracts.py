@@ -7,7 +7,7 @@ from diagnoser import contracts
 from diagnoser.columns import Columns
 from diagnoser.contracts import ContractWatch
 from diagnoser.phrases import CONTRACT_PHRASES
-from diagnoser.rules import CONDITIONS, RULES, rule_for
+from diagnoser.rules import CONDITIONS, RULES, before, rule_for
 from diagnoser.schema import CONTRACTS_ONLY
 from diagnoser.taxonomy import root_causes
 from probe.catalogue import METRICS
@@ -156,6 +156,110 @@ def test_one_metric_tells_two_causes_apart_by_its_value():
         ("score", "dropped", {"dropped": 0.02, "input_error": 0.01}, "score/precision_handling"),
         ("score", "dropped", {"dropped": 0.02, "input_error": 0.5}, "score/implementation"),
         ("residual_ffn", "sum_error", {"sum_error": 0.003}, "residual/residual_path"),
+        ("score", "dropped", {"dropped": 0.1, "input_error": 0.7}, "score/implementation"),
+        ("score", "input_error", {"input_error": 0.03}, "score/precision_handling"),
+        (
+            "score",
+            "input_error",
+            {"input_error": 0.03, "scale_ratio": -5.3},
+            "score/implementation",
+        ),
+        ("score", "scale_ratio", {"scale_ratio": 2.0}, "score/normalization"),
+        (
+            "score",
+            "scale_ratio",
+            {"scale_ratio": 2.0, before("scale_ratio"): 2.0004, "input_error": 1e-6},
+            "score/normalization",
+        ),
+        (
+            "score",
+            "scale_ratio",
+            {"scale_ratio": -0.26, before("scale_ratio"): -0.24},
+            "qkv/dimension",
+        ),
+        (
+            "qkv",
+            "k_error",
+            {"q_error": 0.0, "k_error": 0.1, "v_error": 0.11},
+            "kernel/numerical_precision",
+        ),
+        (
+            "qkv",
+            "k_error",
+            {"q_error": 0.4, "k_error": 0.1, "v_error": 0.11},
+            "qkv/parameter_initialization",
+        ),
+        (
+            "attention",
+            "precision_gap",
+            {"precision_gap": 29.0},
+            "kernel/hardware_incompatibility",
+        ),
+        ("attention", "precision_gap", {"precision_gap": -13.0}, "kernel/numerical_precision"),
+        (
+            "attention",
+            "backend_fallback",
+            {"backend_fallback": 1.0, "reaches_output": 0.0},
+            "kernel/silent_fallback",
+        ),
+        (
+            "attention",
+            "backend_fallback",
+            {"backend_fallback": 1.0},
+            "kernel/hardware_incompatibility",
+        ),
+        ("mask", "padding_mass", {"padding_mass": 0.2, "leaked": 0.0}, "score/normalization"),
+        ("mask", "future_mass", {"future_mass": 0.2, "leaked": 1.0}, "masking/mask_application"),
+        ("mask", "future_mass", {"future_mass": 0.6, "leaked": 0.3}, "masking/dynamic_mask"),
+        (
+            "norm_ffn",
+            "formula_error",
+            {"formula_error": 0.5, "output_std": 2.0, "gamma_norm": 1.0},
+            "layernorm/scale_parameter",
+        ),
+        (
+            "norm_ffn",
+            "formula_error",
+            {"formula_error": 0.5, "output_std": 0.5, "gamma_norm": 1.0},
+            "layernorm/stability_parameter",
+        ),
+        (
+            "residual_ffn",
+            "sum_error",
+            {"sum_error": 0.6, "skip_gain": 0.01, "branch_gain": -0.04, "branch_ratio": 0.5},
+            "residual/residual_path",
+        ),
+        (
+            "residual_ffn",
+            "skip_gain",
+            {"skip_gain": -0.58, "branch_gain": 0.06},
+            "residual/skip_connection",
+        ),
+        ("output", "head_gain", {"head_gain": -0.4, "head_error": 0.246}, "output/output_type"),
+        (
+            "kv_cache",
+            "value_error",
+            {"key_error": 0.0, "value_error": 0.1},
+            "kv_cache/cache_invalidation",
+        ),
+        (
+            "kv_cache",
+            "stale_share",
+            {"stale_share": 0.08, "last_error": 1.0},
+            "kv_cache/update_synchronization",
+        ),
+        (
+            "kv_cache",
+            "stale_share",
+            {"stale_share": 0.08, "last_error": 1.4},
+            "kv_cache/cache_invalidation",
+        ),
+        (
+            "kv_cache",
+            "last_error",
+            {"stale_share": 0.0, "last_error": 1.0},
+            "kv_cache/cache_position",
+        ),
         ("positional", "repeated", {"repeated": 1.0}, "positional/indexing"),
         ("positional", "repeated", {"repeated": 0.5}, "positional/interpolation"),
     ],
@@ -163,6 +267,16 @@ def test_one_metric_tells_two_causes_apart_by_its_value():
 def test_what_else_the_site_shows_tells_causes_apart(node, metric, at, cause):
     met = rule_for(node, metric, at)
     assert met is not None and met[1].causes[0] == cause
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.when])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -120.0])
+def test_a_condition_takes_any_value(rule, value):
+    """A contract that has healed still fires for a sample, with a value of 0."""
+    CONDITIONS[rule.when]({})
+    for node in rule.nodes:
+        names = [metric.name for metric in METRICS if node in metric.nodes]
+        CONDITIONS[rule.when](dict.fromkeys(names, value))
 
 
 def test_rounding_of_a_16_bit_run_does_not_fire():

@@ -53,6 +53,7 @@ EXPECTED = {
     "SUC": "score/precision_gap", "POE": "positional/missing", "PSI": "positional/index_error",
     "PTL": "positional/repeated", "KSB": "attention/kernel_changed",
     "KMD": "attention/dropout_gap", "KFT": "attention/strided_inputs|attention/backend_fallback",
+    "KHD": "attention/backend_fallback",
     "KRP": "attention/precision_gap|qkv/v_error", "KMC": "attention/kernel_calls",
     "VSH": "attention/dead_heads", "VEC": "mask/causal_unasked", "CST": "kv_cache/key_error",
     "CDU": "kv_cache/stale_share", "COB": "kv_cache/last_error", "CLK": "kv_cache/value_error",
@@ -74,10 +75,20 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float64_in_a_float32_model_is_told(family, tmp_path):
+    model = make(family)
+    drawn = (draw(model, random.Random(seed), operator="KFT") for seed in range(50))
+    fault = next(fault for fault in drawn if fault.value == "dtype")
+    with inject(model, None, fault):
+        train(model, family, 6, attach={"trace": tmp_path / "t"})
+    assert "attention/precision_gap" in Seen(tmp_path / "t").fired()
+
+
 @pytest.mark.parametrize(("family", "code"), CASES)
 def test_the_contract_made_for_a_fault_fires(family, code, tmp_path):
     model = make(
-        family, 0.0 if code == "KFT" else 0.1
+        family, 0.0 if code in ("KFT", "KHD") else 0.1
     )  # with dropout every backend is the slow one
     operator = OPERATORS[code]
     rng = random.Random(5)

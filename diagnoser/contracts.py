@@ -3,7 +3,8 @@
 A contract fires when its magnitude was over the tolerance in at least two of its last three
 measurements; one that tells how the run began, from its first measurement over it. What those that
 fire speak for is told by :mod:`diagnoser.rules`. A few metrics that are no contracts have a rule
-too: they fire where they lie within its bounds.
+too: they fire where they lie within its bounds. What is seen once and stands is in
+:mod:`diagnoser.marks`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diagnoser.rules import RULES, before, rule_for, rules_on
+from diagnoser.marks import Marks
+from diagnoser.rules import RULES, Rule, before, rule_for, rules_on
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,11 +53,12 @@ class ContractWatch:
     """
 
     def __init__(self, columns: Columns) -> None:
+        self._marks = Marks(columns)
         self._start(columns)
 
     def _start(self, columns: Columns) -> None:
         self.columns = columns
-        self._sites = tuple(column.site for column in columns.header.columns)
+        self._sites = columns.sites
         count = len(columns)
         self._over = np.zeros((count, RECENT), dtype=bool)
         self._since = np.full(count, -1, dtype=np.int64)
@@ -91,9 +94,11 @@ class ContractWatch:
         self._value[known] = old[2][source[known]]
         self._lasts[known] = old[3][source[known]]
         self._before[known] = old[4][source[known]]
+        self._marks.rebind(columns, source)
 
     def update(self, frame: Frame) -> None:
         raw = self.columns.values(frame)
+        self._marks.update(frame, raw)
         measured = ~np.isnan(raw)
         with np.errstate(invalid="ignore"):
             over = np.abs(raw) > self.columns.tolerance_at(raw)
@@ -119,25 +124,32 @@ class ContractWatch:
     def firings(self) -> tuple[Firing, ...]:
         """Contracts that fire now, the earliest in causal order first, then by layer."""
         found = []
-        for number in np.flatnonzero(self.mask()):
-            node, layer = self.columns.nodes[number], self.columns.layers[number]
-            metric, value = self.columns.metrics[number].name, float(self._value[number])
-            at = self._values_at(self._sites[number]) | {metric: value}
-            met = rule_for(node, metric, at)
+        for mark in self._marks.found():
+            started = mark.rule.moment == "start"
             found.append(
-                Firing(
-                    site=self._sites[number],
-                    node=node,
-                    layer=layer,
-                    metric=metric,
-                    value=value,
-                    since_step=int(self._since[number]),
-                    rank=met[0] if met else len(RULES),
-                    causes=met[1].causes if met else (),
-                    lasting=bool(self._lasts[number]),
-                )
+                self._firing(mark.column, mark.value, mark.step, (mark.rank, mark.rule), started)
             )
+        for number in map(int, np.flatnonzero(self.mask())):
+            value, since = float(self._value[number]), int(self._since[number])
+            node, metric = self.columns.nodes[number], self.columns.metrics[number].name
+            met = rule_for(node, metric, self._values_at(self._sites[number]))
+            found.append(self._firing(number, value, since, met, bool(self._lasts[number])))
         return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))
+
+    def _firing(
+        self, place: int, value: float, since: int, met: tuple[int, Rule] | None, lasting: bool
+    ) -> Firing:
+        return Firing(
+            site=self._sites[place],
+            node=self.columns.nodes[place],
+            layer=self.columns.layers[place],
+            metric=self.columns.metrics[place].name,
+            value=value,
+            since_step=since,
+            rank=met[0] if met else len(RULES),
+            causes=met[1].causes if met else (),
+            lasting=lasting,
+        )
 
     def _values_at(self, site: str) -> dict[str, float]:
         """The last two values of a site's metrics, by name."""

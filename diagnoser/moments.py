@@ -68,6 +68,11 @@ def broken_at(sample: Sample) -> tuple[Firing, ...]:
 def _beyond(values: npt.NDArray[np.floating], kind: str, rule: Rule) -> npt.NDArray[np.bool_]:
     """(sites,) where a rule's contract is over its tolerance, or its metric within its bounds."""
     names = schema.feature_names(kind)
+    if rule.moment == "start":  # where it was is no longer to be seen
+        return np.ones(len(values), dtype=bool)
+    if rule.moment == "jump":
+        jumps = np.abs(values[:, names.index(f"{rule.metric}:jump")].astype(np.float32))
+        return np.asarray(jumps >= max(0.5 * float(jumps.max()), 1e-6))
     metric = next(m for m in schema.metrics_of(kind) if m.name == rule.metric)
     if metric.contract:
         return np.asarray(values[:, names.index(f"{rule.metric}:level")] >= OVER_TOLERANCE)

@@ -6,6 +6,20 @@ Fields: ``value``, ``percent``, ``size`` (without sign), ``factor`` (of a log2),
 
 from __future__ import annotations
 
+_JUMPED = (
+    "the weights' size changed {factor} times from one sample to the next, far more than their "
+    "updates make"
+)
+_WEIGHTS = (
+    "head_weight",
+    "in_weight",
+    "out_weight",
+    "q_weight",
+    "k_weight",
+    "v_weight",
+    "gamma_norm",
+)
+
 CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("embedding", "lookup_error"): "the output is not the table's rows of the input ids: "
     "relative error {value}",
@@ -26,6 +40,10 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("qkv", "tied_outputs"): "{percent} of the query heads compute another head's q",
     ("qkv", "head_count"): "the kernel sees {factor} times the configured number of heads",
     ("qkv", "zero_weights"): "{percent} of the q, k and v weight matrices are all zero",
+    ("output", "weight_gap"): "the head's weights began {factor} times as large as the config says",
+    ("ffn", "in_level"): "the expanding weights began {factor} times as large as the layer's q, k "
+    "and v weights",
+    **{("", metric): _JUMPED for metric in _WEIGHTS},
     ("qkv", "weight_gap"): "the smallest of the q, k and v weights is {factor} times the median "
     "of all layers' projections",
     ("attention", "strided_inputs"): "{percent} of the kernel's inputs are not contiguous",

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +146,9 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
 where not measured."""
 
 
+Moment = Literal["", "start", "jump"]
+
+
 @dataclass(frozen=True)
 class Rule:
     """A contract that fires at ``nodes`` speaks for ``causes``, the likeliest first.
@@ -168,6 +172,11 @@ class Rule:
     measurement is enough, and it stands for the rest of the run."""
 
     when: str = ""
+
+    moment: Moment = ""
+    """``start``: looked at in the first sample of a training from a random start. ``jump``: the
+    value is how much the metric, the size of weights, changed between two samples (log2, without
+    sign) beyond what its updates explain. Either stands once it is met."""
 
 
 _NORMS = ("norm_attention", "norm_ffn", "norm_final")
@@ -193,6 +202,25 @@ RULES: tuple[Rule, ...] = (
     Rule(("ffn",), "equal_neurons", ("ffn/weight_initialization",)),
     Rule(("ffn",), "zero_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "decay_gap", ("ffn/regularization",)),
+    # From a random start no row is far smaller than the others.
+    Rule(
+        ("embedding",), "small_rows", ("embedding/input_initialization",), low=0.01, moment="start"
+    ),
+    # How large other weights are then is convention: healthy ones were seen within half of this.
+    Rule(("output",), "weight_gap", ("output/output_type",), low=1.0, soft=True, moment="start"),
+    Rule(("output",), "weight_gap", ("output/output_type",), high=-1.0, soft=True, moment="start"),
+    Rule(("ffn",), "in_level", ("ffn/weight_initialization",), low=3.0, soft=True, moment="start"),
+    Rule(("ffn",), "in_level", ("ffn/weight_scaling",), low=0.7, soft=True, moment="start"),
+    Rule(("ffn",), "in_level", ("ffn/weight_scaling",), high=-0.7, soft=True, moment="start"),
+    # Changed by something else than the optimizer.
+    Rule(("output",), "head_weight", ("output/output_type",), low=0.5, moment="jump"),
+    Rule(("ffn",), "in_weight", ("ffn/weight_scaling",), low=0.5, moment="jump"),
+    Rule(("ffn",), "out_weight", ("ffn/weight_scaling",), low=0.5, moment="jump"),
+    Rule(_NORMS, "gamma_norm", ("layernorm/scale_parameter",), low=0.3, moment="jump"),
+    *(
+        Rule(("qkv",), metric, ("qkv/parameter_initialization",), low=0.5, moment="jump")
+        for metric in ("q_weight", "k_weight", "v_weight")
+    ),
     # Bounds that healthy training stays far from: 0.4 and 0.003 were seen.
     Rule(("ffn",), "grad_weight_cosine", ("ffn/regularization",), low=0.7),
     Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.02),
@@ -362,12 +390,17 @@ RULES: tuple[Rule, ...] = (
 
 
 def rules_on(node: str, metric: str) -> list[tuple[int, Rule]]:
-    """The rules on a metric at a node, with their places in the order."""
+    """The rules on a metric at a node that hold at any moment, with their places in the order."""
+    return rules_at("", node, metric)
+
+
+def rules_at(moment: Moment, node: str, metric: str) -> list[tuple[int, Rule]]:
+    """The rules on a metric at a node that ask for a moment, with their places in the order."""
     kind = kind_of(node)
     return [
         (rank, rule)
         for rank, rule in enumerate(RULES)
-        if metric == rule.metric and kind in rule.nodes
+        if (metric, moment) == (rule.metric, rule.moment) and kind in rule.nodes
     ]
 
 

@@ -1,0 +1,77 @@
+"""How a training began, and weights that jumped."""
+
+import msgspec
+import numpy as np
+import pytest
+import synthetic_runs
+
+from diagnoser.columns import Columns
+from diagnoser.contracts import ContractWatch
+
+AS_BUILT = {
+    **dict.fromkeys(("gamma_norm", "gamma_mean"), 1.0),
+    **dict.fromkeys(("beta_mean", "beta_spread", "weight_gap", "in_level", "small_rows"), 0.0),
+    "update_ratio": 0.001,
+}
+
+
+def frames(header, series):
+    """Frames of a training from a random start, every tenth step; ``series``: column -> values."""
+    made = synthetic_runs.frames(header, len(next(iter(series.values()))))
+    result = []
+    for number, frame in enumerate(made):
+        array = frame.array.copy()
+        for place, column in enumerate(header.columns):
+            name = column.metric
+            array[place] = AS_BUILT.get(name, 0.02 if name.endswith("_weight") else array[place])
+            if column.key in series:
+                array[place] = series[column.key][number]
+        result.append(msgspec.structs.replace(frame, values=array.tobytes()))
+    return result
+
+
+def firings(series):
+    header = synthetic_runs.header()
+    watch = ContractWatch(Columns(header))
+    for frame in frames(header, series):
+        watch.update(frame)
+    return [(f.site, f.metric, f.since_step, f.causes[0], f.lasting) for f in watch.firings()]
+
+
+SMALL_ROWS = {"embedding/small_rows": [0.3, 0.0, 0.0, 0.0, 0.0]}
+DOUBLED = {"ffn@1/in_weight": [0.02, 0.02, 0.04, 0.04, 0.04]}
+
+
+def test_rows_smaller_than_the_others_from_a_random_start_stand():
+    cause = "embedding/input_initialization"
+    assert firings(SMALL_ROWS) == [("embedding", "small_rows", 0, cause, True)]
+
+
+@pytest.mark.parametrize("key", ["norm_ffn@1/gamma_norm", "norm_attention@0/beta_mean"])
+def test_weights_that_have_trained_are_not_asked_how_they_began(key):
+    assert firings(SMALL_ROWS | {key: [1.02] * 5}) == []
+
+
+def test_a_head_that_does_not_begin_at_the_configs_scale_is_told():
+    (found,) = firings({"output/weight_gap": [3.0, 3.0, 2.9, 2.8]})
+    assert found[3:] == ("output/output_type", True)
+    assert firings({"output/weight_gap": [0.3, 3.0, 3.0, 3.0]}) == []
+
+
+def test_weights_that_change_more_than_their_updates_make_have_jumped():
+    assert firings(DOUBLED) == [("ffn@1", "in_weight", 20, "ffn/weight_scaling", False)]
+
+
+@pytest.mark.parametrize("updates", [[0.01, 0.01, 0.001, 0.001, 0.001], [np.nan] * 5])
+def test_large_or_unknown_updates_explain_a_change(updates):
+    assert firings(DOUBLED | {"ffn@1/update_ratio": updates}) == []
+
+
+def test_a_later_header_keeps_what_was_seen():
+    header = synthetic_runs.header()
+    watch = ContractWatch(Columns(header))
+    for frame in frames(header, DOUBLED)[:3]:
+        watch.update(frame)
+    watch.rebind(Columns(msgspec.structs.replace(header, columns=header.columns[::-1])))
+    (firing,) = watch.firings()
+    assert (firing.site, firing.metric, firing.since_step) == ("ffn@1", "in_weight", 20)

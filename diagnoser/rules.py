@@ -91,11 +91,25 @@ def _coarse(at: At) -> bool:
     return _of(at, "input_error") < 0.1 and not abs(_of(at, "scale_ratio")) > 0.05
 
 
-def _plainly_scaled(at: At) -> bool:
-    """The scores are those expected times a factor: the same one in every sample (a wrong width
-    loses another part of each), and nothing else is wrong with them where they were seen."""
+def _only_the_scale(at: At) -> bool:
+    """Nothing else is wrong with the scores where they were seen."""
+    return not _of(at, "input_error") > 0.005
+
+
+def _scale_drifts(at: At) -> bool:
+    """The factor is another one in every sample: what is missing is a part of q and k."""
     drift = abs(_of(at, "scale_ratio") - _of(at, before("scale_ratio")))
-    return not (_of(at, "input_error") > 0.005 or drift > 0.005)
+    return _only_the_scale(at) and drift > 0.005
+
+
+def _probabilities(at: At) -> bool:
+    """The logits are small, nearly alike, and unlike those expected."""
+    return 1e-5 < _of(at, "logit_std") < 0.5 and _of(at, "head_error") > 0.9
+
+
+def _more_than_dead(at: At) -> bool:
+    """The activation is off by more than the dead neurons make."""
+    return _of(at, "activation_error") > 1.5 * math.sqrt(max(_of(at, "dead_neurons"), 0.0))
 
 
 def _queries_right(at: At) -> bool:
@@ -135,7 +149,10 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
     "nothing leaked": _nothing_leaked,
     "all leaked": _all_leaked,
     "coarse": _coarse,
-    "plainly scaled": _plainly_scaled,
+    "only the scale": _only_the_scale,
+    "scale drifts": _scale_drifts,
+    "probabilities": _probabilities,
+    "more than dead": _more_than_dead,
     "queries right": _queries_right,
     "output cut": _output_cut,
     "no sum": _no_sum,
@@ -209,6 +226,18 @@ RULES: tuple[Rule, ...] = (
     # How large other weights are then is convention: healthy ones were seen within half of this.
     Rule(("output",), "weight_gap", ("output/output_type",), low=1.0, soft=True, moment="start"),
     Rule(("output",), "weight_gap", ("output/output_type",), high=-1.0, soft=True, moment="start"),
+    *(
+        Rule(
+            ("qkv",),
+            "weight_gap",
+            ("qkv/parameter_initialization",),
+            low,
+            high,
+            True,
+            moment="start",
+        )
+        for low, high in ((0.7, _INFINITY), (-_INFINITY, -0.7))
+    ),
     Rule(("ffn",), "in_level", ("ffn/weight_initialization",), low=3.0, soft=True, moment="start"),
     Rule(("ffn",), "in_level", ("ffn/weight_scaling",), low=0.7, soft=True, moment="start"),
     Rule(("ffn",), "in_level", ("ffn/weight_scaling",), high=-0.7, soft=True, moment="start"),
@@ -238,7 +267,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("score",), "precision_gap", ("score/precision_handling",)),
     Rule(("qkv",), "k_error", ("kernel/numerical_precision",), when="queries right"),
     Rule(("positional",), "missing", ("positional/indexing",)),
-    Rule(("positional",), "repeated", ("positional/indexing",), low=0.95),
+    Rule(("positional",), "repeated", ("positional/indexing",), low=0.995),
     Rule(("positional",), "repeated", ("positional/interpolation",)),
     Rule(("positional",), "offset", ("positional/relative_position",)),
     Rule(("positional",), "index_error", ("positional/relative_position",)),
@@ -252,7 +281,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("qkv",), "q_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
     Rule(("qkv",), "k_error", ("qkv/parameter_initialization", "qkv/head_interaction")),
     Rule(("qkv",), "v_error", ("qkv/parameter_initialization",)),
-    Rule(("score",), "scale_ratio", ("score/normalization",), when="plainly scaled"),
+    Rule(("score",), "scale_ratio", ("qkv/dimension",), when="scale drifts"),
+    Rule(("score",), "scale_ratio", ("score/normalization",), when="only the scale"),
     Rule(("score",), "dropped", ("score/precision_handling",), when="coarse"),
     Rule(("score",), "dropped", ("score/implementation",)),
     Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
@@ -274,7 +304,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("mask",), "cross_mass", ("masking/dynamic_mask",)),
     Rule(("mask",), "leaked", ("masking/mask_application", "masking/dynamic_mask")),
     Rule(("score",), "input_error", ("score/implementation",)),
-    Rule(("score",), "scale_ratio", ("qkv/dimension", "score/normalization")),
+    Rule(("score",), "scale_ratio", ("score/implementation", "score/normalization")),
     Rule(("attention",), "dead_heads", ("variant/variant_configuration",)),
     Rule(("attention",), "dropout_gap", ("kernel/feature_constraints",)),
     Rule(("attention",), "kernel_calls", ("kernel/kernel_memory",)),
@@ -294,6 +324,7 @@ RULES: tuple[Rule, ...] = (
         ("kernel/silent_fallback", "kernel/hardware_incompatibility"),
     ),
     # The stream through a layer.
+    Rule(("ffn",), "activation_error", ("ffn/activation_function",), when="more than dead"),
     Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "activation_error", ("ffn/activation_function", "ffn/neuron_dropout")),
     Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
@@ -311,6 +342,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_SUMS, "sum_error", ("residual/residual_path", "residual/residual_scaling")),
     # What comes out.
     Rule(("output",), "head_gain", ("output/output_scaling",), when="only scaled"),
+    Rule(("output",), "head_gain", ("output/output_scaling",), when="probabilities"),
     # Probabilities in place of logits: all of one size, and small.
     Rule(("output",), "head_gain", ("output/output_scaling",), high=-1.5),
     Rule(("output",), "head_gain", ("output/output_type",), when="older copy"),
@@ -318,7 +350,11 @@ RULES: tuple[Rule, ...] = (
     Rule(("output",), "head_error", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "loss_error", ("output/output_dimension",)),
     Rule(("attention",), "reference_error", ("kernel/numerical_precision", "score/implementation")),
-    Rule(("attention",), "reaches_output", ("variant/variant_configuration",)),
+    Rule(
+        ("attention",),
+        "reaches_output",
+        ("qkv/head_interaction", "variant/variant_configuration"),
+    ),
     # The same seen from outside, by running the model again: where nothing inside could be read.
     Rule(("output",), "packing_effect", ("masking/dynamic_mask",)),
     Rule(("output",), "batch_effect", ("masking/mask_generation",)),

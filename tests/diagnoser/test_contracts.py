@@ -260,6 +260,18 @@ def test_one_metric_tells_two_causes_apart_by_its_value():
             {"stale_share": 0.0, "last_error": 1.0},
             "kv_cache/cache_position",
         ),
+        (
+            "ffn",
+            "activation_error",
+            {"activation_error": 0.57, "dead_neurons": 0.04},
+            "ffn/activation_function",
+        ),
+        (
+            "output",
+            "head_gain",
+            {"head_gain": 0.15, "head_error": 1.16, "logit_std": 0.03},
+            "output/output_scaling",
+        ),
         ("positional", "repeated", {"repeated": 1.0}, "positional/indexing"),
         ("positional", "repeated", {"repeated": 0.5}, "positional/interpolation"),
     ],

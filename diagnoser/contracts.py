@@ -54,6 +54,7 @@ class ContractWatch:
 
     def __init__(self, columns: Columns) -> None:
         self._marks = Marks(columns)
+        self._frames = 0
         self._start(columns)
 
     def _start(self, columns: Columns) -> None:
@@ -64,6 +65,8 @@ class ContractWatch:
         self._since = np.full(count, -1, dtype=np.int64)
         self._value = np.full(count, np.nan, dtype=np.float32)
         self._before = self._value.copy()
+        # Frame at which a column was last measured, and the time before.
+        self._seen = np.full((count, 2), -1, dtype=np.int64)
         self._lasting = np.array(
             [
                 (kind, metric.name) in _LASTING
@@ -86,7 +89,7 @@ class ContractWatch:
         """Go on under a later header: columns it shares keep their state."""
         place = {key: number for number, key in enumerate(self.columns.keys)}
         source = np.array([place.get(key, -1) for key in columns.keys], dtype=np.int64)
-        old = self._over, self._since, self._value, self._lasts, self._before
+        old = self._over, self._since, self._value, self._lasts, self._before, self._seen
         self._start(columns)
         known = source >= 0
         self._over[known] = old[0][source[known]]
@@ -94,6 +97,7 @@ class ContractWatch:
         self._value[known] = old[2][source[known]]
         self._lasts[known] = old[3][source[known]]
         self._before[known] = old[4][source[known]]
+        self._seen[known] = old[5][source[known]]
         self._marks.rebind(columns, source)
 
     def update(self, frame: Frame) -> None:
@@ -111,6 +115,9 @@ class ContractWatch:
         fresh = measured & ~self._lasts
         self._before[fresh] = self._value[fresh]
         self._value[fresh] = raw[fresh]
+        self._seen[fresh, 1] = self._seen[fresh, 0]
+        self._seen[fresh, 0] = self._frames
+        self._frames += 1
         started = rows[over[rows] & (self._since[rows] < 0)]
         self._since[started] = frame.step
         ended = rows[~self._over[rows].any(axis=1)]
@@ -132,7 +139,7 @@ class ContractWatch:
         for number in map(int, np.flatnonzero(self.mask())):
             value, since = float(self._value[number]), int(self._since[number])
             node, metric = self.columns.nodes[number], self.columns.metrics[number].name
-            met = rule_for(node, metric, self._values_at(self._sites[number]))
+            met = rule_for(node, metric, self._values_beside(number))
             found.append(self._firing(number, value, since, met, bool(self._lasts[number])))
         return tuple(sorted(found, key=lambda f: (f.rank, -1 if f.layer is None else f.layer)))
 
@@ -151,13 +158,15 @@ class ContractWatch:
             lasting=lasting,
         )
 
-    def _values_at(self, site: str) -> dict[str, float]:
-        """The last two values of a site's metrics, by name."""
+    def _values_beside(self, number: int) -> dict[str, float]:
+        """The last two values of the metrics of a column's site, by name; without those that are no
+        longer measured where it is."""
         found = {}
-        for place in self._at_site[site]:
-            name = self.columns.metrics[place].name
-            found[name] = float(self._value[place])
-            found[before(name)] = float(self._before[place])
+        for place in self._at_site[self._sites[number]]:
+            if self._seen[place, 0] >= self._seen[number, 1]:
+                name = self.columns.metrics[place].name
+                found[name] = float(self._value[place])
+                found[before(name)] = float(self._before[place])
         return found
 
 

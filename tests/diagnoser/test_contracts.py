@@ -291,6 +291,20 @@ def test_a_condition_takes_any_value(rule, value):
         CONDITIONS[rule.when](dict.fromkeys(names, value))
 
 
+def test_a_metric_that_is_gone_is_not_taken_for_what_it_was():
+    header = synthetic_runs.header()
+    keys = [column.key for column in header.columns]
+    frames = with_values(header, "attention@1/backend_fallback", [0.0, 1.0, 1.0, 1.0, 1.0])
+    gone = []
+    for number, frame in enumerate(frames):
+        array = frame.array.copy()
+        array[keys.index("attention@1/reaches_output")] = 0.0 if number < 2 else np.nan
+        gone.append(msgspec.structs.replace(frame, values=array.tobytes()))
+    (still,), (cut,) = watched(header, frames).firings(), watched(header, gone).firings()
+    assert still.causes[0] == "kernel/silent_fallback"
+    assert cut.causes[0] == "kernel/hardware_incompatibility"
+
+
 def test_rounding_of_a_16_bit_run_does_not_fire():
     values = [3e-3] * 6
     full = synthetic_runs.header()

@@ -69,10 +69,11 @@ class Envelope:
     def _allocate(self, rows: int) -> None:
         self._first = np.zeros(rows, np.int64)
         self._last = np.zeros(rows, np.int64)
-        self._low = np.full((rows, self.columns), np.nan, np.float32)
-        self._high = np.full((rows, self.columns), np.nan, np.float32)
-        self._latest = np.full((rows, self.columns), np.nan, np.float32)
-        self._marks = np.zeros((rows, self.columns), np.uint8)
+        # What is in a bucket is written when it is opened.
+        self._low = np.empty((rows, self.columns), np.float32)
+        self._high = np.empty((rows, self.columns), np.float32)
+        self._latest = np.empty((rows, self.columns), np.float32)
+        self._marks = np.empty((rows, self.columns), np.uint8)
 
     @property
     def _arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
@@ -128,16 +129,16 @@ class Envelope:
 
     def _add(self, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
         row = self.count - 1
-        finite = np.isfinite(values)
-        if finite.all():
-            low, high = values.min(axis=0), values.max(axis=0)
-        else:
-            kept = np.where(finite, values, np.nan)
-            low, high = np.fmin.reduce(kept, axis=0), np.fmax.reduce(kept, axis=0)
-            marks = NAN * np.isnan(values).any(axis=0)
-            marks = marks | (PLUS_INFINITY * (values == np.inf).any(axis=0))
-            marks = marks | (MINUS_INFINITY * (values == -np.inf).any(axis=0))
-            self._marks[row] |= marks.astype(np.uint8)
+        low, high = values.min(axis=0), values.max(axis=0)  # NaN where any value is
+        odd = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+        if len(odd):
+            found = values[:, odd]
+            kept = np.where(np.isfinite(found), found, np.nan)
+            low[odd], high[odd] = np.fmin.reduce(kept, axis=0), np.fmax.reduce(kept, axis=0)
+            marks = NAN * np.isnan(found).any(axis=0)
+            marks = marks | (PLUS_INFINITY * (found == np.inf).any(axis=0))
+            marks = marks | (MINUS_INFINITY * (found == -np.inf).any(axis=0))
+            self._marks[row, odd] |= marks.astype(np.uint8)
         self._low[row] = np.fmin(self._low[row], low)
         self._high[row] = np.fmax(self._high[row], high)
         self._latest[row] = values[-1]
@@ -187,7 +188,8 @@ class Envelope:
         new._first[:], new._last[:] = self._first, self._last
         for column, source in enumerate(sources):
             if source is None:
-                new._marks[: self.count, column] = NAN
+                new._low[:, column] = new._high[:, column] = new._latest[:, column] = np.nan
+                new._marks[:, column] = NAN
                 continue
             new._low[:, column] = self._low[:, source]
             new._high[:, column] = self._high[:, source]

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from monitor.merging import together
 from monitor.metric_groups import Member, MetricGroup, groups_of, whole_key
 from monitor.sources.source import Batch, Link
 from monitor.step_clock import StepClock
-from probe.schema import End, Event, Frame, Header, Record, Scalars
+from probe.schema import End, Event, Frame, FrameView, Header, Record, RecordView, Scalars
 
 FRAME_MEMORY = 48 * 1024 * 1024
 """Bytes the histories of all frame columns may take."""
@@ -78,9 +79,10 @@ class RunModel:
         """Take in what one read brought."""
         status = (batch.link, batch.state, batch.text, batch.overhead, batch.ignored)
         known = (self.link, self.state, self.text, self.overhead, self._unreadable)
-        if batch.records or repr(status) != repr(known):
+        records = batch.records or batch.passing
+        if records or repr(status) != repr(known):
             self.version += 1
-        if batch.records:
+        if records:
             self.contents += 1
         self.link, self._unreadable = batch.link, batch.ignored
         self.state = batch.state or self.state
@@ -88,7 +90,7 @@ class RunModel:
             self.text = batch.text
         if not math.isnan(batch.overhead):
             self.overhead = batch.overhead
-        self._take_records(batch.records)
+        self._take_records(records)
 
     @property
     def over(self) -> bool:
@@ -109,9 +111,9 @@ class RunModel:
             Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)
         )
 
-    def _take_records(self, records: Sequence[Record]) -> None:
+    def _take_records(self, records: Sequence[Record | RecordView]) -> None:
         """Frames and scalars are put together until a header comes: many at once cost little."""
-        frames: dict[int, list[Frame]] = {}
+        frames: dict[int, list[Frame | FrameView]] = {}
         scalars: dict[tuple[int, tuple[str, ...]], list[Scalars]] = {}
 
         def together_so_far() -> None:
@@ -123,7 +125,7 @@ class RunModel:
             scalars.clear()
 
         for record in records:
-            if isinstance(record, Frame):
+            if isinstance(record, (Frame, FrameView)):
                 frames.setdefault(record.rank, []).append(record)
             elif isinstance(record, Scalars):
                 if record.steps:
@@ -183,7 +185,7 @@ class RunModel:
             self._histories[rank] = held
         return held
 
-    def _take_frames(self, rank: int, frames: Sequence[Frame]) -> None:
+    def _take_frames(self, rank: int, frames: Sequence[Frame | FrameView]) -> None:
         columns = -1 if self.header is None else len(self.header.columns)
         fitting = [frame for frame in frames if len(frame.values) == 4 * columns]
         self._misfits += len(frames) - len(fitting)
@@ -213,8 +215,9 @@ class RunModel:
             self._time(frame.step, frame.time)
 
     def _take_scalars(self, rank: int, names: tuple[str, ...], parts: Sequence[Scalars]) -> None:
-        steps = np.array([step for part in parts for step in part.steps], np.int64)
-        values = np.concatenate([part.array for part in parts])
+        steps = np.fromiter(chain.from_iterable(part.steps for part in parts), np.int64)
+        values = np.frombuffer(b"".join([part.values for part in parts]), "<f4")
+        values = values.reshape(len(steps), len(names))
         for index, name in enumerate(names):
             if name not in self._scalars:
                 if len(self._scalars) >= MAX_SCALARS:

@@ -184,10 +184,8 @@ def _plot(
     total: int,
 ) -> list[Line]:
     dots = raster.ASCII if ascii_only else raster.BRAILLE
-    layers = [
-        raster.curve_dots(curve, data.span, scale, width * dots[0], height * dots[1])
-        for curve in (*data.raw, *data.curves)
-    ]
+    curves = (*data.raw, *data.curves)
+    layers = raster.curves_dots(curves, data.span, scale, width * dots[0], height * dots[1])
     characters, owner = raster.cells(layers, width, height, dots)
     owners = [*_owner_roles(data), "fg"]  # the last one's are the empty cells: their owner is -1
     roles = list(dict.fromkeys([*owners, *MARK_ROLES, "accent"]))
@@ -307,6 +305,8 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
     roles = np.full(width, "faint", dtype=object)
     quiet = [curve for curve in data.curves if curve.sparse]
     for curve in (*quiet, *(curve for curve in data.curves if not curve.sparse)):
+        if not curve.marks.any():
+            continue
         columns = raster.dot_columns((curve.first + curve.last) / 2, data.span, width)
         for bit, glyph in (
             (NAN, glyphs.NAN_MARK),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, cast
 
 from textual import on
@@ -28,6 +29,7 @@ from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
 from monitor.frugal_output import Pace, frugal
 from monitor.help_actions import HelpActions
+from monitor.in_pieces import InPieces
 from monitor.key_table import remapped
 from monitor.model_state import taken
 from monitor.palette import THEMES
@@ -152,6 +154,7 @@ class MonitorApp(
         )
         self.comparison = Comparison(self.wake)
         self._complaints = [*self.settings.complaints, *complaints]
+        self.picture = InPieces(self.set_timer)
         self._timer: Timer | None = None
         self._intake: Timer | None = None
         self._ticked = 0.0
@@ -225,10 +228,15 @@ class MonitorApp(
         self.reader.start()
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
-        self.call_after_refresh(self.diagnosing.start)
+        self.call_after_refresh(self._start_diagnosing)
+
+    def _start_diagnosing(self) -> None:
+        self.undisturbed.begin()
+        self.diagnosing.start()
 
     def on_unmount(self) -> None:
         self.undisturbed.end()
+        self.picture.drop()
         self._stop_timers()
         self.controlling.stop()
         self.diagnosing.stop()
@@ -271,9 +279,9 @@ class MonitorApp(
         apart = max(1 / self.settings.fps, _ON_THE_WAY if self._seeking else 0.0)
         wait = max(self._ticked + apart - time.monotonic(), self.pace.wait)
         if wait <= 0:
-            self.tick()
+            self.tick(gently=True)
         elif self._timer is None:
-            self._timer = self.set_timer(wait, self.tick)
+            self._timer = self.set_timer(wait, partial(self.tick, gently=True))
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._intake):
@@ -286,8 +294,9 @@ class MonitorApp(
         """A replay is on its way to where it was sent."""
         return self.replaying is not None and self.replaying.position.seeking
 
-    def tick(self) -> None:
-        """Take in what was read since the last time; draw if anything changed."""
+    def tick(self, gently: bool = False) -> None:
+        """Take in what was read since the last time; draw if anything changed, ``gently``: piece
+        by piece, with time for keys in between."""
         self._stop_timers()
         self._woken = False
         self._ticked = time.monotonic()
@@ -313,7 +322,11 @@ class MonitorApp(
         contents = (self.model.contents, self._diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
-            self.draw()
+            if gently and self.picture.unfinished:
+                contents = self._drawn  # the picture before is finished first
+                self.wake()
+            else:
+                self.draw(gently)
         elif contents != self._drawn or now != self._seen:
             # A heartbeat, or data behind a paused view: the large area stays as it is.
             self._draw_edges()
@@ -375,6 +388,8 @@ class MonitorApp(
             self.model.note(text)
 
     def _take_diagnosis(self, state: DiagnosisState) -> None:
+        if self.diagnosis.phase == "loading" != state.phase:
+            self.undisturbed.begin()  # the engine's libraries are there
         self.diagnosis = state
         self._diagnoses += 1
         found = state.diagnosis
@@ -387,8 +402,9 @@ class MonitorApp(
             name = f"{found.category}/{found.root_cause}" if found.root_cause else "cause unknown"
             self.model.note(f"faulty: {name}", "flagged", found.first_flagged_step)
 
-    def draw(self) -> None:
+    def draw(self, gently: bool = False) -> None:
         """Give every pane on screen its data; each redraws only the lines that changed."""
+        self.picture.drop()
         if not self.is_running or not self.screen_stack:
             return
         if self.viewing.frozen is None:
@@ -396,7 +412,10 @@ class MonitorApp(
         self._draw_edges()
         view = self.view
         if view is not None and view.is_mounted and view.size.width:
-            view.draw()
+            if gently:
+                self.picture.begin(view.pieces())
+            else:
+                view.draw()
 
     def _draw_edges(self) -> None:
         """Header, tabs, status line and footer."""
@@ -443,6 +462,7 @@ class MonitorApp(
     def action_show_view(self, name: ViewName) -> None:
         self.viewing.view = name
         self.message = ""
+        self.picture.drop()
         view = self._views.get(name)
         for other in self._views.values():
             other.display = other is view

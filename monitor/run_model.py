@@ -31,6 +31,8 @@ MAX_SCALARS = 256
 MAX_RANKS = 16
 """Ranks whose values are kept; those of further ones are left out."""
 _RATE_WINDOW = 64
+_KEPT_CHARTS = 32
+"""Charts whose curves are kept until more is read: a key moves a cursor, not the curves."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class RunModel:
         self._scalars: dict[str, dict[int, Envelope]] = {}
         self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
         self._groups: dict[str, MetricGroup] | None = None
+        self._kept: dict[tuple[str, int | None, int | None], tuple[Curve, ...]] = {}
+        self._kept_of = -1
 
     def take(self, batch: Batch) -> None:
         """Take in what one read brought."""
@@ -283,7 +287,20 @@ class RunModel:
 
         ``rank`` None where there are several: all together. A chart of one curve has one for each
         rank then, labelled ``r0``, ``r1``; in others each curve spans what the ranks measured.
+        Asked again, they are the same objects until more is read.
         """
+        if self._kept_of != self.contents:
+            self._kept_of = self.contents
+            self._kept.clear()
+        asked = (key, upto, rank)
+        found = self._kept.get(asked)
+        if found is None:
+            if len(self._kept) >= _KEPT_CHARTS:
+                del self._kept[next(iter(self._kept))]
+            found = self._kept[asked] = self._made_curves(key, upto, rank)
+        return found
+
+    def _made_curves(self, key: str, upto: int | None, rank: int | None) -> tuple[Curve, ...]:
         group = self.groups.get(key)
         if group is None:
             return ()

@@ -74,7 +74,7 @@ _BREATH = 0.005
 """Seconds between two of those, for keys."""
 _AT_ONCE = 500
 _ON_THE_WAY = 0.5
-"""Seconds between pictures while a replay is read on to where it was sent: arriving matters more."""
+"""Seconds between pictures while a replay is read on to where it was sent."""
 _VIEWS: tuple[type[View], ...] = (
     Overview,
     DiagnosisView,

@@ -7,7 +7,7 @@ whatever the run's length.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -117,8 +117,8 @@ class RunModel:
 
     def _take_records(self, records: Sequence[Record | RecordView]) -> None:
         """Frames and scalars are put together until a header comes: many at once cost little."""
-        frames: dict[int, list[Frame | FrameView]] = {}
-        scalars: dict[tuple[int, tuple[str, ...]], list[Scalars]] = {}
+        frames: defaultdict[int, list[Frame | FrameView]] = defaultdict(list)
+        scalars: defaultdict[tuple[int, tuple[str, ...]], list[Scalars]] = defaultdict(list)
 
         def together_so_far() -> None:
             for rank, found in frames.items():
@@ -129,11 +129,11 @@ class RunModel:
             scalars.clear()
 
         for record in records:
-            if isinstance(record, (Frame, FrameView)):
-                frames.setdefault(record.rank, []).append(record)
+            if isinstance(record, FrameView) or isinstance(record, Frame):  # noqa: SIM101 (faster)
+                frames[record.rank].append(record)
             elif isinstance(record, Scalars):
                 if record.steps:
-                    scalars.setdefault((record.rank, record.names), []).append(record)
+                    scalars[record.rank, record.names].append(record)
             elif isinstance(record, Event):
                 self.events.append(record)
                 self._see(record.step)

@@ -97,13 +97,15 @@ class RecordStore:
         for offset, length, record in found:
             self._offsets.append(offset)
             self._lengths.append(length)
-            time = recorded_time(record)
-            self._times.append(math.nan if time is None else time)
             if isinstance(record, FrameView):
+                self._times.append(record.time)
                 self.frames.append(number)
                 self.steps.append(record.step)
-            elif not isinstance(record, Scalars):
-                self._held[number] = record
+            else:
+                time = recorded_time(record)
+                self._times.append(math.nan if time is None else time)
+                if not isinstance(record, Scalars):
+                    self._held[number] = record
             number += 1
         records = [record for _, _, record in found]
         if records:

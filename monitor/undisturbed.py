@@ -8,6 +8,9 @@ import sys
 SWITCH_SECONDS = 0.0005
 """How long a thread that reads or diagnoses keeps the interpreter while the screen waits for it:
 Python's own 5 ms come back each time numpy or the terminal let go of it."""
+COLLECTED = (10_000, 20, 20)
+"""Garbage is looked for after so many objects: records come by the hundred thousand, and hold no
+cycles."""
 
 
 class Undisturbed:
@@ -15,19 +18,22 @@ class Undisturbed:
     was at start-up: going through all of it takes a tenth of a second, and finds nothing."""
 
     def __init__(self) -> None:
-        self._interval: float | None = None
+        self._before: tuple[float, tuple[int, int, int]] | None = None
 
     def begin(self) -> None:
         """May be called again: what came since, such as a library loaded late, is passed over
         too."""
-        if self._interval is None:
-            self._interval = sys.getswitchinterval()
+        if self._before is None:
+            self._before = sys.getswitchinterval(), gc.get_threshold()
             sys.setswitchinterval(SWITCH_SECONDS)
+            gc.set_threshold(*COLLECTED)
         gc.freeze()
 
     def end(self) -> None:
         """As it was before."""
-        if self._interval is not None:
-            sys.setswitchinterval(self._interval)
-            self._interval = None
+        if self._before is not None:
+            interval, thresholds = self._before
+            self._before = None
+            sys.setswitchinterval(interval)
+            gc.set_threshold(*thresholds)
             gc.unfreeze()

@@ -74,14 +74,14 @@ async def test_a_key_draws_everything_at_once(monkeypatch):
 
 
 def test_threads_take_short_turns_and_start_up_is_not_collected_again():
-    before = sys.getswitchinterval()
+    before = sys.getswitchinterval(), gc.get_threshold()
     setting = Undisturbed()
     setting.begin()
     assert sys.getswitchinterval() == SWITCH_SECONDS
     assert gc.get_freeze_count() > 1000
     setting.begin()
     setting.end()
-    assert sys.getswitchinterval() == before
+    assert (sys.getswitchinterval(), gc.get_threshold()) == before
     assert gc.get_freeze_count() < 1000
     setting.end()
 

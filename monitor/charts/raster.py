@@ -143,10 +143,11 @@ def _edges(
     # Columns between two buckets: on the straight line from one to the other.
     empty = columns[before] != inner
     before, between = before[empty], inner[empty]
-    start, stop = ((level(low[:, at]) + level(high[:, at])) / 2 for at in (before, before + 1))
-    slope = (stop - start) / (columns[before + 1] - columns[before])
-    line = np.where(joined[:, between], slope * (between - columns[before]) + start, np.nan)
-    bottom[:, between] = top[:, between] = line
+    if len(between):
+        start, stop = ((level(low[:, at]) + level(high[:, at])) / 2 for at in (before, before + 1))
+        slope = (stop - start) / (columns[before + 1] - columns[before])
+        line = np.where(joined[:, between], slope * (between - columns[before]) + start, np.nan)
+        bottom[:, between] = top[:, between] = line
     nothing = np.isnan(bottom)
     bottom[nothing], top[nothing] = np.inf, -np.inf
     return bottom, top, joined

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, cast
 
 from textual import on
@@ -28,6 +29,7 @@ from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
 from monitor.frugal_output import Pace, frugal
 from monitor.help_actions import HelpActions
+from monitor.in_pieces import InPieces
 from monitor.key_table import remapped
 from monitor.model_state import taken
 from monitor.palette import THEMES
@@ -43,6 +45,7 @@ from monitor.settings import Settings
 from monitor.shown import Shown, shown_at, shown_now
 from monitor.sources.source import Batch, Source
 from monitor.training_actions import TrainingActions
+from monitor.undisturbed import Undisturbed
 from monitor.verdict_history import VerdictHistory
 from monitor.view_actions import ViewActions
 from monitor.view_names import ViewName
@@ -62,15 +65,16 @@ from monitor.widgets.run_header import RunHeader
 from monitor.widgets.scrub_bar import ScrubBar
 from monitor.widgets.status_line import StatusLine
 from monitor.widgets.view_bar import ViewBar
-from probe.schema import Header
 
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
-_INTAKE = 0.02
+_INTAKE = 0.008
 """Seconds in a row that taking in records may take."""
 _BREATH = 0.005
 """Seconds between two of those, for keys."""
-_AT_ONCE = 1000
+_AT_ONCE = 500
+_ON_THE_WAY = 0.5
+"""Seconds between pictures while a replay is read on to where it was sent."""
 _VIEWS: tuple[type[View], ...] = (
     Overview,
     DiagnosisView,
@@ -134,6 +138,7 @@ class MonitorApp(
         palette_key = self.keys.of("command_palette").keys.split(",")[0]
         setattr(self, "COMMAND_PALETTE_BINDING", palette_key)  # noqa: B010 (declared for classes)
         self.pace = Pace()
+        self.undisturbed = Undisturbed()
         # With NO_COLOR the terminal's own two colours, not shades of grey.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
@@ -149,7 +154,9 @@ class MonitorApp(
         )
         self.comparison = Comparison(self.wake)
         self._complaints = [*self.settings.complaints, *complaints]
+        self.picture = InPieces(self.set_timer)
         self._timer: Timer | None = None
+        self._intake: Timer | None = None
         self._ticked = 0.0
         self._woken = False
         self._views: dict[ViewName, View] = {}
@@ -217,13 +224,20 @@ class MonitorApp(
             more = len(self._complaints) - 1
             told = f" (and {more} more: defaultpp-monitor doctor tells all)" if more else ""
             self.message = self._complaints[0] + told
+        self.undisturbed.begin()
         self.reader.start()
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
-        self.call_after_refresh(self.diagnosing.start)
+        self.call_after_refresh(self._start_diagnosing)
+
+    def _start_diagnosing(self) -> None:
+        self.undisturbed.begin()
+        self.diagnosing.start()
 
     def on_unmount(self) -> None:
-        self._stop_timer()
+        self.undisturbed.end()
+        self.picture.drop()
+        self._stop_timers()
         self.controlling.stop()
         self.diagnosing.stop()
         self.reader.stop()
@@ -262,20 +276,28 @@ class MonitorApp(
 
     @on(News)
     def _news(self) -> None:
-        wait = max(self._ticked + 1 / self.settings.fps - time.monotonic(), self.pace.wait)
+        apart = max(1 / self.settings.fps, _ON_THE_WAY if self._seeking else 0.0)
+        wait = max(self._ticked + apart - time.monotonic(), self.pace.wait)
         if wait <= 0:
-            self.tick()
+            self.tick(gently=True)
         elif self._timer is None:
-            self._timer = self.set_timer(wait, self.tick)
+            self._timer = self.set_timer(wait, partial(self.tick, gently=True))
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._intake):
+            if timer is not None:
+                timer.stop()
+        self._timer = self._intake = None
 
-    def tick(self) -> None:
-        """Take in what was read since the last time; draw if anything changed."""
-        self._stop_timer()
+    @property
+    def _seeking(self) -> bool:
+        """A replay is on its way to where it was sent."""
+        return self.replaying is not None and self.replaying.position.seeking
+
+    def tick(self, gently: bool = False) -> None:
+        """Take in what was read since the last time; draw if anything changed, ``gently``: piece
+        by piece, with time for keys in between."""
+        self._stop_timers()
         self._woken = False
         self._ticked = time.monotonic()
         self._take_in()
@@ -300,7 +322,11 @@ class MonitorApp(
         contents = (self.model.contents, self._diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
-            self.draw()
+            if gently and self.picture.unfinished:
+                contents = self._drawn  # the picture before is finished first
+                self.wake()
+            else:
+                self.draw(gently)
         elif contents != self._drawn or now != self._seen:
             # A heartbeat, or data behind a paused view: the large area stays as it is.
             self._draw_edges()
@@ -325,10 +351,16 @@ class MonitorApp(
             for batch in batches:
                 self._take(batch)
             if not batches:
-                return
+                break
         # The next breath, without waiting for the next picture.
-        if self.is_running and self.reader.waiting:
-            self.set_timer(_BREATH, self._take_in)
+        if self.is_running and (self.reader.waiting or self._seeking):
+            self._intake = self.set_timer(_BREATH, self._go_on_taking_in)
+
+    def _go_on_taking_in(self) -> None:
+        was_seeking = self._seeking
+        self._take_in()
+        if was_seeking and not self._seeking:
+            self.tick()  # arrived: the picture of it does not wait
 
     def _take(self, batch: Batch) -> None:
         link = self.model.link
@@ -338,7 +370,7 @@ class MonitorApp(
             self._hear(batch.text)
         if batch.known:
             return
-        if any(isinstance(record, Header) and record.revision == 0 for record in batch.records):
+        if any(header.revision == 0 for header in batch.headers):
             self._noted_flag = None
             self.viewing.frozen = None
             now = self.model.header
@@ -356,6 +388,8 @@ class MonitorApp(
             self.model.note(text)
 
     def _take_diagnosis(self, state: DiagnosisState) -> None:
+        if self.diagnosis.phase == "loading" != state.phase:
+            self.undisturbed.begin()  # the engine's libraries are there
         self.diagnosis = state
         self._diagnoses += 1
         found = state.diagnosis
@@ -368,8 +402,9 @@ class MonitorApp(
             name = f"{found.category}/{found.root_cause}" if found.root_cause else "cause unknown"
             self.model.note(f"faulty: {name}", "flagged", found.first_flagged_step)
 
-    def draw(self) -> None:
+    def draw(self, gently: bool = False) -> None:
         """Give every pane on screen its data; each redraws only the lines that changed."""
+        self.picture.drop()
         if not self.is_running or not self.screen_stack:
             return
         if self.viewing.frozen is None:
@@ -377,7 +412,10 @@ class MonitorApp(
         self._draw_edges()
         view = self.view
         if view is not None and view.is_mounted and view.size.width:
-            view.draw()
+            if gently:
+                self.picture.begin(view.pieces())
+            else:
+                view.draw()
 
     def _draw_edges(self) -> None:
         """Header, tabs, status line and footer."""
@@ -424,6 +462,7 @@ class MonitorApp(
     def action_show_view(self, name: ViewName) -> None:
         self.viewing.view = name
         self.message = ""
+        self.picture.drop()
         view = self._views.get(name)
         for other in self._views.values():
             other.display = other is view
@@ -466,7 +505,7 @@ class MonitorApp(
 
     def action_suspend_process(self) -> None:
         # A timer that fires while the app is suspended can deadlock its writer (textual 8.2.8).
-        self._stop_timer()
+        self._stop_timers()
         super().action_suspend_process()
         self._woken = False
         self.wake()

@@ -69,10 +69,11 @@ class Envelope:
     def _allocate(self, rows: int) -> None:
         self._first = np.zeros(rows, np.int64)
         self._last = np.zeros(rows, np.int64)
-        self._low = np.full((rows, self.columns), np.nan, np.float32)
-        self._high = np.full((rows, self.columns), np.nan, np.float32)
-        self._latest = np.full((rows, self.columns), np.nan, np.float32)
-        self._marks = np.zeros((rows, self.columns), np.uint8)
+        # What is in a bucket is written when it is opened.
+        self._low = np.empty((rows, self.columns), np.float32)
+        self._high = np.empty((rows, self.columns), np.float32)
+        self._latest = np.empty((rows, self.columns), np.float32)
+        self._marks = np.empty((rows, self.columns), np.uint8)
 
     @property
     def _arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
@@ -82,12 +83,20 @@ class Envelope:
         """Add samples; ``values`` has shape (samples, columns)."""
         at = 0
         while at < len(steps):
-            if self.count == 0 or self._filled >= self.stride:
+            if self.count and self._filled < self.stride:
+                piece = slice(at, at + self.stride - self._filled)
+                self._add(steps[piece], values[piece])
+                self._filled += len(steps[piece])
+                at = piece.stop
+                continue
+            self._make_room()
+            full = min((len(steps) - at) // self.stride, len(self._first) - self.count)
+            if full:
+                piece = slice(at, at + full * self.stride)
+                self._append(steps[piece], values[piece], full)
+                at = piece.stop
+            else:
                 self._open_bucket()
-            piece = slice(at, at + self.stride - self._filled)
-            self._add(steps[piece], values[piece])
-            self._filled += len(steps[piece])
-            at = piece.stop
 
     def merge_into_last(self, values: FloatArray) -> None:
         """Add one more sample, shape (columns,), of the newest step (another rank's) to it."""
@@ -97,7 +106,8 @@ class Envelope:
     def last_step(self) -> int | None:
         return int(self._last[self.count - 1]) if self.count else None
 
-    def _open_bucket(self) -> None:
+    def _make_room(self) -> None:
+        """For at least one bucket more."""
         if self.count == self.capacity:
             self._halve()
         if self.count == len(self._first):
@@ -105,12 +115,24 @@ class Envelope:
             self._allocate(min(self.capacity, 2 * self.count))
             for new, old in zip(self._arrays, held, strict=True):
                 new[: self.count] = old
+
+    def _open_bucket(self) -> None:
         row = self.count
         self._low[row] = self._high[row] = self._latest[row] = np.nan
         self._marks[row] = 0
         self._first[row] = -1
         self.count += 1
         self._filled = 0
+
+    def _append(self, steps: npt.NDArray[np.int64], values: FloatArray, buckets: int) -> None:
+        """Full buckets, at once."""
+        rows, last = slice(self.count, self.count + buckets), self.stride - 1
+        self._first[rows], self._last[rows] = steps[:: self.stride], steps[last :: self.stride]
+        samples = values.reshape(buckets, self.stride, self.columns)
+        self._low[rows], self._high[rows], self._marks[rows] = _extremes(samples)
+        self._latest[rows] = values[last :: self.stride]
+        self.count += buckets
+        self._filled = self.stride
 
     def _halve(self) -> None:
         """Merge neighbouring buckets; all are full when this is called."""
@@ -128,18 +150,10 @@ class Envelope:
 
     def _add(self, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
         row = self.count - 1
-        finite = np.isfinite(values)
-        if finite.all():
-            low, high = values.min(axis=0), values.max(axis=0)
-        else:
-            kept = np.where(finite, values, np.nan)
-            low, high = np.fmin.reduce(kept, axis=0), np.fmax.reduce(kept, axis=0)
-            marks = NAN * np.isnan(values).any(axis=0)
-            marks = marks | (PLUS_INFINITY * (values == np.inf).any(axis=0))
-            marks = marks | (MINUS_INFINITY * (values == -np.inf).any(axis=0))
-            self._marks[row] |= marks.astype(np.uint8)
+        (low,), (high,), (marks,) = _extremes(values[None])
         self._low[row] = np.fmin(self._low[row], low)
         self._high[row] = np.fmax(self._high[row], high)
+        self._marks[row] |= marks
         self._latest[row] = values[-1]
         if self._first[row] < 0:
             self._first[row] = steps[0]
@@ -187,10 +201,30 @@ class Envelope:
         new._first[:], new._last[:] = self._first, self._last
         for column, source in enumerate(sources):
             if source is None:
-                new._marks[: self.count, column] = NAN
+                new._low[:, column] = new._high[:, column] = new._latest[:, column] = np.nan
+                new._marks[:, column] = NAN
                 continue
             new._low[:, column] = self._low[:, source]
             new._high[:, column] = self._high[:, source]
             new._latest[:, column] = self._latest[:, source]
             new._marks[:, column] = self._marks[:, source]
         return new
+
+
+def _extremes(values: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.uint8]]:
+    """Lowest and highest finite value, NaN where there is none, and the marks of what is not
+    finite, each (buckets, columns); ``values`` has shape (buckets, samples, columns)."""
+    low, high = values.min(axis=1), values.max(axis=1)  # NaN where any value is
+    marks = np.zeros(low.shape, np.uint8)
+    odd = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)).all(axis=0))
+    if len(odd):
+        found = values[:, :, odd]
+        kept = np.where(np.isfinite(found), found, np.nan)
+        low[:, odd], high[:, odd] = np.fmin.reduce(kept, axis=1), np.fmax.reduce(kept, axis=1)
+        for bit, those in (
+            (NAN, np.isnan(found)),
+            (PLUS_INFINITY, found == np.inf),
+            (MINUS_INFINITY, found == -np.inf),
+        ):
+            marks[:, odd] |= (bit * those.any(axis=1)).astype(np.uint8)
+    return low, high, marks

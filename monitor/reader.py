@@ -12,6 +12,8 @@ from probe.schema import Record
 
 QUEUE_RECORDS = 20_000
 """Records held for the screen before the reader waits for it to catch up."""
+JOINED_RECORDS = 200
+"""Records that batches which came one after the other are put together to, at most."""
 _REST_SECONDS = 0.05
 
 
@@ -63,7 +65,7 @@ class Reader:
         with self._changed:
             while self._queue and records < limit:
                 batch = self._queue.popleft()
-                records += len(batch.records)
+                records += batch.size
                 batches.append(batch)
             self._held -= records
             self._changed.notify_all()
@@ -83,7 +85,7 @@ class Reader:
             if _tells(batch) or state != self._state:
                 self._state = state
                 self._on_news()
-            if not batch.records:
+            if not batch.size:
                 # An ended source returns at once: do not spin.
                 self._stopping.wait(_REST_SECONDS)
 
@@ -93,15 +95,29 @@ class Reader:
                 lambda: self._held < QUEUE_RECORDS or self._stopping.is_set(), timeout=None
             )
             last = self._queue[-1] if self._queue else None
-            if _tells(batch) or last is None or _tells(last):
+            joined = _joined(last, batch) if last is not None else None
+            if joined is not None:
+                self._queue[-1] = joined
+            elif _tells(batch) or last is None or _tells(last):
                 self._queue.append(batch)
             else:
                 # Only the newest state counts; what is wrong with a trace is said once.
                 kept = last.text if batch.link == last.link == "replay" else ""
                 self._queue[-1] = replace(batch, text=batch.text or kept)
-            self._held += len(batch.records)
+            self._held += batch.size
+
+
+def _joined(last: Batch, batch: Batch) -> Batch | None:
+    """Two batches as one, where they say the same of the run and are small: taking in many frames
+    at once costs little more than taking in a few."""
+    if not (last.records and batch.records) or last.size + batch.size > JOINED_RECORDS:
+        return None
+    first, second = (replace(one, records=()) for one in (last, batch))
+    if repr(first) != repr(second):  # as text, since NaN differs from itself
+        return None
+    return replace(batch, records=last.records + batch.records)
 
 
 def _tells(batch: Batch) -> bool:
     """It brings more than the state of the run."""
-    return bool(batch.records) or batch.overview is not None
+    return batch.size > 0 or batch.overview is not None

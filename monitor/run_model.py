@@ -7,9 +7,10 @@ whatever the run's length.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from monitor.merging import together
 from monitor.metric_groups import Member, MetricGroup, groups_of, whole_key
 from monitor.sources.source import Batch, Link
 from monitor.step_clock import StepClock
-from probe.schema import End, Event, Frame, Header, Record, Scalars
+from probe.schema import End, Event, Frame, FrameView, Header, Record, RecordView, Scalars
 
 FRAME_MEMORY = 48 * 1024 * 1024
 """Bytes the histories of all frame columns may take."""
@@ -30,6 +31,8 @@ MAX_SCALARS = 256
 MAX_RANKS = 16
 """Ranks whose values are kept; those of further ones are left out."""
 _RATE_WINDOW = 64
+_KEPT_CHARTS = 32
+"""Charts whose curves are kept until more is read: a key moves a cursor, not the curves."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,17 @@ class RunModel:
         self._scalars: dict[str, dict[int, Envelope]] = {}
         self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
         self._groups: dict[str, MetricGroup] | None = None
+        self._kept: dict[tuple[str, int | None, int | None], tuple[Curve, ...]] = {}
+        self._kept_of = -1
 
     def take(self, batch: Batch) -> None:
         """Take in what one read brought."""
         status = (batch.link, batch.state, batch.text, batch.overhead, batch.ignored)
         known = (self.link, self.state, self.text, self.overhead, self._unreadable)
-        if batch.records or repr(status) != repr(known):
+        records = batch.records or batch.passing
+        if records or repr(status) != repr(known):
             self.version += 1
-        if batch.records:
+        if records:
             self.contents += 1
         self.link, self._unreadable = batch.link, batch.ignored
         self.state = batch.state or self.state
@@ -88,7 +94,7 @@ class RunModel:
             self.text = batch.text
         if not math.isnan(batch.overhead):
             self.overhead = batch.overhead
-        self._take_records(batch.records)
+        self._take_records(records)
 
     @property
     def over(self) -> bool:
@@ -109,10 +115,10 @@ class RunModel:
             Event(seq=-1, step=-1 if step is None else step, time=0.0, kind=kind, text=text)
         )
 
-    def _take_records(self, records: Sequence[Record]) -> None:
+    def _take_records(self, records: Sequence[Record | RecordView]) -> None:
         """Frames and scalars are put together until a header comes: many at once cost little."""
-        frames: dict[int, list[Frame]] = {}
-        scalars: dict[tuple[int, tuple[str, ...]], list[Scalars]] = {}
+        frames: defaultdict[int, list[Frame | FrameView]] = defaultdict(list)
+        scalars: defaultdict[tuple[int, tuple[str, ...]], list[Scalars]] = defaultdict(list)
 
         def together_so_far() -> None:
             for rank, found in frames.items():
@@ -123,11 +129,11 @@ class RunModel:
             scalars.clear()
 
         for record in records:
-            if isinstance(record, Frame):
-                frames.setdefault(record.rank, []).append(record)
+            if isinstance(record, FrameView) or isinstance(record, Frame):  # noqa: SIM101 (faster)
+                frames[record.rank].append(record)
             elif isinstance(record, Scalars):
                 if record.steps:
-                    scalars.setdefault((record.rank, record.names), []).append(record)
+                    scalars[record.rank, record.names].append(record)
             elif isinstance(record, Event):
                 self.events.append(record)
                 self._see(record.step)
@@ -183,7 +189,7 @@ class RunModel:
             self._histories[rank] = held
         return held
 
-    def _take_frames(self, rank: int, frames: Sequence[Frame]) -> None:
+    def _take_frames(self, rank: int, frames: Sequence[Frame | FrameView]) -> None:
         columns = -1 if self.header is None else len(self.header.columns)
         fitting = [frame for frame in frames if len(frame.values) == 4 * columns]
         self._misfits += len(frames) - len(fitting)
@@ -213,8 +219,9 @@ class RunModel:
             self._time(frame.step, frame.time)
 
     def _take_scalars(self, rank: int, names: tuple[str, ...], parts: Sequence[Scalars]) -> None:
-        steps = np.array([step for part in parts for step in part.steps], np.int64)
-        values = np.concatenate([part.array for part in parts])
+        steps = np.fromiter(chain.from_iterable(part.steps for part in parts), np.int64)
+        values = np.frombuffer(b"".join([part.values for part in parts]), "<f4")
+        values = values.reshape(len(steps), len(names))
         for index, name in enumerate(names):
             if name not in self._scalars:
                 if len(self._scalars) >= MAX_SCALARS:
@@ -280,7 +287,20 @@ class RunModel:
 
         ``rank`` None where there are several: all together. A chart of one curve has one for each
         rank then, labelled ``r0``, ``r1``; in others each curve spans what the ranks measured.
+        Asked again, they are the same objects until more is read.
         """
+        if self._kept_of != self.contents:
+            self._kept_of = self.contents
+            self._kept.clear()
+        asked = (key, upto, rank)
+        found = self._kept.get(asked)
+        if found is None:
+            if len(self._kept) >= _KEPT_CHARTS:
+                del self._kept[next(iter(self._kept))]
+            found = self._kept[asked] = self._made_curves(key, upto, rank)
+        return found
+
+    def _made_curves(self, key: str, upto: int | None, rank: int | None) -> tuple[Curve, ...]:
         group = self.groups.get(key)
         if group is None:
             return ()

@@ -34,7 +34,11 @@ def masked_checksum(data: bytes | memoryview) -> int:
     The masking (TensorFlow's ``crc32c.h``) keeps a checksum stored beside data from being that
     data's own checksum when records are nested.
     """
-    crc = zlib.crc32(data)
+    return masked(zlib.crc32(data))
+
+
+def masked(crc: int) -> int:
+    """How a CRC-32 is stored."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 

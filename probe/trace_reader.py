@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
-from probe.schema import MAX_MESSAGE_BYTES, Record, SchemaError, VersionError, decode_record
+from probe.schema import (
+    MAX_MESSAGE_BYTES,
+    Record,
+    RecordView,
+    SchemaError,
+    VersionError,
+    decode_record,
+    decode_view,
+)
 from probe.trace_format import (
     CHECKSUM,
     FORMAT_VERSION,
     LENGTH,
     PREFIX,
     TraceError,
+    masked,
     masked_checksum,
     preamble,
 )
 
 _CHUNK = 1024 * 1024
 _PREAMBLE_LIMIT = 64
+_KNOWN_LENGTHS = 4096
+
+Decoded = TypeVar("Decoded", Record, RecordView)
+Payload = tuple[int, "bytes | memoryview"]
+"""Offset in the file, bytes; a view of the buffer that was read."""
 
 
 class TraceReader:
@@ -47,6 +63,8 @@ class TraceReader:
         """Offset of the buffer's first byte in the file."""
         self._searching = False
         """True between a damaged length and the next intact record."""
+        self._lengths: dict[bytes, int] = {}
+        """What the first bytes of records say that were seen to be intact: most are alike."""
         self._descriptor = _open(self.path)
         try:
             self._read_preamble()
@@ -59,22 +77,14 @@ class TraceReader:
         """Offset in the file, bytes, up to which records were read."""
         return self._base + self._at
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it stands; 0 once closed."""
+        return 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+
     def read(self, limit: int = 1000) -> list[bytes]:
         """Up to ``limit`` further payloads; an empty list at the present end of the file."""
-        payloads: list[bytes] = []
-        try:
-            while len(payloads) < limit and self._descriptor is not None:
-                payload = self._next()
-                if payload is None:
-                    # What follows may still change (being written, or not yet visible on a
-                    # network file system): read it afresh next time.
-                    self._base, self._at, self._buffer = self.offset, 0, b""
-                    break
-                if payload:
-                    payloads.append(payload)
-        except OSError as error:
-            raise TraceError(f"{self.path}: cannot be read any further: {error.strerror}") from None
-        return payloads
+        return [bytes(payload) for _, payload in self._payloads(limit)]
 
     def records(self, limit: int = 1000) -> list[Record]:
         """Like :meth:`read`, decoded; payloads that cannot be decoded count as damaged.
@@ -82,34 +92,17 @@ class TraceReader:
         An empty list means the present end. Raises :class:`TraceError` where the first record
         or a header was written by another version.
         """
-        records: list[Record] = []
-        while len(records) < limit:
-            payloads = self.read(limit - len(records))
-            if not payloads:
-                break
-            for payload in payloads:
-                record = self._decode(payload)
-                if record is not None:
-                    records.append(record)
-        return records
+        return [record for _, _, record in self._decoded_payloads(limit, decode_record)]
 
     def resume(self, offset: int) -> None:
         """Go on from an :attr:`offset` that a reader of this file had before."""
         self._base, self._at, self._buffer = offset, 0, b""
         self._decoded = max(self._decoded, 1)
 
-    def placed(self, limit: int = 1000) -> list[tuple[int, int, Record]]:
-        """Like :meth:`records`, each with the place of its payload: offset and length, bytes."""
-        found: list[tuple[int, int, Record]] = []
-        while len(found) < limit:
-            payloads = self.read(1)
-            if not payloads:
-                break
-            length = len(payloads[0])
-            record = self._decode(payloads[0])
-            if record is not None:
-                found.append((self.offset - CHECKSUM.size - length, length, record))
-        return found
+    def placed(self, limit: int = 1000) -> list[tuple[int, int, RecordView]]:
+        """Like :meth:`records`, each with the place of its payload: offset and length, bytes; a
+        frame as a view of what was read."""
+        return self._decoded_payloads(limit, decode_view)
 
     def at(self, offset: int, length: int) -> Record | None:
         """The record at a place that :meth:`placed` told; None where the file changed there."""
@@ -142,17 +135,80 @@ class TraceReader:
     ) -> None:
         self.close()
 
-    def _decode(self, payload: bytes) -> Record | None:
+    def _decoded_payloads(
+        self, limit: int, decode: Callable[[bytes | memoryview], Decoded]
+    ) -> list[tuple[int, int, Decoded]]:
+        found: list[tuple[int, int, Decoded]] = []
+        while len(found) < limit:
+            payloads = self._payloads(limit - len(found))
+            if not payloads:
+                break
+            for offset, payload in payloads:
+                try:
+                    found.append((offset, len(payload), decode(payload)))
+                except SchemaError as error:
+                    if not (self._decoded or found) or isinstance(error, VersionError):
+                        # Its checksum holds, so it was written like this: by another version.
+                        raise TraceError(f"{self.path}: {error}") from None
+                    self.damaged += 1
+        self._decoded += len(found)
+        return found
+
+    def _payloads(self, limit: int) -> list[Payload]:
+        """Up to ``limit`` further payloads; an empty list at the present end of the file."""
+        found: list[Payload] = []
         try:
-            record = decode_record(payload)
-        except SchemaError as error:
-            if not self._decoded or isinstance(error, VersionError):
-                # Its checksum holds, so it was written like this: by another version.
-                raise TraceError(f"{self.path}: {error}") from None
-            self.damaged += 1
+            while len(found) < limit and self._descriptor is not None:
+                if not self._searching:
+                    self._take_intact(found, limit)
+                    if len(found) >= limit:
+                        break
+                payload = self._next()
+                if payload is None:
+                    # What follows may still change (being written, or not yet visible on a
+                    # network file system): read it afresh next time.
+                    self._base, self._at, self._buffer = self.offset, 0, b""
+                    break
+                if payload:
+                    found.append((self.offset - CHECKSUM.size - len(payload), payload))
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be read any further: {error.strerror}") from None
+        return found
+
+    def _take_intact(self, found: list[Payload], limit: int) -> None:
+        """Add the payloads that lie whole and undamaged in the buffer, as fast as Python can. It
+        stops before anything else: that is for :meth:`_next` to judge."""
+        buffer, base, at, size = self._buffer, self._base, self._at, len(self._buffer)
+        lengths, view = self._lengths, memoryview(self._buffer)
+        stored, head_size = CHECKSUM.unpack_from, LENGTH.size
+        while len(found) < limit:
+            start = at + head_size
+            length = lengths.get(buffer[at:start])
+            if length is None:
+                length = self._length_of(buffer[at:start])
+                if length is None:
+                    break
+            end = start + length
+            if end + CHECKSUM.size > size:
+                break
+            payload = view[start:end]
+            if masked(zlib.crc32(payload)) != stored(buffer, end)[0]:
+                break
+            found.append((base + start, payload))
+            at = end + CHECKSUM.size
+        self._at = at
+
+    def _length_of(self, head: bytes) -> int | None:
+        """The length that a record's first bytes tell; None where they are damaged or too few."""
+        if len(head) < LENGTH.size:
             return None
-        self._decoded += 1
-        return record
+        length, checksum = LENGTH.unpack(head)
+        if not 0 < length <= MAX_MESSAGE_BYTES or masked_checksum(head[:8]) != checksum:
+            return None
+        if len(self._lengths) >= _KNOWN_LENGTHS:
+            self._lengths.clear()
+        self._lengths[head] = length
+        return length
 
     def _read_preamble(self) -> None:
         """Check the first record by hand: it must name its fault, not count as damage."""
@@ -186,9 +242,8 @@ class TraceReader:
             return None
         if not self._have(LENGTH.size):
             return None
-        length, checksum = LENGTH.unpack_from(self._buffer, self._at)
-        head = memoryview(self._buffer)[self._at : self._at + 8]
-        if not 0 < length <= MAX_MESSAGE_BYTES or masked_checksum(head) != checksum:
+        length = self._length_of(self._buffer[self._at : self._at + LENGTH.size])
+        if length is None:
             if self._only_zeros_follow():
                 return None
             self.damaged += 1

@@ -30,8 +30,10 @@ class ChartPane(StepPane):
 
     def show(self, data: ChartData | None) -> None:
         """Draw other data; None leaves the place empty."""
+        same = self.data is not None and data is not None and self.data.looks_like(data)
         self.data = data
-        self.redraw()
+        if not (same and self.up_to_date):
+            self.redraw()
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.data is None:

@@ -16,7 +16,8 @@ from monitor import glyphs
 from monitor.charts import raster
 from monitor.charts.duration import duration
 from monitor.charts.line import Line, Piece, fitted, from_cells, from_grid, spread, width_of
-from monitor.charts.scale import Scale, round_steps, scale_for, tick_labels
+from monitor.charts.plotted import Plotted, plotted
+from monitor.charts.scale import Scale, round_steps, tick_labels
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
 from monitor.formatting import clipped, clipped_key, number
 from monitor.run_model import StepMark
@@ -57,6 +58,16 @@ class ChartData:
     step_of: Callable[[float], float] | None = None
     """The axis is in milliseconds; this gives the step of a place on it."""
 
+    def looks_like(self, other: ChartData) -> bool:
+        """The chart drawn would be the same. Curves count as the same only where they are the same
+        objects: comparing their values would take as long as drawing them."""
+        own, others = (*self.raw, *self.curves), (*other.raw, *other.curves)
+        if len(self.raw) != len(other.raw) or len(own) != len(others):
+            return False
+        if any(one is not another for one, another in zip(own, others, strict=True)):
+            return False
+        return replace(self, raw=(), curves=()) == replace(other, raw=(), curves=())
+
 
 def series_role(index: int, total: int) -> str:
     """Colour of a curve: the first layer's to the last layer's, spread over the ramp."""
@@ -75,24 +86,26 @@ def draw(
     """
     if width < LABEL_WIDTH + END_WIDTH + 4 or height < 3:
         return tuple(fitted([(data.title, "fg")], width) for _ in range(min(height, 1)))
-    seen = replace(
-        data,
-        curves=tuple(raster.cut(curve, data.span) for curve in data.curves),
-        raw=tuple(raster.cut(curve, data.span) for curve in data.raw),
-        marks=tuple(m for m in data.marks if data.span[0] <= m.step <= data.span[1]),
-    )
     labels = height >= 6
     told = data.cursor is not None and len(data.curves) > 1 and height >= 9
     plot_height = height - (3 if labels else 2) - told
     plot_width = plot_columns(len(data.curves), width)
-    scale = scale_for((*seen.curves, *seen.raw), data.log)
+    dots = raster.ASCII if ascii_only else raster.BRAILLE
+    both = (*data.raw, *data.curves)
+    plot = plotted(both, data.span, data.log, plot_width, max(plot_height, 0), dots)
+    seen = replace(
+        data,
+        raw=plot.cut[: len(data.raw)],
+        curves=plot.cut[len(data.raw) :],
+        marks=tuple(m for m in data.marks if data.span[0] <= m.step <= data.span[1]),
+    )
     lines = [_title(data, width)]
     if told:
         lines.append(values_line(data, width))
-    if scale is None:
+    if plot.scale is None:
         lines += _nothing(seen, width, plot_height)
     else:
-        lines += _plot(seen, scale, plot_width, plot_height, ascii_only, plain, width)
+        lines += _plot(seen, plot, plot.scale, plain, width)
     lines.append(_axis(seen, plot_width, width))
     if labels:
         lines.append(_step_labels(data, plot_width, width))
@@ -174,21 +187,9 @@ def _nothing(data: ChartData, width: int, height: int) -> list[Line]:
     ]
 
 
-def _plot(
-    data: ChartData,
-    scale: Scale,
-    width: int,
-    height: int,
-    ascii_only: bool,
-    plain: bool,
-    total: int,
-) -> list[Line]:
-    dots = raster.ASCII if ascii_only else raster.BRAILLE
-    layers = [
-        raster.curve_dots(curve, data.span, scale, width * dots[0], height * dots[1])
-        for curve in (*data.raw, *data.curves)
-    ]
-    characters, owner = raster.cells(layers, width, height, dots)
+def _plot(data: ChartData, plot: Plotted, scale: Scale, plain: bool, total: int) -> list[Line]:
+    characters, owner = plot.characters.copy(), plot.owner
+    height, width = owner.shape
     owners = [*_owner_roles(data), "fg"]  # the last one's are the empty cells: their owner is -1
     roles = list(dict.fromkeys([*owners, *MARK_ROLES, "accent"]))
     codes = np.array([roles.index(role) for role in owners])[owner]
@@ -307,6 +308,8 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
     roles = np.full(width, "faint", dtype=object)
     quiet = [curve for curve in data.curves if curve.sparse]
     for curve in (*quiet, *(curve for curve in data.curves if not curve.sparse)):
+        if not curve.marks.any():
+            continue
         columns = raster.dot_columns((curve.first + curve.last) / 2, data.span, width)
         for bit, glyph in (
             (NAN, glyphs.NAN_MARK),

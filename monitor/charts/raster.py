@@ -12,6 +12,7 @@ from monitor.envelope import Curve
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+FloatGrid = npt.NDArray[np.float64]
 
 BRAILLE = (2, 4)
 """Dots per cell across and down."""
@@ -59,65 +60,115 @@ def step_at(column: int, span: tuple[int, int], width: int) -> float:
 def curve_dots(
     curve: Curve, span: tuple[int, int], scale: Scale, width: int, height: int
 ) -> BoolArray:
-    """Dots of one curve, shape (height, width), row 0 on top.
+    """Dots of one curve, shape (height, width), row 0 on top."""
+    return curves_dots([curve], span, scale, width, height)[0]
+
+
+def curves_dots(
+    curves: Sequence[Curve], span: tuple[int, int], scale: Scale, width: int, height: int
+) -> BoolArray:
+    """Dots of several curves, shape (curves, height, width), row 0 on top.
 
     Every bucket is drawn from its lowest to its highest value. Neighbouring buckets are joined
     unless one of them holds a value that is not finite: a gap is never bridged.
     """
-    dots = np.zeros((height, width), bool)
-    finite = np.isfinite(curve.low)
-    if not finite.any():
-        return dots
-    columns = dot_columns((curve.first + curve.last) / 2, span, width)
-    low = scale.position(curve.low) * (height - 1)
-    high = scale.position(curve.high) * (height - 1)
-    bottom, top = np.full(width, np.inf), np.full(width, -np.inf)
-    np.minimum.at(bottom, columns[finite], low[finite])
-    np.maximum.at(top, columns[finite], high[finite])
-    joined = np.zeros(width - 1, bool)
-    whole = curve.marks == 0
-    for start, stop in _runs(finite & whole):
-        at, middle = columns[start:stop], (low[start:stop] + high[start:stop]) / 2
-        between = np.arange(at[0], at[-1] + 1)
-        level = np.interp(between, at, middle)
-        empty = ~np.isfinite(bottom[between])
-        bottom[between[empty]] = top[between[empty]] = level[empty]
-        joined[at[0] : at[-1]] = True
-    # Close steep steps: the next column begins where this one ends.
-    below, above = bottom[1:].copy(), top[1:].copy()
-    up = joined & (top[:-1] < below)
-    down = joined & ~up & (bottom[:-1] > above)
-    top[:-1][up] = below[up] - 1
-    bottom[:-1][down] = above[down] + 1
-    with np.errstate(invalid="ignore"):
-        rows = np.arange(height - 1, -1, -1)[:, None]
-        lowest = np.minimum(np.round(bottom), np.round(top))
-        highest = np.maximum(np.round(bottom), np.round(top))
-        drawn = np.isfinite(bottom)
-        dots[:] = drawn & (rows >= lowest) & (rows <= highest)
+    dots = np.zeros((len(curves), height, width), bool)
+    for places in _with_same_buckets(curves):
+        if len(curves[places[0]]):
+            alike = [curves[place] for place in places]
+            dots[places] = _dots_of_alike(alike, span, scale, width, height)
     return dots
 
 
-def _runs(mask: BoolArray) -> list[tuple[int, int]]:
-    """Spans (start, stop) of consecutive True."""
-    edges = np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))
-    return list(zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True))
+def _with_same_buckets(curves: Sequence[Curve]) -> list[list[int]]:
+    """Places of the curves, those together whose buckets hold the same steps: what one history
+    gives, the layers of a metric, is drawn at once."""
+    found: list[list[int]] = []
+    for place, curve in enumerate(curves):
+        for places in found:
+            other = curves[places[0]]
+            if np.array_equal(curve.first, other.first) and np.array_equal(curve.last, other.last):
+                places.append(place)
+                break
+        else:
+            found.append([place])
+    return found
+
+
+def _dots_of_alike(
+    curves: Sequence[Curve], span: tuple[int, int], scale: Scale, width: int, height: int
+) -> BoolArray:
+    bottom, top, joined = _edges(curves, span, scale, width, height)
+    # Close steep steps: the next column begins where this one ends.
+    below, above = bottom[:, 1:].copy(), top[:, 1:].copy()
+    up = joined & (top[:, :-1] < below)
+    down = joined & ~up & (bottom[:, :-1] > above)
+    np.copyto(top[:, :-1], below - 1, where=up)
+    np.copyto(bottom[:, :-1], above + 1, where=down)
+    rows = np.arange(height - 1, -1, -1, dtype=np.int16)[:, None]
+    empty = np.isinf(bottom)
+    bottom, top = np.round(bottom), np.round(top)
+    lowest = np.where(empty, height, np.minimum(bottom, top)).astype(np.int16)
+    highest = np.where(empty, -1, np.maximum(bottom, top)).astype(np.int16)
+    return (rows >= lowest[:, None, :]) & (rows <= highest[:, None, :])
+
+
+def _edges(
+    curves: Sequence[Curve], span: tuple[int, int], scale: Scale, width: int, height: int
+) -> tuple[FloatGrid, FloatGrid, BoolArray]:
+    """Lowest and highest dot of every curve in every column, shape (curves, width), infinite where
+    there is none; and whether a column is joined with the next, shape (curves, width - 1)."""
+
+    def level(values: npt.NDArray[np.float32]) -> FloatGrid:
+        return scale.position(values) * (height - 1)
+
+    middles = (curves[0].first + curves[0].last) / 2
+    columns = np.maximum.accumulate(dot_columns(middles, span, width))
+    low, high = np.array([curve.low for curve in curves]), np.array([c.high for c in curves])
+    begins = np.flatnonzero(np.diff(columns, prepend=-1))
+    filled = columns[begins]
+    bottom = np.full((len(curves), width), np.nan)
+    top = bottom.copy()
+    # The lowest value of a column first: where it lies is then asked once, not for every bucket.
+    bottom[:, filled] = level(np.fmin.reduceat(low, begins, axis=1))
+    top[:, filled] = level(np.fmax.reduceat(high, begins, axis=1))
+    # The last bucket up to each column, and the one after it: joined where both are whole.
+    before = np.searchsorted(columns, np.arange(width - 1), side="right") - 1
+    inner = np.flatnonzero((before >= 0) & (before < len(columns) - 1))
+    before = before[inner]
+    marks = np.array([curve.marks for curve in curves])
+    whole = [(marks[:, at] == 0) & ~np.isnan(low[:, at]) for at in (before, before + 1)]
+    joined = np.zeros((len(curves), width - 1), bool)
+    joined[:, inner] = whole[0] & whole[1]
+    # Columns between two buckets: on the straight line from one to the other.
+    empty = columns[before] != inner
+    before, between = before[empty], inner[empty]
+    if len(between):
+        start, stop = ((level(low[:, at]) + level(high[:, at])) / 2 for at in (before, before + 1))
+        slope = (stop - start) / (columns[before + 1] - columns[before])
+        line = np.where(joined[:, between], slope * (between - columns[before]) + start, np.nan)
+        bottom[:, between] = top[:, between] = line
+    nothing = np.isnan(bottom)
+    bottom[nothing], top[nothing] = np.inf, -np.inf
+    return bottom, top, joined
 
 
 def cells(
-    layers: Sequence[BoolArray], width: int, height: int, dots: tuple[int, int]
+    layers: Sequence[BoolArray] | BoolArray, width: int, height: int, dots: tuple[int, int]
 ) -> tuple[npt.NDArray[np.str_], IntArray]:
     """Characters and owners, both of shape (height, width), from the dots of several curves.
 
     The owner of a cell is the last curve with a dot in it, -1 for an empty cell.
     """
     across, down = dots
-    union = np.zeros((height * down, width * across), bool)
+    grid = np.asarray(layers, bool).reshape(-1, height * down, width * across)
+    union = np.logical_or.reduce(grid, axis=0)
+    rows = np.logical_or.reduce(grid.reshape(-1, height, down, width * across), axis=2)
+    touched = np.logical_or.reduce([rows[:, :, at::across] for at in range(across)])
     owner = np.full((height, width), -1, np.int64)
-    for index, layer in enumerate(layers):
-        union |= layer
-        touched = layer.reshape(height, down, width, across).any(axis=(1, 3))
-        owner[touched] = index
+    if len(touched):
+        last = len(touched) - 1 - touched[::-1].argmax(axis=0)
+        owner = np.where(touched.any(axis=0), last, owner)
     blocks = union.reshape(height, down, width, across)
     if dots == BRAILLE:
         codes = np.einsum("hdwa,da->hw", blocks, _BRAILLE_BITS)

@@ -1,26 +1,24 @@
 """The records of a trace by their number, without holding them: a long one is larger than memory.
 
 Where each record lies in the file and when it was made is kept; frames and scalars are read again
-when they are wanted. What was just read is at hand until it was given out once.
+when they are wanted.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections import deque
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from probe.schema import End, Frame, Header, Record, Scalars
+from probe.schema import End, FrameView, Header, Record, RecordView, Scalars
 from probe.trace import TraceReader
 
-_AT_HAND = 4000
-"""Records just read that are held until they were given out."""
 
-
-def recorded_time(record: Record) -> float | None:
+def recorded_time(record: Record | RecordView) -> float | None:
     """Unix time at which the record was made, where it says so."""
     if isinstance(record, Scalars):
         return record.times[-1] if record.times else None
@@ -37,7 +35,6 @@ class RecordStore:
         self._times = array("d")
         self._held: dict[int, Record] = {}
         """Headers, events and the end: few, and wanted often."""
-        self._recent: deque[tuple[int, Record]] = deque(maxlen=_AT_HAND)
         self.frames = array("q")
         """Number of each frame among the records."""
         self.steps = array("q")
@@ -87,40 +84,56 @@ class RecordStore:
         """Offset up to which the file was read."""
         return self._reader.offset
 
-    def load(self, limit: int) -> int:
-        """Take in up to ``limit`` further records; how many there were."""
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it stands."""
+        return self._reader.size
+
+    def load(self, limit: int) -> list[RecordView]:
+        """Take in up to ``limit`` further records. They are views of what was read: give them on
+        at once, or let go of them."""
         found = self._reader.placed(limit)
+        number = len(self._offsets)
         for offset, length, record in found:
-            number = len(self._offsets)
             self._offsets.append(offset)
             self._lengths.append(length)
-            time = recorded_time(record)
-            self._times.append(float("nan") if time is None else time)
-            if isinstance(record, Frame):
+            if isinstance(record, FrameView):
+                self._times.append(record.time)
                 self.frames.append(number)
                 self.steps.append(record.step)
-            elif not isinstance(record, Scalars):
-                self._held[number] = record
-            self._recent.append((number, record))
-            self.ended = isinstance(record, End)
-        return len(found)
+            else:
+                time = recorded_time(record)
+                self._times.append(math.nan if time is None else time)
+                if not isinstance(record, Scalars):
+                    self._held[number] = record
+            number += 1
+        records = [record for _, _, record in found]
+        if records:
+            self.ended = isinstance(records[-1], End)
+        return records
 
     def between(self, start: int, stop: int) -> list[Record]:
         """Records ``start`` .. ``stop``; one that can no longer be read is left out."""
-        while self._recent and self._recent[0][0] < start:
-            self._recent.popleft()
-        at_hand = bool(self._recent) and self._recent[0][0] == start
+        return self.numbered(range(start, stop))
+
+    def numbered(self, numbers: Sequence[int]) -> list[Record]:
+        """Records by their numbers; one that can no longer be read is left out."""
         found = []
-        for number in range(start, stop):
-            if at_hand and self._recent and self._recent[0][0] == number:
-                found.append(self._recent.popleft()[1])
-                continue
+        for number in numbers:
             record = self._held.get(number)
             if record is None:
                 record = self._reader.at(self._offsets[number], self._lengths[number])
             if record is not None:
                 found.append(record)
         return found
+
+    def thinned(self, start: int, stop: int, most: int) -> list[int]:
+        """Numbers of the records ``start`` .. ``stop`` without scalars, and of the frames at most
+        ``most``, evenly apart, the last among them."""
+        first, last = bisect_left(self.frames, start), bisect_left(self.frames, stop)
+        every = max(1, math.ceil((last - first) / most))
+        frames = self.frames[first:last][::-every]
+        return sorted([*(number for number in self._held if start <= number < stop), *frames])
 
     def gap(self, number: int) -> float:
         """Seconds between a record and the one before; NaN where either has no time."""

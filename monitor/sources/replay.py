@@ -15,7 +15,7 @@ from monitor.model_state import Arrays
 from monitor.sources import overview_file
 from monitor.sources.record_store import RecordStore
 from monitor.sources.source import Batch, Position, SourceError
-from probe.schema import Control, Record
+from probe.schema import Control, Record, RecordView
 from probe.trace import TraceError
 
 LONGEST_GAP = 1.0
@@ -24,9 +24,11 @@ FASTEST = 1e6
 SLOWEST = 0.05
 FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
-LOAD_CHUNK = 2000
+LOAD_CHUNK = 1000
 RETELL_AFTER = 1.0
-"""Seconds that a known overview has for being drawn before the diagnosis goes over the frames."""
+"""Seconds that a long trace has for being drawn before the diagnosis goes over its frames."""
+RETOLD_FRAMES = 4000
+"""Frames of a long trace that the diagnosis goes over: more would wait longer than they tell."""
 
 
 class ReplaySource:
@@ -64,14 +66,19 @@ class ReplaySource:
         self._path = path
         self._overview: Mapping[str, Any] | None = None
         """Kept when this trace was read before; given out if it is opened at its end."""
+        self._long = False
+        """Read for its overview first, for the diagnosis afterwards."""
         self._known = 0
-        """Records that the overview given out holds."""
+        """Records that were given out for the model alone: before this one..."""
+        self._told = 0
+        """... and from this one on, the diagnosis has yet to be told of them."""
         self._retell = 0.0
-        """From when on they are given to the diagnosis."""
-        self._retold = 0
-        """How many of those were given to the diagnosis."""
+        """From when on it is."""
+        self._untold: list[int] | None = None
+        """Of these the numbers that it will be told of; None: not chosen yet."""
         try:
             self._records = RecordStore(path)
+            self._long = self._records.size >= overview_file.LEAST_BYTES
             kept = overview_file.load(path)
             if kept is not None:
                 self._records.resume(*kept)
@@ -83,23 +90,25 @@ class ReplaySource:
         if not len(self._records):
             self._records.close()
             raise SourceError(f"{path}: empty: the run ended before it recorded anything")
+        self._position = self._where()
 
     def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
         deadline = time.monotonic() + timeout
         with self._changed:
             while not self._closed:
+                if self._passes():
+                    return self._passed()
                 self._follow()
                 if self._next == 0 and self._at_end_at_once():
-                    return Batch(link="replay", overview=self._overview)
-                due = self._due(limit)
-                if not due and self._retold < self._known and self._clock() >= self._retell:
-                    start, self._retold = self._retold, min(self._retold + limit, self._known)
-                    found = self._records.between(start, self._retold)
-                    return Batch(tuple(found), link="replay", known=True)
+                    return self._moved(Batch(link="replay", overview=self._overview))
+                known = self._retold(limit)
+                if known:
+                    return Batch(tuple(known), link="replay", known=True)
+                due = [] if self._told < self._known else self._due(limit)
                 text = self._text()
                 remaining = deadline - time.monotonic()
                 if due or text or remaining <= 0:
-                    return self._batch(due, text)
+                    return self._moved(self._batch(due, text))
                 # While the file is still being read there is no reason to wait. At rest only a
                 # key brings something to do, and that wakes.
                 if self._complete:
@@ -131,17 +140,29 @@ class ReplaySource:
             self._changed.notify_all()
 
     def position(self) -> Position:
-        with self._changed:
-            shown = bisect_left(self._records.frames, self._next)
-            return Position(
-                record=self._next,
-                records=len(self._records),
-                step=self._records.steps[shown - 1] if shown else 0,
-                last_step=self._records.steps[-1] if self._records.steps else 0,
-                playing=self._playing,
-                speed=self._speed,
-                seeking=self._jump is not None or self._target is not None,
-            )
+        """As it was left last: the screen, which asks often, never waits for the file."""
+        return self._position
+
+    def _where(self) -> Position:
+        shown = bisect_left(self._records.frames, self._next)
+        return Position(
+            record=self._next,
+            records=len(self._records),
+            step=self._records.steps[shown - 1] if shown else 0,
+            last_step=self._records.steps[-1] if self._records.steps else 0,
+            playing=self._playing,
+            speed=self._speed,
+            seeking=self._jump is not None or self._target is not None,
+        )
+
+    def _moved(self, batch: Batch) -> Batch:
+        self._position = self._where()
+        return batch
+
+    def _turned(self) -> None:
+        """Something else is wanted of it."""
+        self._position = self._where()
+        self._changed.notify_all()
 
     def play(self, playing: bool) -> None:
         with self._changed:
@@ -149,7 +170,7 @@ class ReplaySource:
             self._tail = False
             self._credit = 0.0
             self._last = self._clock()
-            self._changed.notify_all()
+            self._turned()
 
     def set_speed(self, speed: float) -> None:
         """Clamped to what can be played; anything that is no number is left out."""
@@ -157,18 +178,18 @@ class ReplaySource:
             return
         with self._changed:
             self._speed = min(max(speed, SLOWEST), FASTEST)
-            self._changed.notify_all()
+            self._turned()
 
     def jump(self, step: int) -> None:
         with self._changed:
             self._jump, self._tail = step, False
-            self._changed.notify_all()
+            self._turned()
 
     def step(self, frames: int) -> None:
         with self._changed:
             self._tail = False
             self._go_to_frame(bisect_left(self._records.frames, self._next) - 1 + frames)
-            self._changed.notify_all()
+            self._turned()
 
     def _at_end_at_once(self) -> bool:
         """The end is wanted, and how it looks there is known."""
@@ -180,6 +201,48 @@ class ReplaySource:
         self._retell = self._clock() + RETELL_AFTER
         return True
 
+    def _passes(self) -> bool:
+        """A long trace is on the way to where it was sent, and everything read was given out."""
+        on_the_way = self._jump is not None and not self._complete
+        return self._long and on_the_way and self._next == len(self._records)
+
+    def _passed(self) -> Batch:
+        """What comes next on the way, up to the goal, for the model alone."""
+        if self._told == self._known:
+            self._told = self._known = self._next
+        start = self._next
+        records = self._loaded(LOAD_CHUNK)
+        steps, frames = self._records.steps, self._records.frames
+        stop = len(self._records)
+        if self._jump is not None and steps and steps[-1] >= self._jump:
+            stop = max(start, frames[bisect_left(steps, self._jump)] + 1)
+            self._jump = None
+        elif self._complete:
+            self._jump, self._tail = None, True
+        self._known = self._next = stop
+        self._untold = None
+        self._retell = self._clock() + RETELL_AFTER
+        return self._moved(
+            Batch(
+                passing=tuple(records[: stop - start]),
+                link="replay",
+                text=self._text(),
+                ignored=self._records.damaged,
+            )
+        )
+
+    def _retold(self, limit: int) -> list[Record]:
+        """What the diagnosis is told of the records it has not seen, when there is time."""
+        wanted = self._target is not None or self._jump is not None or self._playing
+        if self._told == self._known or not (wanted or self._clock() >= self._retell):
+            return []
+        if self._untold is None:
+            self._untold = self._records.thinned(self._told, self._known, RETOLD_FRAMES)
+        numbers, self._untold = self._untold[:limit], self._untold[limit:]
+        if not self._untold:
+            self._told, self._untold = self._known, None
+        return self._records.numbered(numbers)
+
     def _go_to_frame(self, number: int) -> None:
         """Show everything up to this frame (counted from 0), whichever way that lies."""
         if not self._records.frames:
@@ -187,7 +250,8 @@ class ReplaySource:
         target = self._records.frames[min(max(number, 0), len(self._records.frames) - 1)] + 1
         if target < self._next:
             self._next = 0
-            self._known = self._retold = 0
+            self._known = self._told = 0
+            self._untold = None
         self._target = target
         self._credit = 0.0
         self._told_end = False
@@ -261,16 +325,23 @@ class ReplaySource:
         if self._complete and self._clock() - self._looked < FOLLOW_SECONDS:
             return
         if self._jump is not None and self._next < len(self._records) and not self._complete:
-            return  # what was read is given out first, while it is at hand
+            return  # what was read is given out first
+        self._loaded(LOAD_CHUNK)
+
+    def _loaded(self, limit: int) -> list[RecordView]:
+        """Read on; what cannot be read is told, and ends the trace."""
         try:
-            self._load(LOAD_CHUNK)
+            return self._load(limit)
         except TraceError as error:
             self._failed = str(error)
             self._complete = True
-        self._looked = self._clock()
+            return []
+        finally:
+            self._looked = self._clock()
 
-    def _load(self, limit: int) -> None:
+    def _load(self, limit: int) -> list[RecordView]:
         found = self._records.load(limit)
         if found:
             self._told_end = False
-        self._complete = found < limit
+        self._complete = len(found) < limit
+        return found

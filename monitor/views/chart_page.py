@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from monitor.chart_data import chart_data
 from monitor.charts.chart_pane import ChartPane
 from monitor.comparison import WATCHED
+from monitor.in_pieces import Piece
 from monitor.viewing import pattern_error
 from monitor.widgets.chart_grid import ChartGrid
+from monitor.widgets.pane_title import set_title
 
 if TYPE_CHECKING:
     from monitor.app import MonitorApp
 
 
-def fill(grid: ChartGrid, app: MonitorApp) -> None:
-    """Draw as many charts as the grid has places."""
+def pieces(grid: ChartGrid, app: MonitorApp) -> list[Piece]:
+    """What draws as many charts as the grid has places, a call for each."""
     model, viewing = app.model, app.viewing
     diagnosis = app.shown.diagnosis.diagnosis
     grid.fit()
     keys = viewing.keys(model)
     start, page = viewing.page(keys, grid.places)
     chosen = viewing.chosen(keys)
-    charts = [
-        chart_data(model, viewing, diagnosis, key, start + index == chosen, app.comparison)
-        for index, key in enumerate(page)
-    ]
-    title = _title(start, len(page), len(keys), viewing.pattern)
-    grid.show(title + _runs(app), charts)
+    set_title(grid, _title(start, len(page), len(keys), viewing.pattern) + _runs(app))
+
+    def draw(pane: ChartPane, index: int) -> None:
+        data = None
+        if index < len(page):
+            selected = start + index == chosen
+            data = chart_data(model, viewing, diagnosis, page[index], selected, app.comparison)
+        pane.show(data)
+
+    return [partial(draw, pane, index) for index, pane in enumerate(grid.panes)]
 
 
 def _runs(app: MonitorApp) -> str:

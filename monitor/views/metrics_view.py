@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual import on
 from textual.app import ComposeResult
 
+from monitor.in_pieces import Piece
 from monitor.views import chart_page
 from monitor.views.view import View
 from monitor.widgets.chart_grid import ChartGrid
@@ -19,11 +22,11 @@ class MetricsView(View):
     def compose(self) -> ComposeResult:
         yield ChartGrid(id="metric-charts").add_class("pane")
 
-    def draw(self) -> None:
+    def pieces(self) -> Sequence[Piece]:
         viewing = self.monitor.viewing
         grid = self.query_one(ChartGrid)
         grid.want(1 if viewing.alone else viewing.grid)
-        chart_page.fill(grid, self.monitor)
+        return chart_page.pieces(grid, self.monitor)
 
     def enter(self) -> None:
         self.monitor.viewing.alone = not self.monitor.viewing.alone

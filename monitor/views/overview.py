@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
@@ -10,6 +12,7 @@ from textual.events import Click
 from monitor.chart_data import heat_data
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.help_topics import HelpTopic, cause_topic, metric_topics, site_topic
+from monitor.in_pieces import Piece
 from monitor.view_names import ViewName
 from monitor.views import chart_page
 from monitor.views.view import View
@@ -42,7 +45,12 @@ class Overview(View):
                 yield HeatmapPane(id="heatmap").add_class("pane")
         yield EventLog(id="events").add_class("pane")
 
-    def draw(self) -> None:
+    def pieces(self) -> Sequence[Piece]:
+        grid = self.query_one(ChartGrid)
+        charts = chart_page.pieces(grid, self.monitor) if grid.display else ()
+        return (self._draw_state, *charts, self._draw_heatmap)
+
+    def _draw_state(self) -> None:
         shown = self.monitor.shown
         diagnosis = shown.diagnosis.diagnosis
         graph = self.query_one(GraphPane)
@@ -53,13 +61,9 @@ class Overview(View):
         self.set_class(not faulty, "-quiet")
         self.query_one(DiagnosisPane).show(shown.diagnosis)
         self.query_one(EventLog).show(shown.events)
-        self._draw_charts()
 
-    def _draw_charts(self) -> None:
-        app = self.monitor
-        grid, heatmap = self.query_one(ChartGrid), self.query_one(HeatmapPane)
-        if grid.display:
-            chart_page.fill(grid, app)
+    def _draw_heatmap(self) -> None:
+        app, heatmap = self.monitor, self.query_one(HeatmapPane)
         if heatmap.display:
             key = app.viewing.heatmap_key(app.model)
             if key is None:

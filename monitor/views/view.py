@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -14,6 +14,7 @@ from textual.events import Click
 from textual.widget import Widget
 
 from monitor.help_topics import HelpTopic, metric_topics
+from monitor.in_pieces import Piece
 from monitor.pane_choice import PaneChoice
 from monitor.view_names import ViewName
 from monitor.widgets.chart_grid import ChartGrid
@@ -145,7 +146,13 @@ class View(Container, can_focus=False):
 
     def draw(self) -> None:
         """Give every pane its data. Called when something changed and the view is on screen."""
-        raise NotImplementedError
+        for piece in self.pieces():
+            piece()
+
+    def pieces(self) -> Sequence[Piece]:
+        """The same as calls one after the other, each short. A view of few panes is one piece: it
+        says how to :meth:`draw` instead."""
+        return (self.draw,)
 
     def entered(self) -> None:
         """The view came on screen."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.geometry import Size
 from textual.message import Message
 
 from monitor.charts.chart_pane import ChartPane
-from monitor.charts.line_chart import ChartData
-from monitor.widgets.pane_title import set_title
 
 CHART_WIDTH, CHART_HEIGHT = 36, 8
 """The smallest a chart becomes before fewer are shown, unless more are asked for."""
@@ -48,7 +44,7 @@ def grid_shape(width: int, height: int, wanted: int = 0) -> tuple[int, int]:
 
 
 class ChartGrid(Container, can_focus=False):
-    """Shows the charts it is given; tells how many it has room for."""
+    """Room for charts: tells how many fit."""
 
     class Reshaped(Message):
         """Another number of charts fits now."""
@@ -90,9 +86,3 @@ class ChartGrid(Container, can_focus=False):
     def panes(self) -> list[ChartPane]:
         """The charts on screen, in order."""
         return list(self.query(ChartPane))[: self.places]
-
-    def show(self, title: str, charts: Sequence[ChartData]) -> None:
-        """Draw these charts, at most as many as there are places."""
-        set_title(self, title)
-        for index, pane in enumerate(self.panes):
-            pane.show(charts[index] if index < len(charts) else None)

@@ -78,6 +78,12 @@ class LinePane(Widget, can_focus=False):
             self.refresh(*(Region(0, y, width, 1) for y in changed))
 
     @property
+    def up_to_date(self) -> bool:
+        """What is on screen was drawn in this theme and for this size."""
+        width, height = self.content_size
+        return self._drawn_with == (self.app.theme, width) and len(self._lines) == height
+
+    @property
     def lines(self) -> tuple[Line, ...]:
         """The lines on screen, for tests."""
         return self._lines

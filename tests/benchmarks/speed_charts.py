@@ -83,7 +83,12 @@ async def own() -> tuple[float, float]:
             return data
 
         drawn = [made(number) for number in range(8)]
-        return await refreshed(pilot, lambda number: grid.show("charts", drawn[number % 8]))
+
+        def draw(number: int) -> None:
+            for pane, data in zip(grid.panes, drawn[number % 8], strict=True):
+                pane.show(data)
+
+        return await refreshed(pilot, draw)
 
 
 async def textual_plot() -> tuple[float, float]:

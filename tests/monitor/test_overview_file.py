@@ -40,7 +40,7 @@ def same(one, other):
                 np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert (one.step, one.first_step, one.frames) == (other.step, other.first_step, other.frames)
     assert one.marks() == other.marks()
-    assert one.steps_per_second == other.steps_per_second
+    assert one.steps_per_second == pytest.approx(other.steps_per_second)
     assert one.clock.milliseconds([77]) == other.clock.milliseconds([77])
 
 
@@ -126,6 +126,63 @@ async def test_what_does_not_fit_is_made_again(tmp_path, cache, change):
     source = ReplaySource(path, playing=False)
     source.jump(sys.maxsize)
     assert source.read().overview is None
+    source.close()
+
+
+def gone_through(source, model):
+    """The steps that the diagnosis is told of once the model has read all there is."""
+    told = []
+    for _ in range(500):
+        batch = source.read(timeout=0.0)
+        told += [r.step for r in batch.records if isinstance(r, Frame)]
+        assert not (batch.records and batch.passing)
+        if not batch.known:
+            model.take(batch)
+        if source.position().at_end and source._told == source._known and not batch.size:
+            break
+    return told
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_on_its_way_a_long_trace_is_read_for_the_model_alone(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(replay, "LOAD_CHUNK", chunk)
+    monkeypatch.setattr(replay, "RETOLD_FRAMES", 50)
+    source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
+    source.jump(sys.maxsize)
+    model = RunModel()
+    told = gone_through(source, model)
+    source.close()
+    same(model, full_model())
+    assert 25 < len(told) <= 50
+    assert told[-1] == 595, "the newest frame is among them"
+    assert len(set(np.diff(told))) == 1, "evenly apart"
+
+
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_the_diagnosis_hears_the_way_before_what_comes_after(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(replay, "LOAD_CHUNK", chunk)
+    monkeypatch.setattr(replay, "RETELL_AFTER", 1e9)
+    source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
+    source.jump(301)
+    model, told = RunModel(), []
+
+    def read():
+        for _ in range(200):
+            batch = source.read(timeout=0.0)
+            told.extend(r.step for r in batch.records if isinstance(r, Frame))
+            if not batch.known:
+                model.take(batch)
+
+    read()
+    assert source.position().step == 305 == model.sampled_steps()[-1]
+    assert told == []
+    source.step(2)
+    read()
+    assert told == list(range(0, 320, 5))
+    assert model.sampled_steps()[-1] == 315
+    source.step(-3)
+    read()
+    assert told[64:] == list(range(0, 305, 5))
     source.close()
 
 

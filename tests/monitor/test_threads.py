@@ -4,12 +4,14 @@ import time
 import msgspec
 import pytest
 from scripted_engine import ScriptedEngine
+from streams import header
 
 from monitor import reader as reader_module
 from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing
 from monitor.reader import Reader
 from monitor.sources.fake import FakeReplay, FakeSource, Script, records
+from monitor.sources.source import Batch
 from monitor.stream_diagnosis import StreamDiagnosis
 from probe.schema import Frame, Header
 
@@ -45,6 +47,23 @@ def test_reader_waits_for_the_screen_instead_of_growing(monkeypatch):
     while total < len(source.records):
         total += sum(len(batch.records) for batch in reader.drain(limit=5))
     reader.stop()
+
+
+def test_small_batches_that_say_the_same_are_taken_in_as_one():
+    source = FakeSource(Script(), per_read=7)
+    reader = Reader(source, lambda records: None)
+    reader.start()
+    until(lambda: reader._held >= len(source.records))
+    reader.stop()
+    found = reader.drain(limit=10**6)
+    assert [r.seq for batch in found for r in batch.records] == [r.seq for r in source.records]
+    sizes = [batch.size for batch in found if batch.size]
+    assert max(sizes) > 7
+    assert max(sizes) <= reader_module.JOINED_RECORDS
+    assert (
+        reader_module._joined(Batch((header(),), link="live"), Batch((header(),), link="lost"))
+        is None
+    )
 
 
 def test_a_source_that_raises_is_told_as_lost():

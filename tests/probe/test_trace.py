@@ -5,7 +5,8 @@ import struct
 
 import pytest
 
-from probe.schema import Event, encode
+from probe import trace_reader
+from probe.schema import Event, Frame, encode
 from probe.trace import TraceError, TraceReader, TraceWriter, load
 from probe.trace_format import framed, masked_checksum, preamble
 
@@ -188,3 +189,40 @@ def test_reading_needs_no_write_permission(tmp_path):
         assert path.stat().st_mtime_ns == before
     finally:
         tmp_path.chmod(0o700)
+
+
+def gone_through(path, limit):
+    """Everything :meth:`TraceReader.placed` tells of a trace, read ``limit`` at a time."""
+    found = []
+    with TraceReader(path) as reader:
+        while parts := reader.placed(limit):
+            for offset, length, record in parts:
+                values = bytes(getattr(record, "values", b""))
+                found.append((offset, length, type(record).__name__, record.step, values))
+                told = reader.at(offset, length)
+                assert (told.step, getattr(told, "values", b"")) == (record.step, values)
+        return found, reader.damaged, reader.offset
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+@pytest.mark.parametrize("seed", range(12))
+def test_whole_and_damaged_records_alike_are_found_many_at_a_time(
+    tmp_path, monkeypatch, seed, limit
+):
+    path, chance = tmp_path / "a.trace", random.Random(seed)
+    with path.open("wb") as file:
+        file.write(preamble())
+        for seq in range(40):
+            size = 4 * chance.choice([1, 30, 300])
+            values = chance.randbytes(size)
+            record = chance.choice([event(seq), Frame(seq=seq, step=seq, time=1.0, values=values)])
+            file.write(framed(encode(record)))
+    monkeypatch.setattr(trace_reader, "_CHUNK", 2000)
+    size = path.stat().st_size
+    for _ in range(seed % 4):
+        flip(path, chance.randrange(len(preamble()), size), 1 << chance.randrange(8))
+    found = gone_through(path, limit)
+    monkeypatch.setattr(TraceReader, "_take_intact", lambda *_: None)  # one by one, with care
+    assert gone_through(path, limit) == found
+    if seed % 4 == 0:
+        assert [step for _, _, _, step, _ in found[0]] == list(range(40))

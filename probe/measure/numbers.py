@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import torch
+from torch.linalg import vector_norm
 
 TINY = 1e-12
 
@@ -15,7 +16,8 @@ def relative(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor | None = Non
     a, b = a.float(), b.float()
     if weight is not None:
         a, b = a * weight, b * weight
-    return (a - b).norm() / torch.maximum(a.norm(), b.norm()).clamp_min(TINY)
+    largest = torch.maximum(vector_norm(a), vector_norm(b))
+    return vector_norm(a - b) / largest.clamp_min(TINY)
 
 
 def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -42,9 +44,8 @@ def log2_ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def strided(tensor: torch.Tensor, count: int) -> torch.Tensor:
     """About ``count`` elements of a tensor, evenly spaced; a view where the layout allows it."""
-    flat = (
-        tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().t().reshape(-1)
-    )
+    tensor = tensor.detach()
+    flat = tensor.view(-1) if tensor.is_contiguous() else tensor.t().reshape(-1)
     # An odd stride does not keep hitting the same columns of a matrix.
     stride = max(1, flat.numel() // count) | 1
     return flat[::stride]
@@ -55,16 +56,23 @@ def rms(tensor: torch.Tensor, count: int = 4096) -> torch.Tensor:
     return strided(tensor, count).float().square().mean().sqrt()
 
 
+def spread(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Standard deviation along one dimension; ``Tensor.std`` takes six times as long on a CPU."""
+    off = values - values.mean(dim=dim, keepdim=True)
+    return vector_norm(off, dim=dim) / (values.shape[dim] - 1) ** 0.5
+
+
 def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Weighted mean, standard deviation, skewness and excess kurtosis."""
     total = weight.sum().clamp_min(1.0)
     centre = (values * weight).sum() / total
     off = (values - centre) * weight
-    variance = (off * off).sum() / total
-    std = variance.sqrt().clamp_min(TINY)
-    skew = (off**3).sum() / total / std**3
-    kurtosis = (off**4).sum() / total / std**4 - 3.0
-    return centre, variance.sqrt(), skew, kurtosis
+    squares = off * off
+    deviation = (squares.sum() / total).sqrt()
+    std = deviation.clamp_min(TINY)
+    skew = (squares * off).sum() / total / std**3
+    kurtosis = squares.square().sum() / total / std**4 - 3.0
+    return centre, deviation, skew, kurtosis
 
 
 def std_by_head(values: torch.Tensor, weight: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:

@@ -38,8 +38,7 @@ def by_head(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, t
 def log2_ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """log2(a / b) of two positive numbers; NaN where either is zero."""
     good = (a > TINY) & (b > TINY)
-    ratio = torch.where(good, a / b.clamp_min(TINY), torch.full_like(a, float("nan")))
-    return torch.log2(ratio)
+    return torch.log2(torch.where(good, a / b.clamp_min(TINY), torch.nan))
 
 
 def strided(tensor: torch.Tensor, count: int) -> torch.Tensor:

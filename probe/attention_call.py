@@ -410,8 +410,7 @@ def _backends(
     choose = getattr(torch, "_fused_sdp_choice", None)
     if choose is None:
         return -1, -1
-    options = {"scale": scale, "enable_gqa": gqa}
-    chosen = int(choose(query, key, value, mask, dropout, causal, **options))
+    chosen = int(choose(query, key, value, mask, dropout, causal, scale=scale, enable_gqa=gqa))
     if chosen != _MATH:
         return chosen, chosen
     shapes = tuple(t.shape[1:] for t in (query, key, value))
@@ -419,8 +418,17 @@ def _backends(
     if mask is not None:
         whole = mask[:1] if mask.dim() == 4 else mask
         laid = _Laid(whole.shape, whole.stride(), mask.dtype, mask.requires_grad)
-    options["device"], options["dtype"] = query.device, query.dtype
-    return chosen, _best(shapes, laid, dropout, causal, **options)
+    best = _best(
+        shapes,
+        laid,
+        dropout,
+        causal,
+        scale=scale,
+        enable_gqa=gqa,
+        device=query.device,
+        dtype=query.dtype,
+    )
+    return chosen, best
 
 
 class _Laid(NamedTuple):
@@ -451,12 +459,9 @@ def _best(
     if mask is not None:
         hidden = torch.empty_strided(mask.shape, mask.strides, dtype=mask.dtype, device=device)
         hidden.requires_grad_(mask.trained)
+    choose: Any = torch._fused_sdp_choice
     with torch.nn.attention.sdpa_kernel(_ALL_BACKENDS):
-        return int(
-            torch._fused_sdp_choice(
-                *fresh, hidden, dropout, causal, scale=scale, enable_gqa=enable_gqa
-            )
-        )
+        return int(choose(*fresh, hidden, dropout, causal, scale=scale, enable_gqa=enable_gqa))
 
 
 _MATH = 0

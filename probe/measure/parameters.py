@@ -131,7 +131,7 @@ class _Level(NamedTuple):
     """Norm of a parameter's samples, 0-d, and how many they are."""
 
     size: torch.Tensor
-    count: int
+    elements: int
 
 
 @dataclass
@@ -357,9 +357,9 @@ def _add_unmoved(
         rate, stuck = rates.get(id(parameter), 0.0), either[at]
         if rate <= 0 or parameter.dtype != torch.float32:
             stuck = zero
-        elif id(parameter) in plain and levels[at].count:
+        elif id(parameter) in plain and levels[at].elements:
             steepness = norm / local(parameter.detach()).numel() ** 0.5
-            level = levels[at].size / levels[at].count ** 0.5
+            level = levels[at].size / levels[at].elements ** 0.5
             told = rate * steepness > _RESOLVED * level
             stuck = torch.maximum(zero, (changes[at] == 0).float() * told)
         if excused is not None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +36,10 @@ class AttentionCall:
 
     q, k, v are what the kernel got at the picked positions, (r, h or kv heads, p, d); k and v of
     other states than the queries' at the rows and positions picked of those.
-    ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r, 1 or h, p, n)
-    bool. ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the kernel
-    gave, and the float32 reference without dropout. ``hand_scores``: softmax's input where it ran
-    by hand; ``terms`` (t, r, h, p, n): other products of the scores' shape, made before it.
+    ``scores`` (r, h, p, n) float32: scaled q k^T without the mask. ``visible`` (r or 1, h or 1, p,
+    n) bool. ``weights`` (r, h, p, n) float32. ``output``, ``reference`` (r, h, p, d): what the
+    kernel gave, and the float32 reference without dropout. ``hand_scores``: softmax's input where
+    it ran by hand; ``terms`` (t, r, h, p, n): other products of the scores' shape, made before it.
     """
 
     q: torch.Tensor
@@ -201,7 +202,7 @@ class Recorder(TorchFunctionMode):
                 scores=scores,
                 visible=visible,
                 weights=weights,
-                output=_pick_heads(self.picked, out),
+                output=self.picked.take_heads(out),
                 reference=reference,
                 scale=used,
                 dropout=float(dropout_p),
@@ -256,8 +257,8 @@ class Recorder(TorchFunctionMode):
             return
         q, k, v, k_all, v_all = cut
         raw = _scores(q, k_all)
-        picked_hand = _pick_heads(self.picked, hand)
-        picked_weights = _pick_heads(self.picked, weights)
+        picked_hand = self.picked.take_heads(hand)
+        picked_weights = self.picked.take_heads(weights)
         if picked_hand is None or picked_weights is None:
             return
         seen = picked_hand.float()
@@ -273,7 +274,7 @@ class Recorder(TorchFunctionMode):
                 scores=raw,
                 visible=visible,
                 weights=picked_weights.float(),
-                output=_pick_heads(self.picked, out),
+                output=self.picked.take_heads(out),
                 reference=reference,
                 scale=float("nan"),
                 dropout=rate,
@@ -294,7 +295,7 @@ class Recorder(TorchFunctionMode):
         self, picked: Picked, others: list[torch.Tensor], shape: torch.Size
     ) -> torch.Tensor | None:
         """Products of the scores' shape, (t, r, h, p, n) float32."""
-        cut = [_pick_heads(picked, other) for other in others if other.shape == shape]
+        cut = [picked.take_heads(other) for other in others if other.shape == shape]
         known = [term.float() for term in cut if term is not None]
         return torch.stack(known) if known else None
 
@@ -336,22 +337,12 @@ def _cut(
     picked: Picked, keys: Picked, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, ...] | None:
     """q, k, v at the rows and positions picked of each, and the queries' rows' keys and values."""
-    q, k, v = _pick_heads(picked, query), _pick_heads(keys, key), _pick_heads(keys, value)
+    q, k, v = picked.take_heads(query), keys.take_heads(key), keys.take_heads(value)
     if q is None or k is None or v is None:
         return None
     k_all = key.detach().index_select(0, picked.rows)
     v_all = value.detach().index_select(0, picked.rows)
     return q, k, v, k_all, v_all
-
-
-def _pick_heads(picked: Picked, tensor: torch.Tensor) -> torch.Tensor | None:
-    """(batch, h, n, d) -> (r, h, p, d)."""
-    if tensor.dim() != 4 or tensor.shape[0] != picked.batch or tensor.shape[2] != picked.length:
-        return None
-    rows, heads = picked.rows, torch.arange(tensor.shape[1], device=tensor.device)
-    return tensor.detach()[
-        rows[:, None, None], heads[None, :, None], picked.positions[None, None, :]
-    ]
 
 
 def _spread_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -387,11 +378,14 @@ def _rows_of_mask(
 def _visibility(
     mask: torch.Tensor | None, scores: torch.Tensor, is_causal: bool, picked: Picked
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs may attend, and the scores with the mask added; both (r, h or 1, p, n)."""
-    keys = torch.arange(scores.shape[-1], device=scores.device)
-    visible = torch.ones_like(scores, dtype=torch.bool)
+    """Which pairs may attend, (r or 1, h or 1, p, n); and the scores with the mask added."""
+    count, keys = scores.shape[-2:]
+    visible = torch.ones(1, 1, count, keys, dtype=torch.bool, device=scores.device)
+    if mask is None and not is_causal:
+        return visible, scores
     if is_causal:
-        visible = visible & (keys[None, :] <= picked.positions[:, None])
+        visible = torch.arange(keys, device=scores.device) <= picked.positions[:, None]
+        visible = visible[None, None]
     added = scores
     if mask is not None and mask.dtype == torch.bool:
         visible = visible & mask
@@ -416,17 +410,58 @@ def _backends(
     choose = getattr(torch, "_fused_sdp_choice", None)
     if choose is None:
         return -1, -1
-    options = {"scale": scale, "enable_gqa": gqa}
-    chosen = int(choose(query, key, value, mask, dropout, causal, **options))
+    chosen = int(choose(query, key, value, mask, dropout, causal, scale=scale, enable_gqa=gqa))
     if chosen != _MATH:
         return chosen, chosen
-    # One row decides as the whole batch would, and costs nothing to lay out afresh.
-    fresh = [t.new_empty((1, *t.shape[1:])) for t in (query, key, value)]
-    if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
-        mask = mask[:1]
-    with torch.nn.attention.sdpa_kernel(_ALL_BACKENDS):
-        best = int(choose(*fresh, mask, dropout, causal, **options))
+    shapes = tuple(t.shape[1:] for t in (query, key, value))
+    laid = None
+    if mask is not None:
+        whole = mask[:1] if mask.dim() == 4 else mask
+        laid = _Laid(whole.shape, whole.stride(), mask.dtype, mask.requires_grad)
+    best = _best(
+        shapes,
+        laid,
+        dropout,
+        causal,
+        scale=scale,
+        enable_gqa=gqa,
+        device=query.device,
+        dtype=query.dtype,
+    )
     return chosen, best
+
+
+class _Laid(NamedTuple):
+    """How a mask lies in memory."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    trained: bool
+
+
+@lru_cache(maxsize=64)
+def _best(
+    shapes: tuple[torch.Size, ...],
+    mask: _Laid | None,
+    dropout: float,
+    causal: bool,
+    *,
+    scale: float | None,
+    enable_gqa: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> int:
+    """The backend for contiguous tensors of these shapes, with every backend allowed."""
+    # One row decides as the whole batch would, and costs nothing to lay out afresh.
+    fresh = [torch.empty((1, *shape), device=device, dtype=dtype) for shape in shapes]
+    hidden = None
+    if mask is not None:
+        hidden = torch.empty_strided(mask.shape, mask.strides, dtype=mask.dtype, device=device)
+        hidden.requires_grad_(mask.trained)
+    choose: Any = torch._fused_sdp_choice
+    with torch.nn.attention.sdpa_kernel(_ALL_BACKENDS):
+        return int(choose(*fresh, hidden, dropout, causal, scale=scale, enable_gqa=enable_gqa))
 
 
 _MATH = 0

@@ -437,7 +437,7 @@ def _decodes_features(parts: ModelParts, batch: Batch) -> bool:
 
 def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:
     fits = picked is not None and isinstance(states, torch.Tensor)
-    return picked.take(states) if fits else None  # type: ignore[union-attr,arg-type]
+    return picked.take_once(states) if fits else None  # type: ignore[union-attr,arg-type]
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:

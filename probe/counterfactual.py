@@ -392,14 +392,18 @@ class Counterfactuals:
     notes: list[str] = field(default_factory=list)
 
     def keep(self, parts: ModelParts, capture: Capture, number: int) -> Kept | None:
-        """Copy what the counterfactual of sample ``number`` needs; None where there is none."""
+        """Copy what the counterfactual of sample ``number`` needs; None where there is none, or
+        nothing in this batch that it could be seen at."""
         try:
             if self.kinds is None:
                 self.kinds = tuple(k for k in KINDS if not why_not(k, parts, capture))
             kind = due(number, self.kinds)
             if kind is None or kind in self.failed or why_not(kind, parts, capture):
                 return None
-            return keep(kind, parts, capture)
+            kept = keep(kind, parts, capture)
+            watch = kept.change.watch
+            # On the CPU it costs no waiting to see that there is nothing to compare.
+            return None if watch.is_cpu and not watch.any() else kept
         except Exception as error:
             self.give_up(None, error)
             return None

@@ -54,11 +54,17 @@ def gather(tensors: list[torch.Tensor], larger: list[torch.Tensor]) -> Copied | 
     if not tensors and not larger:
         return None
     device = next((t.device for t in [*tensors, *larger] if t.is_cuda), torch.device("cpu"))
-    # What was made elsewhere (constants on the host, another GPU's layers) is moved.
-    numbers = [t.reshape(()).float().to(device) for t in tensors]
-    pieces = [torch.stack(numbers)] if numbers else []
+    pieces = [torch.stack([_number(t, device) for t in tensors])] if tensors else []
     pieces += [t.reshape(-1).float().to(device) for t in larger]
-    return copy_out(torch.cat(pieces))
+    return copy_out(torch.cat(pieces).detach())
+
+
+def _number(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """0-d float32 on ``device``, as nearly all are: constants made on the host and another GPU's
+    layers are not."""
+    if tensor.dim() == 0 and tensor.dtype == torch.float32 and tensor.device == device:
+        return tensor
+    return tensor.reshape(()).float().to(device)
 
 
 class Measured:
@@ -69,7 +75,7 @@ class Measured:
         plain = [(key, v) for key, v in pairs if not isinstance(v, torch.Tensor)]
         self._plain = {key: v for key, v in plain if not math.isnan(v)}
         self._names = [key for key, v in pairs if isinstance(v, torch.Tensor)]
-        tensors = [v.detach() for _, v in pairs if isinstance(v, torch.Tensor)]
+        tensors = [v for _, v in pairs if isinstance(v, torch.Tensor)]
         self._copied = gather(tensors, [])
 
     def numbers(self) -> dict[Key, float]:
@@ -131,11 +137,11 @@ class FrameDraft:
             for metric, value in metrics.items():
                 if isinstance(value, torch.Tensor):
                     self._names.append((site, metric))
-                    tensors.append(value.detach())
+                    tensors.append(value)
                 else:
                     self._known[site, metric] = value
         larger = [
-            ((site, metric), value.detach())
+            ((site, metric), value)
             for site, metrics in measured.heads.items()
             for metric, value in metrics.items()
             if isinstance(value, torch.Tensor)

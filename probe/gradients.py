@@ -6,7 +6,7 @@ there is no such moment: there each gradient is read on its way to its parameter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -66,10 +66,11 @@ class Gradients:
             return
         ours, own = (pad_sequence(samples, batch_first=True) for samples in (gradients, weights))
         products = torch.stack([ours * own, ours.square(), own.square()]).sum(dim=-1)
-        for place, (parameter, sample) in enumerate(zip(kept, gradients, strict=True)):
-            # A sample stands for all elements, so that large parameters count for what they are.
-            share = local(parameter.detach()).numel() / sample.numel()
-            self._products[id(parameter)] = products[:, place] * share
+        # A sample stands for all elements, so that large parameters count for what they are.
+        pairs = zip(kept, gradients, strict=True)
+        shares = [local(p.detach()).numel() / sample.numel() for p, sample in pairs]
+        weighed = torch._foreach_mul(list(products.unbind(dim=1)), shares)
+        self._products.update(zip(map(id, kept), weighed, strict=True))
         size = ours.abs()
         largest = size.amax()
         at_it, any_at_all = (size == largest).sum(), (size > 0).sum()
@@ -121,17 +122,27 @@ class Gradients:
         """
         return self._norms.get(id(parameter))
 
-    def along_weights(self, parameters: Iterable[nn.Parameter]) -> torch.Tensor | None:
-        """Cosine of the gradients and the weights of some parameters, from a sample, 0-d.
+    def along_weights(
+        self, groups: Mapping[str, Iterable[nn.Parameter]]
+    ) -> dict[str, torch.Tensor]:
+        """Cosine of the gradients and the weights of groups of parameters, from a sample, 0-d.
 
-        None where none of them was looked at; NaN where the gradients or the weights are zero.
+        A group of which none was looked at is left out; NaN where its gradients or weights are
+        zero.
         """
-        found = [self._products[id(p)] for p in parameters if id(p) in self._products]
-        if not found:
-            return None
-        product, gradients, weights = torch.stack(found).sum(dim=0)
+        known = {
+            name: [self._products[id(p)] for p in parameters if id(p) in self._products]
+            for name, parameters in groups.items()
+        }
+        sums = {name: torch.stack(own).sum(dim=0) for name, own in known.items() if own}
+        if not sums:
+            return {}
+        device = next(iter(sums.values())).device
+        every = torch.stack([found.to(device) for found in sums.values()])
+        product, gradients, weights = every.unbind(dim=1)
         size = (gradients * weights).sqrt()
-        return torch.where(size > TINY, product / size.clamp_min(TINY), torch.nan)
+        cosines = torch.where(size > TINY, product / size.clamp_min(TINY), torch.nan)
+        return dict(zip(sums, cosines.unbind(), strict=True))
 
     def limited(self) -> torch.Tensor | None:
         """Share of the elements that are not zero that stand at the largest magnitude, one aside:

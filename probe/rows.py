@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,15 @@ import torch
 
 ROWS = 3
 POSITIONS = 16
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What was taken of a tensor, while that is what it was."""
+
+    of: weakref.ref[torch.Tensor]
+    version: int
+    taken: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,16 @@ class Picked:
     length: int
     sequence_first: bool = False
     """Hidden states come as (length, batch, d)."""
+
+    def take_once(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """As :meth:`take`; modules that are given one tensor share one copy of it."""
+        if tensor.is_inference():  # what is changed in place does not show
+            return self.take(tensor)
+        known = self._copies.get(id(tensor))
+        if known is None or known.of() is not tensor or known.version != tensor._version:
+            known = _Copy(weakref.ref(tensor), tensor._version, self.take(tensor))
+            self._copies[id(tensor)] = known
+        return known.taken
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Hidden states (batch, length, d), or flattened (batch * length, d) -> copy (r, p, d).
@@ -46,9 +66,31 @@ class Picked:
         if tensor.shape[0] == self.batch and tensor.is_contiguous():
             # Whole tokens out of one flat table: half the time of indexing by two dimensions.
             chosen = tensor.view(-1, tensor.shape[2]).index_select(0, self._flat)
-            return chosen.view(len(self.rows), len(self.positions), -1)
+            return chosen.view(*self.valid.shape, -1)
         rows = self.rows if tensor.shape[0] == self.batch else torch.zeros_like(self.rows)
         return tensor[rows[:, None], self.positions[None, :]]
+
+    def take_heads(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """What heads of attention have of their own, (batch, h, length, m) -> copy (r, h, p, m).
+
+        None where the shape does not fit.
+        """
+        if tensor.dim() != 4 or tensor.shape[0] != self.batch or tensor.shape[2] != self.length:
+            return None
+        tensor = tensor.detach()
+        heads, width = tensor.shape[1], tensor.shape[3]
+        tokens = tensor.transpose(1, 2)
+        if tokens.is_contiguous():
+            chosen = tokens.view(-1, heads * width).index_select(0, self._flat)
+            return chosen.view(*self.valid.shape, heads, width).transpose(1, 2)
+        each = torch.arange(heads, device=tensor.device)[None, :, None]
+        rows, positions = self.rows[:, None, None], self.positions[None, None, :]
+        return tensor[rows, each, positions]
+
+    @cached_property
+    def _copies(self) -> dict[int, _Copy]:
+        """By id of the tensor."""
+        return {}
 
     @cached_property
     def _flat(self) -> torch.Tensor:

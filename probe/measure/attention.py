@@ -265,7 +265,7 @@ def _maps(sampled: Sampled, kept: LayerCapture) -> tuple[Values, Values]:
     assert call is not None
     weights = call.weights
     entropy = -(weights * weights.clamp_min(1e-30).log()).sum(dim=-1)
-    seen = call.visible.expand_as(weights).sum(dim=-1)
+    seen = call.visible.sum(dim=-1)
     # A row that sees one key has no entropy to speak of.
     counts = sampled.valid[:, None, :] * (seen > 1).float()
     values: Values = {}

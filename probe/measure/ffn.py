@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from probe.anatomy import LayerParts, weight_of
 from probe.captured import LayerCapture
-from probe.measure.numbers import log2_ratio, mean, relative, rms, strided
+from probe.measure.numbers import log2_ratio, mean, relative, rms, spread, strided
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
 
@@ -189,13 +189,13 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
     assert parts.expand is not None and parts.contract is not None
     wide, narrow = weight_of(parts.expand), weight_of(parts.contract)
     sample = strided(wide, 4096).float()
-    centred = sample - sample.mean()
-    variance = centred.square().mean()
+    squares = (sample - sample.mean()).square()
+    in_weight, out_weight = sample.square().mean().sqrt(), rms(narrow)
     constant = [s.amax() == s.amin() for s in (sample, strided(narrow, 4096))]
     values |= {
-        "in_weight": rms(wide),
-        "out_weight": rms(narrow),
-        "weight_kurtosis": (centred**4).mean() / variance.square() - 3.0,
+        "in_weight": in_weight,
+        "out_weight": out_weight,
+        "weight_kurtosis": squares.square().mean() / squares.mean().square() - 3.0,
         "constant_weights": torch.stack(constant).float().mean(),
         "zero_neurons": _without_way_out(narrow),
     }
@@ -207,30 +207,32 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         weights = list(packed.detach().chunk(3))
     if weights:
         levels = torch.stack([rms(weight) for weight in weights])
-        values["in_level"] = log2_ratio(rms(wide), levels.median())
+        values["in_level"] = log2_ratio(in_weight, levels.median())
     if parts.attention_out is not None:
-        values["out_level"] = log2_ratio(rms(narrow), rms(weight_of(parts.attention_out)))
+        values["out_level"] = log2_ratio(out_weight, rms(weight_of(parts.attention_out)))
     contract = kept.contract
     if contract is None or contract.into is None or contract.out is None:
         return values
     width = contract.out.shape[-1]
     values["token_norm"] = mean(contract.out.float().norm(dim=-1) / width**0.5, sampled.valid)
-    if made := _linears(sampled, parts, kept):
-        values["linear_error"] = torch.stack(made).amax()
+    if wrong := _linears(sampled, parts, kept):
+        values["linear_error"] = torch.stack(wrong).amax()
     activation = sampled.intent.activation
-    silent = ((contract.into == 0) | (sampled.tokens == 0)).flatten(0, 1).all(dim=0)
     equal = equal_neurons(contract.into)
     if equal is not None:
         values["equal_neurons"] = equal
     function = _ACTIVATIONS.get(activation or "")
+    made = _activated(kept, function) if function is not None else []
     if activation != "relu":
-        values["dead_neurons"] = _dead(sampled, kept, silent, function)
+        values["dead_neurons"] = _dead(sampled, contract.into, made)
     if function is not None:
-        error = _activation_error(sampled, parts, kept, function)
+        error = _activation_error(sampled, parts, kept, made)
         if error is not None:
             values["activation_error"] = error
     elif not sampled.intent.family:
-        errors = [_activation_error(sampled, parts, kept, f) for f in _FITTING.values()]
+        errors = [
+            _activation_error(sampled, parts, kept, _activated(kept, f)) for f in _FITTING.values()
+        ]
         known = [error for error in errors if error is not None]
         if len(known) == len(_FITTING):
             values[_FITS] = torch.stack(known)
@@ -256,25 +258,26 @@ def equal_neurons(hidden: torch.Tensor) -> torch.Tensor | None:
     tokens = tokens[:: tokens.shape[0] // _TOKENS_COMPARED][:_TOKENS_COMPARED].float()
     weights = torch.arange(1, len(tokens) + 1, device=tokens.device, dtype=torch.float32).sin()
     ordered = tokens.index_select(1, (weights @ tokens).argsort())
-    spread = ordered.std(dim=0)
-    told = ((ordered != 0).sum(dim=0) >= _TOKENS_NEEDED) & (spread > 0)
+    varies = ordered.amax(dim=0) > ordered.amin(dim=0)
+    told = ((ordered != 0).sum(dim=0) >= _TOKENS_NEEDED) & varies
     apart = (ordered[:, 1:] - ordered[:, :-1]).abs().amax(dim=0)
-    alike = (apart <= _EQUAL * spread[1:]) & told[1:] & told[:-1]
+    alike = (apart <= _EQUAL * spread(ordered, 0)[1:]) & told[1:] & told[:-1]
     either = F.pad(alike, (1, 0)) | F.pad(alike, (0, 1))
     return either.float().mean()
 
 
-def _dead(
-    sampled: Sampled, kept: LayerCapture, silent: torch.Tensor, function: Function | None
-) -> torch.Tensor:
-    """Share of the silent neurons (neurons,); of those only that should speak, where that is
-    known: far below 0 a smooth activation rounds to zero too."""
-    made = _activated(kept, function) if function is not None else []
+def _dead(sampled: Sampled, into: torch.Tensor, made: list[torch.Tensor]) -> torch.Tensor:
+    """Share of the neurons that are silent, all 0 in ``into``; of those only that should speak,
+    where ``made`` tells: far below 0 a smooth activation rounds to zero too."""
+
+    def loudest(states: torch.Tensor) -> torch.Tensor:
+        return (states.abs() * sampled.tokens).flatten(0, 1).amax(dim=0)
+
+    silent = loudest(into) == 0
     if made:
-        loudest = (torch.stack(made).abs().amax(dim=0) * sampled.tokens).flatten(0, 1).amax(dim=0)
-        assert kept.contract is not None and kept.contract.into is not None
-        audible = max(_AUDIBLE, torch.finfo(kept.contract.into.dtype).eps)
-        silent = silent & (loudest > audible * loudest.amax())
+        meant = torch.stack([loudest(states) for states in made]).amax(dim=0)
+        audible = max(_AUDIBLE, torch.finfo(into.dtype).eps)
+        silent = silent & (meant > audible * meant.amax())
     return silent.float().mean()
 
 
@@ -297,10 +300,10 @@ def _activated(kept: LayerCapture, function: Function) -> list[torch.Tensor]:
 
 
 def _activation_error(
-    sampled: Sampled, parts: LayerParts, kept: LayerCapture, function: Function
+    sampled: Sampled, parts: LayerParts, kept: LayerCapture, candidates: list[torch.Tensor]
 ) -> torch.Tensor | None:
-    """The contracting linear's input against ``function`` of what the expanding ones gave."""
-    contract, candidates = kept.contract, _activated(kept, function)
+    """The contracting linear's input against what it may have been meant to be."""
+    contract = kept.contract
     if contract is None or contract.into is None or not candidates:
         return None
     p = getattr(parts.inner_dropout, "p", 0.0)

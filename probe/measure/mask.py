@@ -96,12 +96,12 @@ def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> tuple[Values, V
     values: Values = {}
     heads: Values = {}
     if sampled.padding is not None:
-        on_padding = (call.weights * sampled.padding[:, None, None, :]).sum(dim=-1)
+        on_padding = (call.weights * sampled.padding[:, None, None, :].float()).sum(dim=-1)
         values["padding_mass"], heads["padding_mass"] = by_head(on_padding, asks[:, None, :])
     if sampled.causal is not None:
         # Where the caller's own mask shows later positions, they may be seen.
         ahead = later & ~implied if sampled.batch.full_mask is not None else later
-        on_future = (call.weights * ahead[:, None]).sum(dim=-1)
+        on_future = (call.weights * ahead[:, None].float()).sum(dim=-1)
         future, by_heads = by_head(on_future, asks[:, None, :])
         values["future_mass"] = torch.where(sampled.causal, future, float("nan"))
         heads["future_mass"] = torch.where(sampled.causal, by_heads, float("nan"))

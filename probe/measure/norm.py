@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from probe.captured import Flow
-from probe.measure.numbers import TINY, mean, relative
+from probe.measure.numbers import TINY, mean, relative, spread
 from probe.measure.sampled import Sampled, Values, eps_of, norm_formula
 from probe.recognition import gamma_of
 from probe.schema import Metric
@@ -136,7 +136,7 @@ def measure(
     if flow is None or flow.into is None or flow.out is None:
         return values
     out = flow.out.float()
-    values["output_std"] = mean(out.std(dim=-1), sampled.valid)
+    values["output_std"] = mean(spread(out, -1), sampled.valid)
     if eps is not None:
         errors = [
             relative(out, norm_formula(flow.into.float(), weight, bias, eps, rms), sampled.tokens)

@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import torch
+from torch.linalg import vector_norm
 
 TINY = 1e-12
 
@@ -15,7 +16,8 @@ def relative(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor | None = Non
     a, b = a.float(), b.float()
     if weight is not None:
         a, b = a * weight, b * weight
-    return (a - b).norm() / torch.maximum(a.norm(), b.norm()).clamp_min(TINY)
+    largest = torch.maximum(vector_norm(a), vector_norm(b))
+    return vector_norm(a - b) / largest.clamp_min(TINY)
 
 
 def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -36,15 +38,13 @@ def by_head(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, t
 def log2_ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """log2(a / b) of two positive numbers; NaN where either is zero."""
     good = (a > TINY) & (b > TINY)
-    ratio = torch.where(good, a / b.clamp_min(TINY), torch.full_like(a, float("nan")))
-    return torch.log2(ratio)
+    return torch.log2(torch.where(good, a / b.clamp_min(TINY), torch.nan))
 
 
 def strided(tensor: torch.Tensor, count: int) -> torch.Tensor:
     """About ``count`` elements of a tensor, evenly spaced; a view where the layout allows it."""
-    flat = (
-        tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().t().reshape(-1)
-    )
+    tensor = tensor.detach()
+    flat = tensor.view(-1) if tensor.is_contiguous() else tensor.t().reshape(-1)
     # An odd stride does not keep hitting the same columns of a matrix.
     stride = max(1, flat.numel() // count) | 1
     return flat[::stride]
@@ -55,27 +55,31 @@ def rms(tensor: torch.Tensor, count: int = 4096) -> torch.Tensor:
     return strided(tensor, count).float().square().mean().sqrt()
 
 
+def spread(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Standard deviation along one dimension; ``Tensor.std`` takes six times as long on a CPU."""
+    off = values - values.mean(dim=dim, keepdim=True)
+    return (off.square().sum(dim=dim) / (values.shape[dim] - 1)).sqrt()
+
+
 def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Weighted mean, standard deviation, skewness and excess kurtosis."""
-    total = weight.sum().clamp_min(1.0)
+    """Weighted mean, standard deviation, skewness and excess kurtosis of ``values`` (r, h, p, n),
+    and of each head its standard deviation, (h,).
+
+    ``weight`` (r, h or 1, p, n): 0 or 1.
+    """
+    every = (0, 2, 3)
+    counts = weight.sum(dim=every).expand(values.shape[1])
+    total = counts.sum().clamp_min(1.0)
     centre = (values * weight).sum() / total
     off = (values - centre) * weight
-    variance = (off * off).sum() / total
-    std = variance.sqrt().clamp_min(TINY)
-    skew = (off**3).sum() / total / std**3
-    kurtosis = (off**4).sum() / total / std**4 - 3.0
-    return centre, variance.sqrt(), skew, kurtosis
-
-
-def std_by_head(values: torch.Tensor, weight: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """Weighted standard deviation of ``values`` (r, h, p, n) of each head, (h,).
-
-    ``centre``: some number near the means, which keeps the squares small.
-    """
-    counts = weight.sum(dim=(0, 2, 3))
-    off = (values - centre) * weight
-    mean_off = off.sum(dim=(0, 2, 3)) / counts
-    return ((off * off).sum(dim=(0, 2, 3)) / counts - mean_off**2).clamp_min(0.0).sqrt()
+    squares = off * off
+    of_heads = squares.sum(dim=every)
+    deviation = (of_heads.sum() / total).sqrt()
+    std = deviation.clamp_min(TINY)
+    skew = (squares * off).sum() / total / std**3
+    kurtosis = squares.square().sum() / total / std**4 - 3.0
+    own = (of_heads / counts - (off.sum(dim=every) / counts) ** 2).clamp_min(0.0).sqrt()
+    return centre, deviation, skew, kurtosis, own
 
 
 @lru_cache(maxsize=16)

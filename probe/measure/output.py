@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from probe.anatomy import weight_of
 from probe.dropouts import of_classifier
-from probe.measure.numbers import log2_ratio, relative, rms
+from probe.measure.numbers import log2_ratio, relative, rms, spread
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
 
@@ -261,7 +261,7 @@ def _prediction(logits: torch.Tensor, labels: torch.Tensor | None) -> Values:
     values |= {
         "confidence": (p.amax(dim=-1) * weight).sum() / total,
         "entropy": (-(p * log_p).sum(dim=-1) / math.log(classes) * weight).sum() / total,
-        "logit_std": (logits.std(dim=-1) * weight).sum() / total,
+        "logit_std": (spread(logits, -1) * weight).sum() / total,
     }
     return values
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.linalg import vector_norm
+from torch.nn.utils.rnn import pad_sequence
 
 from probe.adapters import held_at_zero, own_parameters
 from probe.anatomy import LayerParts, ModelParts
@@ -114,23 +118,38 @@ class Watched:
 
 
 @dataclass
+class _Samples:
+    """Elements of some parameters, one a row and filled up with zeros, float32 (parameters, n).
+    ``places``: which parameters these are; ``counts``: of how many elements."""
+
+    places: list[int]
+    counts: list[int]
+    rows: torch.Tensor
+
+
+class _Level(NamedTuple):
+    """Norm of a parameter's samples, 0-d, and how many they are."""
+
+    size: torch.Tensor
+    elements: int
+
+
+@dataclass
 class Moving:
     """Samples of the parameters before a step, and what their gradients said."""
 
     values: dict[str, Values] = field(default_factory=dict)
-    before: list[torch.Tensor] = field(default_factory=list)
+    before: list[_Samples] = field(default_factory=list)
     excused: list[torch.Tensor | None] = field(default_factory=list)
     """1 where the parameter can have no gradient yet, 0-d."""
-    grad_zero: list[torch.Tensor | None] = field(default_factory=list)
-    grad_size: list[torch.Tensor | None] = field(default_factory=list)
-    """Root mean square of each gradient, 0-d."""
+    grad_norms: list[torch.Tensor | None] = field(default_factory=list)
     rows: torch.Tensor | None = None
     resting: set[int] = field(default_factory=set)
     """Parameters, by id, whose optimizer sat this step out: nobody expects them to move."""
 
 
 def watched(parts: ModelParts, single: frozenset[str] = frozenset()) -> list[Watched]:
-    """The parameters of every site that has some.
+    """The parameters of every site that has some, those of a site one after the other.
 
     ``single``: names of the stacks whose rows hold one token, which attends to itself whatever its
     query and key are.
@@ -194,7 +213,8 @@ def watched(parts: ModelParts, single: frozenset[str] = frozenset()) -> list[Wat
     for final, norm in parts.final_norms:
         add(final, norm)
     add("output", parts.head)
-    return found
+    order: dict[str, int] = {}
+    return sorted(found, key=lambda watch: order.setdefault(watch.site, len(order)))
 
 
 def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
@@ -203,7 +223,7 @@ def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
     ``ids``: picked token ids, the rows of an embedding table that this step can move.
     """
     moving = Moving(rows=ids.flatten() if ids is not None else None)
-    moving.before = [_sample(watch, moving.rows).clone() for watch in found]
+    moving.before = _samples(found, moving.rows)
     moving.excused = [
         None if watch.after is None else (local(watch.after.detach()).abs().amax() == 0).float()
         for watch in found
@@ -213,29 +233,43 @@ def keep_weights(found: list[Watched], ids: torch.Tensor | None) -> Moving:
 
 def read_gradients(found: list[Watched], moving: Moving, gradients: Gradients) -> None:
     """Gradient norms and activity by site, and whose gradient is zero or missing."""
-    sums: dict[str, list[tuple[torch.Tensor, int]]] = {}
-    of_sites: dict[str, list[nn.Parameter]] = {}
-    for watch in found:
-        of_sites.setdefault(watch.site, []).append(watch.parameter)
-        norm = gradients.norm(watch.parameter)
-        if norm is None:
-            moving.grad_zero.append(None)
-            moving.grad_size.append(None)
-        else:
-            count = local(watch.parameter.detach()).numel()
-            sums.setdefault(watch.site, []).append((norm, count))
-            moving.grad_zero.append((norm == 0).float())
-            moving.grad_size.append(norm / count**0.5)
-    for site, pairs in sums.items():
-        count = sum(n for _, n in pairs)
-        norms = torch.stack([norm for norm, _ in pairs])
-        values = moving.values.setdefault(site, {})
-        values["grad_norm"] = norms.norm() / count**0.5
-        values["activity"] = (norms > ACTIVE).float().mean()
-    for site, own in of_sites.items():
-        along = gradients.along_weights(own)
-        if along is not None:
-            moving.values.setdefault(site, {})["grad_weight_cosine"] = along
+    moving.grad_norms = [gradients.norm(watch.parameter) for watch in found]
+    pairs = zip(found, moving.grad_norms, strict=True)
+    known = [(watch, norm) for watch, norm in pairs if norm is not None]
+    if known:
+        device = known[0][1].device
+        norms = torch.stack([norm.to(device) for _, norm in known])
+        sites = [(site, list(own)) for site, own in groupby(known, lambda pair: pair[0].site)]
+        sizes = [len(own) for _, own in sites]
+        parted = zip(sites, norms.split(sizes), (norms > ACTIVE).float().split(sizes), strict=True)
+        for (site, own), norms_here, active in parted:
+            count = sum(local(watch.parameter.detach()).numel() for watch, _ in own)
+            values = moving.values.setdefault(site, {})
+            values["grad_norm"] = vector_norm(norms_here) / count**0.5
+            values["activity"] = active.mean()
+    of_sites = {
+        site: [watch.parameter for watch in own]
+        for site, own in groupby(found, lambda watch: watch.site)
+    }
+    for site, along in gradients.along_weights(of_sites).items():
+        moving.values.setdefault(site, {})["grad_weight_cosine"] = along
+
+
+def _samples(found: list[Watched], rows: torch.Tensor | None) -> list[_Samples]:
+    """Together what can stand in one matrix."""
+    alike: dict[tuple[torch.device, torch.dtype, bool], list[tuple[int, torch.Tensor]]] = {}
+    for place, watch in enumerate(found):
+        sample = _sample(watch, rows)
+        key = sample.device, sample.dtype, sample.dim() > 1
+        alike.setdefault(key, []).append((place, sample.reshape(-1)))
+    return [
+        _Samples(
+            [place for place, _ in some],
+            [sample.numel() for _, sample in some],
+            pad_sequence([sample for _, sample in some], batch_first=True).float(),
+        )
+        for some in alike.values()
+    ]
 
 
 def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
@@ -250,40 +284,86 @@ def read_after(
 ) -> dict[str, Values]:
     """After the step: update ratios and who did not move. ``rates``: id(parameter) -> lr;
     ``plain``: parameters, by id, that move by no more than rate times gradient."""
-    change: dict[tuple[str, str], list[torch.Tensor]] = {}
-    size: dict[tuple[str, str], list[torch.Tensor]] = {}
+    if found:
+        changes, levels = _moved(found, moving)
+        _add_ratios(found, moving, changes, levels)
+        _add_unmoved(found, moving, changes, levels, rates, plain)
+    return moving.values
+
+
+def _moved(found: list[Watched], moving: Moving) -> tuple[list[torch.Tensor], list[_Level]]:
+    """Of each parameter the norm of its change and its level before, on its samples, 0-d."""
+    changes: dict[int, torch.Tensor] = {}
+    levels: dict[int, _Level] = {}
+    for before, after in zip(moving.before, _samples(found, moving.rows), strict=True):
+        own = vector_norm(after.rows - before.rows, dim=1).unbind()
+        sizes = vector_norm(before.rows, dim=1).unbind()
+        changes.update(zip(before.places, own, strict=True))
+        pairs = map(_Level, sizes, before.counts)
+        levels.update(zip(before.places, pairs, strict=True))
+    every = range(len(found))
+    return [changes[at] for at in every], [levels[at] for at in every]
+
+
+def _add_ratios(
+    found: list[Watched], moving: Moving, changes: list[torch.Tensor], levels: list[_Level]
+) -> None:
+    """Add update ratios, of the sites and of their parts."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for at, watch in enumerate(found):
+        places.setdefault((watch.site, "update_ratio"), []).append(at)
+        if watch.part and watch.parameter.dim() >= 2:
+            places.setdefault((watch.site, f"{watch.part}_update"), []).append(at)
+    device = changes[0].device
+    moved, whole = (
+        torch.stack([_norm([norms[at] for at in own]).to(device) for own in places.values()])
+        for norms in (changes, [level.size for level in levels])
+    )
+    ratios = moved / whole.clamp_min(TINY)
+    for (site, name), ratio in zip(places, ratios.unbind(), strict=True):
+        moving.values.setdefault(site, {})[name] = ratio
+
+
+def _norm(norms: list[torch.Tensor]) -> torch.Tensor:
+    """Norm of several tensors together, from the norms of each."""
+    return vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
+
+
+def _add_unmoved(
+    found: list[Watched],
+    moving: Moving,
+    changes: list[torch.Tensor],
+    levels: list[_Level],
+    rates: dict[int, float],
+    plain: set[int],
+) -> None:
+    """Add which share of each site's parameters did not move, or got no gradient, though due."""
+    device = changes[0].device
+    missing = torch.ones((), device=device)
+    norms = [missing * 0 if n is None else n.to(device) for n in moving.grad_norms]
+    zeros = (torch.stack(norms) == 0).float()
+    rests = (torch.stack([change.to(device) for change in changes]) == 0).float()
+    either = torch.maximum(zeros, rests).unbind()
     still: dict[str, list[torch.Tensor]] = {}
-    told = (moving.before, moving.grad_zero, moving.grad_size, moving.excused)
-    for watch, before, zero, steepness, excused in zip(found, *told, strict=True):
-        after = _sample(watch, moving.rows)
-        delta = (after.float() - before.float()).norm()
-        for part in {"", watch.part}:
-            if part and watch.parameter.dim() < 2:
-                continue
-            change.setdefault((watch.site, part), []).append(delta)
-            size.setdefault((watch.site, part), []).append(before.float().norm())
+    of_all = zip(found, moving.grad_norms, moving.excused, zeros.unbind(), strict=True)
+    for at, (watch, norm, excused, zero) in enumerate(of_all):
         parameter = watch.parameter
         if watch.silent or not parameter.requires_grad or id(parameter) in moving.resting:
             continue
-        if zero is None and watch.spare:
+        if norm is None:
+            if not watch.spare:
+                still.setdefault(watch.site, []).append(missing)
             continue
-        if zero is None:
-            stuck = torch.ones_like(delta)
-        elif (rate := rates.get(id(parameter), 0.0)) > 0 and parameter.dtype == torch.float32:
-            still_there = delta == 0
-            if id(parameter) in plain and steepness is not None and len(before):
-                level = before.float().square().mean().sqrt()
-                still_there &= rate * steepness > _RESOLVED * level
-            stuck = torch.maximum(zero, still_there.float())
-        else:
+        rate, stuck = rates.get(id(parameter), 0.0), either[at]
+        if rate <= 0 or parameter.dtype != torch.float32:
             stuck = zero
-        if excused is not None and zero is not None:
+        elif id(parameter) in plain and levels[at].elements:
+            steepness = norm / local(parameter.detach()).numel() ** 0.5
+            level = levels[at].size / levels[at].elements ** 0.5
+            told = rate * steepness > _RESOLVED * level
+            stuck = torch.maximum(zero, (changes[at] == 0).float() * told)
+        if excused is not None:
             stuck = stuck * (1.0 - excused)
         still.setdefault(watch.site, []).append(stuck)
-    values = moving.values
-    for (site, part), deltas in change.items():
-        ratio = torch.stack(deltas).norm() / torch.stack(size[site, part]).norm().clamp_min(TINY)
-        values.setdefault(site, {})[f"{part}_update" if part else "update_ratio"] = ratio
     for site, flags in still.items():
-        values.setdefault(site, {})["unmoved"] = torch.stack(flags).mean()
-    return values
+        moving.values.setdefault(site, {})["unmoved"] = torch.stack(flags).mean()

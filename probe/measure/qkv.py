@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.linalg import vector_norm
 
 from probe.anatomy import LayerParts
 from probe.captured import LayerCapture
@@ -204,12 +205,12 @@ def measure(
     of_keys = sampled.key_valid[:, None, :].expand(k.shape[:3])
     heads: Values = {}
     for name, found, counts in (
-        ("q_norm", q.norm(dim=-1) / q.shape[-1] ** 0.5, per_head),
-        ("k_norm", k.norm(dim=-1) / k.shape[-1] ** 0.5, of_keys),
+        ("q_norm", vector_norm(q, dim=-1) / q.shape[-1] ** 0.5, per_head),
+        ("k_norm", vector_norm(k, dim=-1) / k.shape[-1] ** 0.5, of_keys),
     ):
         values[name], heads[name] = by_head(found, counts)
     values |= {
-        "v_norm": mean(v.norm(dim=-1) / v.shape[-1] ** 0.5, of_keys),
+        "v_norm": mean(vector_norm(v, dim=-1) / v.shape[-1] ** 0.5, of_keys),
         "tied_outputs": _tied((q * per_head[..., None]).transpose(0, 1).flatten(1)),
     }
     if sampled.memory is None:

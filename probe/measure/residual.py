@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.linalg import vector_norm
 
 from probe.anatomy import LayerParts
 from probe.captured import Flow, LayerCapture
@@ -178,12 +179,13 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
     width = before.shape[-1]
     if junction.outlet is not None:
         branch = _nearer(before, branch, junction.outlet.float(), after, tokens)
-    skip, gain = _fit(before * tokens, branch * tokens, after * tokens)
+    stream, added, total = before * tokens, branch * tokens, after * tokens
+    skip, gain = _fit(stream, added, total)
     values: Values = {
         "cosine": mean(torch.cosine_similarity(before, after, dim=-1), valid),
-        "branch_ratio": (branch * tokens).norm() / (before * tokens).norm().clamp_min(1e-12),
-        "stream_norm": mean(after.norm(dim=-1) / width**0.5, valid),
-        "sum_error": relative(after, before + branch, tokens),
+        "branch_ratio": vector_norm(added) / vector_norm(stream).clamp_min(1e-12),
+        "stream_norm": mean(vector_norm(after, dim=-1) / width**0.5, valid),
+        "sum_error": relative(total, stream + added),
         "skip_gain": skip - 1.0,
         "branch_gain": gain - 1.0,
     }
@@ -191,8 +193,8 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         return values | _in_16_bits(sampled, junction, branch, values, dropout)
     if dropout is not None or not sampled.intent.family:
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
-            changed = torch.where(tokens > 0, after - before, torch.ones_like(after))
-            zero = ((changed == 0) | ((branch == 0) & (tokens > 0))).float().sum()
+            real = tokens > 0
+            zero = (((after - before == 0) | (branch == 0)) & real).sum().float()
             values["dropout_gap"] = _beyond_chance(zero, valid.sum() * width, dropout)
         else:
             values |= _dropped_unseen(sampled, junction, branch, values, dropout)

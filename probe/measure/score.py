@@ -8,7 +8,7 @@ import torch
 
 from probe.attention_call import AttentionCall
 from probe.captured import LayerCapture
-from probe.measure.numbers import log2_ratio, moments, significand_bits, std_by_head
+from probe.measure.numbers import log2_ratio, moments, significand_bits
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
 
@@ -98,7 +98,7 @@ def measure(
     call = kept.call
     if call is None:
         return {}, {}
-    scores, visible = call.scores, call.visible.expand_as(call.scores)
+    scores, visible = call.scores, call.visible
     scale: torch.Tensor | float = call.scale
     values: Values = {}
     if call.hand_scores is not None:
@@ -112,9 +112,9 @@ def measure(
     else:
         values["precision_gap"] = 0.0
     weight = (visible & sampled.valid[:, None, :, None].bool()).float()
-    centre, std, skew, kurtosis = moments(scores, weight)
+    centre, std, skew, kurtosis, of_heads = moments(scores, weight)
     largest = scores.masked_fill(weight == 0, -math.inf).amax(dim=(0, 2, 3))
-    heads: Values = {"std": std_by_head(scores, weight, centre), "max": largest}
+    heads: Values = {"std": of_heads, "max": largest}
     values |= {
         "mean": centre,
         "std": std,

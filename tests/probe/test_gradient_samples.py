@@ -30,8 +30,9 @@ def test_a_penalty_pulls_along_the_weights():
     plain = layer(gradient, weight)
     pulled = layer(gradient + 20 * weight, weight)
     found = read(plain, pulled)
-    assert abs(float(found.along_weights([plain]))) < 0.15
-    assert float(found.along_weights([pulled])) > 0.99
+    along = found.along_weights({"plain": [plain], "pulled": [pulled]})
+    assert abs(float(along["plain"])) < 0.15
+    assert float(along["pulled"]) > 0.99
 
 
 def test_the_cosine_is_that_of_all_elements_where_all_are_looked_at():
@@ -39,25 +40,26 @@ def test_the_cosine_is_that_of_all_elements_where_all_are_looked_at():
     gradients = torch.cat([one.grad.flatten(), two.grad.flatten()])
     weights = torch.cat([one.detach().flatten(), two.detach().flatten()])
     expected = torch.cosine_similarity(gradients, weights, dim=0)
-    assert float(read(one, two).along_weights([one, two])) == pytest.approx(float(expected))
+    along = read(one, two).along_weights({"both": [one, two]})
+    assert float(along["both"]) == pytest.approx(float(expected))
 
 
 def test_a_large_parameter_counts_for_more_than_a_small_one():
     large, small = noise(300, 300, seed=2), noise(4, seed=3)
     parameters = [layer(large.clone(), large), layer(-small, small)]
-    assert float(read(*parameters).along_weights(parameters)) > 0.99
+    assert float(read(*parameters).along_weights({"both": parameters})["both"]) > 0.99
 
 
 def test_zero_gradients_have_no_direction():
     frozen = layer(torch.zeros(5, 5), noise(5, 5, seed=4))
     found = read(frozen)
-    assert found.along_weights([frozen]).isnan()
+    assert found.along_weights({"": [frozen]})[""].isnan()
     assert found.limited().isnan()
 
 
 def test_nothing_is_said_of_parameters_without_gradients():
     found = read(nn.Parameter(torch.ones(3)))
-    assert found.along_weights([nn.Parameter(torch.ones(3))]) is None
+    assert found.along_weights({"": [nn.Parameter(torch.ones(3))]}) == {}
     assert found.limited() is None
 
 

@@ -70,6 +70,7 @@ _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
 _INTAKE = 0.008
 """Seconds in a row that taking in records may take."""
+_FIRST_PICTURE = 0.5  # seconds; later the diagnosis starts though nothing was drawn
 _BREATH = 0.005
 """Seconds between two of those, for keys."""
 _AT_ONCE = 500
@@ -186,6 +187,7 @@ class MonitorApp(
         """What the source of a replay said last."""
         self._seen: tuple[object, ...] = ()
         self._drawn: tuple[int, int] = (-1, -1)
+        self._pictured = False
         self._diagnoses = 0
         self._remembered = False
         self._noted_flag: int | None = None
@@ -228,11 +230,12 @@ class MonitorApp(
         self.reader.start()
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
-        self.call_after_refresh(self._start_diagnosing)
+        self.set_timer(_FIRST_PICTURE, self._start_diagnosing)
 
     def _start_diagnosing(self) -> None:
-        self.undisturbed.begin()
-        self.diagnosing.start()
+        if self.is_running:
+            self.undisturbed.begin()
+            self.diagnosing.start()
 
     def on_unmount(self) -> None:
         self.undisturbed.end()
@@ -412,10 +415,13 @@ class MonitorApp(
         self._draw_edges()
         view = self.view
         if view is not None and view.is_mounted and view.size.width:
-            if gently:
-                self.picture.begin(view.pieces())
-            else:
-                view.draw()
+            if gently and self._pictured:
+                self.picture.begin(view.pieces(), lambda: view.is_attached and bool(view.children))
+                return
+            view.draw()
+            if self.model.header is not None and not self._pictured:
+                self._pictured = True
+                self.call_after_refresh(self._start_diagnosing)
 
     def _draw_edges(self) -> None:
         """Header, tabs, status line and footer."""

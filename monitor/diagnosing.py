@@ -86,7 +86,9 @@ class Diagnosing:
         self._thread = threading.Thread(target=self._run, name="monitor-diagnosis", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Once; further calls do nothing."""
+        if self._thread.ident is None and not self._stopping:
+            self._thread.start()
 
     def stop(self) -> None:
         """Ends after the frame in hand, and waits for that: torch aborts a process that ends

@@ -19,15 +19,18 @@ class InPieces:
     def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
         self._later = later
         self._left: deque[Piece] = deque()
+        self._wanted: Callable[[], bool] = lambda: True
 
     @property
     def unfinished(self) -> bool:
         """Some pieces are still to be drawn."""
         return bool(self._left)
 
-    def begin(self, pieces: Iterable[Piece]) -> None:
-        """Draw these, in order, in place of what is left of another picture."""
+    def begin(self, pieces: Iterable[Piece], wanted: Callable[[], bool] = lambda: True) -> None:
+        """Draw these, in order, in place of what is left of another picture; as long as they are
+        wanted: what they draw on may be taken down meanwhile."""
         self._left = deque(pieces)
+        self._wanted = wanted
         self._go_on()
 
     def drop(self) -> None:
@@ -35,6 +38,8 @@ class InPieces:
         self._left.clear()
 
     def _go_on(self) -> None:
+        if not self._wanted():
+            self.drop()
         until = time.monotonic() + SLICE
         while self._left:
             self._left.popleft()()

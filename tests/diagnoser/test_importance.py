@@ -14,8 +14,10 @@ KIN = ROOT_CAUSE_KEYS.index("score/implementation")
 STRANGER = ROOT_CAUSE_KEYS.index("ffn/neuron_dropout")
 
 
-def rule_of(node, metric):
-    return next(n for n, r in enumerate(RULES) if r.metric == metric and node in r.nodes)
+def rule_of(node, metric, cause):
+    """The first one on a metric that speaks for a cause."""
+    said = (node, metric, cause)
+    return next(n for n, r in enumerate(RULES) if said == (r.nodes[0], r.metric, r.causes[0]))
 
 
 def test_importance_is_the_share_in_the_lead_over_both_nearest_rivals():
@@ -37,7 +39,8 @@ def test_what_a_contract_says_counts_where_it_fires():
     votes = Votes()
     parts = torch.rand(len(ROOT_CAUSE_KEYS), 4)
     fired, met_at = torch.zeros(len(RULES)), torch.zeros(len(RULES), dtype=torch.long)
-    first, second = rule_of("score", "scale_ratio"), rule_of("ffn", "dead_neurons")
+    first = rule_of("score", "scale_ratio", "score/normalization")
+    second = rule_of("ffn", "dead_neurons", "ffn/neuron_dropout")
     fired[[first, second]] = 1
     met_at[first], met_at[second] = 2, 3
     logits = by_kind(votes, parts, fired, met_at)

@@ -135,9 +135,9 @@ def met(*names):
 
 
 def test_the_first_rule_in_causal_order_has_the_loudest_voice():
-    _, causes, categories = Votes()(met("score/scale_ratio", "ffn/dead_neurons"))
+    _, causes, categories = Votes()(met("score/precision_gap", "ffn/dead_neurons"))
     by_name = dict(zip(ROOT_CAUSE_KEYS, causes[0].tolist(), strict=True))
-    assert by_name["score/normalization"] == 1.0
+    assert by_name["score/precision_handling"] == 1.0
     assert by_name["ffn/neuron_dropout"] == 0.5
     assert categories[0].max() == 1.0
     assert not Votes()(torch.zeros(1, len(RULES)))[1].any()
@@ -147,7 +147,7 @@ def test_a_rule_that_also_speaks_on_healthy_runs_is_muted():
     votes = Votes()
     healthy = torch.cat([met("ffn/in_gap")] * 3 + [met()] * 97)
     votes.fit(healthy)
-    heard, causes, _ = votes(met("ffn/in_gap", "score/scale_ratio"))
+    heard, causes, _ = votes(met("ffn/in_gap", "score/precision_gap"))
     assert heard.sum() == 1
     assert dict(zip(ROOT_CAUSE_KEYS, causes[0].tolist(), strict=True))["ffn/weight_scaling"] == 0
     assert not votes.flagged(votes(met("ffn/in_gap"))[0]).any()
@@ -156,16 +156,16 @@ def test_a_rule_that_also_speaks_on_healthy_runs_is_muted():
 
 def test_only_an_exact_and_reliable_contract_is_certain():
     votes = Votes()
-    assert votes.certain(votes(met("score/scale_ratio"))[0]).all()
+    assert votes.certain(votes(met("score/precision_gap"))[0]).all()
     assert not votes.certain(votes(met("ffn/in_gap"))[0]).any(), "a comparison with peers"
-    votes.fit(met("score/scale_ratio"))
-    assert not votes.certain(votes(met("score/scale_ratio"))[0]).any(), "muted"
+    votes.fit(met("score/precision_gap"))
+    assert not votes.certain(votes(met("score/precision_gap"))[0]).any(), "muted"
 
 
 def test_a_certain_contract_is_not_outvoted(network):
     one = sample("bert", 2)
     with torch.no_grad():
-        found = network(collate([one[0]], [one[1]], met("score/scale_ratio").numpy()))
+        found = network(collate([one[0]], [one[1]], met("score/precision_gap").numpy()))
         plain = network(joined(one))
     found.faulty -= 50
     plain.faulty -= 50
@@ -175,7 +175,7 @@ def test_a_certain_contract_is_not_outvoted(network):
 
 def test_an_untrained_network_already_follows_a_broken_contract(network):
     one = sample("bert", 2)
-    batch = collate([one[0]], [one[1]], met("score/scale_ratio").numpy())
+    batch = collate([one[0]], [one[1]], met("score/precision_gap").numpy())
     with torch.no_grad():
         found = network(batch)
         without = network(joined(one))

@@ -35,6 +35,12 @@ def test_a_picture_in_pieces_makes_room_after_each_slice(monkeypatch):
     picture.drop()
     later.pop()()
     assert drawn[-1] == "kept"
+    there = [True]
+    picture.begin([lambda: drawn.append("there"), lambda: drawn.append("gone")], lambda: there[0])
+    there.clear()
+    there.append(False)  # what was drawn on is taken down
+    later.pop()()
+    assert drawn[-1] == "there" and not picture.unfinished
 
 
 async def test_drawn_in_pieces_the_screen_says_the_same(monkeypatch):

@@ -59,17 +59,11 @@ def by_pairs(runs: Sequence[Run], count: int, settings: Settings) -> list[Fold]:
 
 
 def by_family(runs: Sequence[Run], settings: Settings) -> list[Fold]:
-    """One family after the other, with its kin; those of which there are healthy runs only, at
-    once: all that is asked of them is silence."""
-    faulty = {run.lineage for run in runs if run.faulty}
-    healthy = {run.lineage for run in runs} - faulty
-    parts = [{name} for name in sorted(faulty)] + ([healthy] if healthy else [])
-    if len(parts) < 2:
+    """One family after the other, with its kin."""
+    lineages = sorted({run.lineage for run in runs})
+    if len(lineages) < 2:
         return []
-    return [
-        _fold("families", ", ".join(sorted(names)), runs, _in_lineages(names), settings)
-        for names in parts
-    ]
+    return [_fold("families", name, runs, _in_lineage(name), settings) for name in lineages]
 
 
 def by_size(runs: Sequence[Run], settings: Settings, share: float = 0.2) -> list[Fold]:
@@ -131,8 +125,8 @@ def _in_groups(groups: set[str]) -> Callable[[Run], bool]:
     return lambda run: run.group in groups
 
 
-def _in_lineages(lineages: set[str]) -> Callable[[Run], bool]:
-    return lambda run: run.lineage in lineages
+def _in_lineage(lineage: str) -> Callable[[Run], bool]:
+    return lambda run: run.lineage == lineage
 
 
 def _of_operators(operators: set[str], groups: set[str]) -> Callable[[Run], bool]:

@@ -111,9 +111,7 @@ def report(
                 lines.append(row(f"… {words}", figures(less)))
         if view == "families":
             for name, answers in found.answers[view, ""].items():
-                lineages = name.split(", ")
-                kin = [one for lineage in lineages for one in _kin(lineage, about["families"])]
-                left = ", ".join([*lineages, *kin])
+                left = ", ".join([name, *_kin(name, about["families"])])
                 lines.append(row(f"… {left} left out", figures(answers)))
     main = next((view for view in VIEWS if found.all(view)), None)
     if main is None:

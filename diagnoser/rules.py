@@ -342,8 +342,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_SUMS, "sum_error", ("residual/residual_path", "residual/residual_scaling")),
     # What comes out.
     Rule(("output",), "head_gain", ("output/output_scaling",), when="only scaled"),
-    Rule(("output",), "head_gain", ("output/output_scaling",), when="probabilities"),
     # Probabilities in place of logits: all of one size, and small.
+    Rule(("output",), "head_gain", ("output/output_scaling",), when="probabilities"),
     Rule(("output",), "head_gain", ("output/output_scaling",), high=-1.5),
     Rule(("output",), "head_gain", ("output/output_type",), when="older copy"),
     Rule(("output",), "head_gain", ("output/output_dimension", "output/output_type")),

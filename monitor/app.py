@@ -70,9 +70,9 @@ _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
 _INTAKE = 0.008
 """Seconds in a row that taking in records may take."""
-_FIRST_PICTURE = 0.5  # seconds; later the diagnosis starts though nothing was drawn
 _BREATH = 0.005
 """Seconds between two of those, for keys."""
+_FIRST_PICTURE = 0.5  # seconds; then the diagnosis starts though nothing was drawn
 _AT_ONCE = 500
 _ON_THE_WAY = 0.5
 """Seconds between pictures while a replay is read on to where it was sent."""

@@ -291,6 +291,16 @@ def test_a_condition_takes_any_value(rule, value):
         CONDITIONS[rule.when](dict.fromkeys(names, value))
 
 
+@pytest.mark.parametrize(
+    ("values", "cause"),
+    [([-0.5] * 4, "score/normalization"), ([-0.5, -0.4, -0.6, -0.5], "qkv/dimension")],
+)
+def test_a_factor_that_changes_from_sample_to_sample_is_no_scale(values, cause):
+    header = synthetic_runs.header()
+    (firing,) = watched(header, with_values(header, "score@1/scale_ratio", values)).firings()
+    assert firing.causes[0] == cause
+
+
 def test_a_metric_that_is_gone_is_not_taken_for_what_it_was():
     header = synthetic_runs.header()
     keys = [column.key for column in header.columns]

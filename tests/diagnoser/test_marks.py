@@ -75,3 +75,14 @@ def test_a_later_header_keeps_what_was_seen():
     watch.rebind(Columns(msgspec.structs.replace(header, columns=header.columns[::-1])))
     (firing,) = watch.firings()
     assert (firing.site, firing.metric, firing.since_step) == ("ffn@1", "in_weight", 20)
+
+
+def test_a_jump_across_a_later_header_is_seen():
+    header = synthetic_runs.header()
+    watch = ContractWatch(Columns(header))
+    *earlier, jumped = frames(header, DOUBLED)[:3]
+    for frame in earlier:
+        watch.update(frame)
+    watch.rebind(Columns(msgspec.structs.replace(header, columns=header.columns[::-1])))
+    watch.update(msgspec.structs.replace(jumped, values=jumped.array[::-1].tobytes()))
+    assert [firing.site for firing in watch.firings()] == ["ffn@1"]

@@ -3,7 +3,7 @@ import pytest
 import synthetic_runs
 import torch
 
-from diagnoser import graph, schema
+from diagnoser import graph, model, schema
 from diagnoser.batch import collate
 from diagnoser.dataset import load_samples, to_batch
 from diagnoser.features import RollingFeatures
@@ -181,6 +181,24 @@ def test_an_untrained_network_already_follows_a_broken_contract(network):
         without = network(joined(one))
     assert CATEGORY_NAMES[int(found.category.argmax())] == "score"
     assert float(found.faulty) > float(without.faulty) + 2
+
+
+def test_in_training_category_learns_to_do_without_contracts_detection_does_not(
+    network, monkeypatch
+):
+    monkeypatch.setattr(model, "SILENCED", 1.0)
+    one = sample("bert", 2)
+    found = []
+    network.train()
+    with torch.no_grad():
+        for fired in (met("score/precision_gap"), met()):
+            torch.manual_seed(0)
+            found.append(network(collate([one[0]], [one[1]], fired.numpy())))
+    network.eval()
+    heard, silent = found
+    assert torch.equal(heard.category, silent.category)
+    assert torch.equal(heard.cause, silent.cause)
+    assert float(heard.faulty) > float(silent.faulty) + 2
 
 
 def test_detection_does_not_depend_on_the_edges(network):

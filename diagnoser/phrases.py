@@ -23,6 +23,8 @@ _WEIGHTS = (
 CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("embedding", "lookup_error"): "the output is not the table's rows of the input ids: "
     "relative error {value}",
+    ("embedding", "wrong_rows"): "{percent} of the tokens do not get the table's row of their id",
+    ("embedding", "wrong_dims"): "{percent} of the dimensions are not those of the table's rows",
     ("embedding", "zero_rows"): "{percent} of the tokens used have an all-zero vector",
     ("embedding", "zero_dims"): "{percent} of the dimensions do not vary between tokens",
     ("embedding", "type_scale"): "segment embeddings are scaled by {factor}",
@@ -46,6 +48,8 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     **{("", metric): _JUMPED for metric in _WEIGHTS},
     ("qkv", "weight_gap"): "the smallest of the q, k and v weights is {factor} times the median "
     "of all layers' projections",
+    ("attention", "row_sum_error"): "a query's attention weights do not sum to 1: they are off by "
+    "{value}",
     ("attention", "strided_inputs"): "{percent} of the kernel's inputs are not contiguous",
     ("", "gamma_gap"): "gamma is {factor} times that of the median norm",
     ("", "beta_shift"): "beta has a mean of {value} times the usual gamma",
@@ -89,6 +93,8 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("kv_cache", "value_error"): "cached values differ from fresh ones: relative error {value}",
     ("kv_cache", "length_gap"): "the cache holds {factor} times the positions seen",
     ("kv_cache", "stale_share"): "{percent} of the cached positions repeat another one's key",
+    ("kv_cache", "rearranged"): "{percent} of the cached values are another head's at another "
+    "position",
     ("kv_cache", "last_error"): "the newest position's key differs from a fresh one: relative "
     "error {value}",
     ("kv_cache", "logits_error"): "logits with the cache differ from those without: relative "
@@ -97,6 +103,7 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     "without by {value} nats",
     ("", "sum_error"): "the stream is not its input plus the branch: relative error {value}",
     ("", "skip_gain"): "the skip path has a gain of {gain}",
+    ("", "detached"): "a part of the stream passes no gradient back",
     ("", "branch_gain"): "the branch enters with a gain of {gain}",
     ("residual_attention", "dropout_gap"): "dropout on the branch is {size} {direction} the "
     "config's",
@@ -117,6 +124,7 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     "them: cosine {value}",
     ("training", "grad_limited"): "{percent} of the gradients' elements stand at one limit, as if "
     "clipped one by one",
+    ("training", "clip_level"): "gradients are clipped to a norm of {value}",
     ("ffn", "linear_error"): "the linears' output is not input times weights: relative "
     "error {value}",
     ("ffn", "in_gap"): "the expanding weights are {factor} times the median layer's",

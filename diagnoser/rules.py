@@ -238,6 +238,11 @@ RULES: tuple[Rule, ...] = (
         )
         for low, high in ((0.7, _INFINITY), (-_INFINITY, -0.7))
     ),
+    # Draws of every usual kind stay below, whatever the width from 8 on.
+    *(
+        Rule(("qkv",), metric, ("qkv/parameter_initialization",), low=0.5, moment="start")
+        for metric in ("q_weight", "k_weight", "v_weight")
+    ),
     Rule(("ffn",), "in_level", ("ffn/weight_initialization",), low=3.0, soft=True, moment="start"),
     Rule(("ffn",), "in_level", ("ffn/weight_scaling",), low=0.7, soft=True, moment="start"),
     Rule(("ffn",), "in_level", ("ffn/weight_scaling",), high=-0.7, soft=True, moment="start"),
@@ -253,12 +258,20 @@ RULES: tuple[Rule, ...] = (
     # Bounds that healthy training stays far from: 0.4 and 0.003 were seen.
     Rule(("ffn",), "grad_weight_cosine", ("ffn/regularization",), low=0.7),
     Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.02),
+    # Recipes clip to a norm of 1, few to less.
+    Rule(("training",), "clip_level", ("residual/gradient_clipping",), high=0.3, soft=True),
     Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
     Rule(("output",), "size_gap", ("output/output_dimension",)),
     Rule(("output",), "untied", ("output/output_type",)),
     # What comes in.
     Rule(("embedding",), "type_scale", ("embedding/input_type",)),
-    Rule(("embedding",), "lookup_error", ("embedding/input_type", "embedding/input_dimension")),
+    # Some dimensions of every row, or all of some rows.
+    Rule(("embedding",), "wrong_dims", ("embedding/input_dimension",), high=0.9),
+    Rule(("embedding",), "wrong_rows", ("embedding/input_type",), high=0.95),
+    *(
+        Rule(("embedding",), metric, ("embedding/input_type", "embedding/input_dimension"))
+        for metric in ("lookup_error", "wrong_rows", "wrong_dims")
+    ),
     # Attention, in the order it is computed. Rotary positions are read from q and k as they are
     # after the rotation: what is wrong with these before it comes first.
     Rule(("qkv",), "head_count", ("qkv/dimension",)),
@@ -285,6 +298,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("score",), "scale_ratio", ("score/normalization",), when="only the scale"),
     Rule(("score",), "dropped", ("score/precision_handling",), when="coarse"),
     Rule(("score",), "dropped", ("score/implementation",)),
+    Rule(("attention",), "row_sum_error", ("score/normalization",)),
     Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
     Rule(("mask",), "hidden", ("masking/mask_application",), low=0.95),
     Rule(
@@ -330,6 +344,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
     Rule(_NORMS, "formula_error", ("layernorm/scale_parameter",), when="larger than gamma"),
     Rule(_NORMS, "formula_error", ("layernorm/stability_parameter", "layernorm/bias_parameter")),
+    Rule(_SUMS, "detached", ("residual/residual_path",)),
     Rule(_SUMS, "dropout_gap", ("residual/dropout_rate",)),
     Rule(("embedding", "output"), "dropout_gap", ("residual/dropout_rate",)),
     # The size of a 16-bit rounding, where the stream is kept in 32.
@@ -374,6 +389,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ("kv_cache",), "length_gap", ("kv_cache/memory_layout", "kv_cache/update_synchronization")
     ),
+    Rule(("kv_cache",), "rearranged", ("kv_cache/memory_layout",)),
     Rule(("kv_cache",), "key_error", ("kv_cache/cache_position",), when="keys alone"),
     Rule(("kv_cache",), "key_error", ("kv_cache/distributed_synchronization",), when="of others"),
     Rule(("kv_cache",), "value_error", ("kv_cache/cache_invalidation",), when="values alone"),

@@ -20,6 +20,7 @@ from probe.batch import Batch, picked_of, read_batch
 from probe.captured import LAYER_FLOWS, Capture, Flow, LayerCapture
 from probe.compiled import calls_compiled
 from probe.crossing import Crossing
+from probe.gradient_path import Path, path_of
 from probe.quiet import quiet
 from probe.routing import RouterWatch
 from probe.rows import Picked
@@ -218,6 +219,8 @@ class Capturing:
                         _taken(own, result),
                         _taken(other, second),
                         given() if given is not None else None,
+                        _path(first),
+                        _path(result),
                     )
 
                 self._keep(keep)
@@ -438,6 +441,10 @@ def _decodes_features(parts: ModelParts, batch: Batch) -> bool:
 def _taken(picked: Picked | None, states: object) -> torch.Tensor | None:
     fits = picked is not None and isinstance(states, torch.Tensor)
     return picked.take_once(states) if fits else None  # type: ignore[union-attr,arg-type]
+
+
+def _path(states: object) -> Path | None:
+    return path_of(states) if isinstance(states, torch.Tensor) else None
 
 
 def _picked(parts: ModelParts, batch: Batch, device: torch.device) -> Picked:

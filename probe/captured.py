@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from probe.adapters import Term
 from probe.attention_call import AttentionCall
 from probe.batch import Batch
+from probe.gradient_path import Path
 from probe.routing import Routed
 from probe.rows import Picked
+
+
+class State(NamedTuple):
+    """Rows of what passed between two modules, (r, p, features), and where its gradient goes."""
+
+    rows: torch.Tensor
+    path: Path | None
 
 
 @dataclass
@@ -23,6 +32,16 @@ class Flow:
     """Of a packed attention over other states: those, at what was picked of them."""
     terms: list[Term] | None = field(default_factory=list)
     """Of a linear with adapters: what each was given. None where they are of an unknown kind."""
+    into_path: Path | None = None
+    out_path: Path | None = None
+
+    @property
+    def entry(self) -> State | None:
+        return State(self.into, self.into_path) if self.into is not None else None
+
+    @property
+    def exit(self) -> State | None:
+        return State(self.out, self.out_path) if self.out is not None else None
 
 
 @dataclass

@@ -36,7 +36,9 @@ _NORM = (
     "gamma_gap", "beta_shift",
 )  # fmt: skip
 OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
-    "embedding": ("lookup_error", "zero_rows", "type_scale", "type_gap"),
+    "embedding": (
+        "lookup_error", "wrong_rows", "wrong_dims", "zero_rows", "type_scale", "type_gap",
+    ),
     "positional": (
         "missing", "index_error", "offset", "repeated", "rotation_error", "strength",
     ),

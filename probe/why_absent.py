@@ -113,7 +113,7 @@ def _embedding(ask: Question) -> str:
         return "no config states a dropout of the embeddings, or no module of it follows them"
     if ask.metric in ("type_scale", "type_gap"):
         return "the model has no segment embedding, or did not use it"
-    if ask.metric == "lookup_error":
+    if ask.metric in ("lookup_error", "wrong_rows", "wrong_dims"):
         return "the lookup is more than rows of a table, or no token ids were given"
     return "the token embedding was not called with the batch's tokens"
 
@@ -191,6 +191,8 @@ def _of_attention(ask: Question) -> str:
         return "dropout changes the attention weights at random"
     if ask.metric == "kernel_changed":
         return "no config asks for an attention implementation that is known here"
+    if not call.by_hand and ask.metric == "row_sum_error":
+        return "softmax runs inside the kernel"
     if call.by_hand and ask.metric in ("backend_fallback", "precision_gap"):
         return "softmax runs by hand, not in a kernel"
     if ask.metric == "dropout_gap":
@@ -236,6 +238,8 @@ def _residual(ask: Question) -> str:
         if drop is None:
             return "no dropout module closes this branch"
         return "nothing states the dropout of this branch"
+    if ask.metric == "detached":
+        return "the stream asks for no gradient, or autograd's graph shows no plain sum"
     if ask.metric == "branch_gain" and ask.seen.half:
         return "the branch is too small beside the stream for 16 bits"
     if ask.metric in ("sum_error", "skip_gain", "branch_gain"):

@@ -58,11 +58,15 @@ def add_noise(injection: Injection) -> None:
 
 
 _CLIPS: tuple[Value, ...] = (0.1, 1.0, 10.0)
+_USUAL = 1.0
+"""What the Trainer of transformers clips to: no fault in a loop that did not clip."""
 
 
 def _other_clips(clean: Clean) -> tuple[Value, ...]:
-    # A loop that does not clip would hardly notice a threshold of 10.
-    return tuple(v for v in _CLIPS if v != (10.0 if clean.clip is None else clean.clip))
+    if clean.clip is None:
+        # Such a loop would hardly notice a threshold of 10.
+        return tuple(v for v in _CLIPS if v < _USUAL)
+    return tuple(v for v in _CLIPS if v != clean.clip)
 
 
 @RESIDUAL.operator(

@@ -114,6 +114,15 @@ METRICS = (
         tolerance=1e-4,
     ),
     Metric(
+        "row_sum_error",
+        ("attention",),
+        "residual",
+        "relative",
+        "how far a query's weights are from summing to 1, where softmax is called by hand",
+        "0",
+        contract=True,
+    ),
+    Metric(
         "reaches_output",
         ("attention",),
         "residual",
@@ -269,6 +278,9 @@ def _maps(sampled: Sampled, kept: LayerCapture) -> tuple[Values, Values]:
     # A row that sees one key has no entropy to speak of.
     counts = sampled.valid[:, None, :] * (seen > 1).float()
     values: Values = {}
+    if call.by_hand:
+        off = (weights.sum(dim=-1) - 1.0).abs()
+        values["row_sum_error"], _ = by_head(off, sampled.valid[:, None, :] * (seen > 0).float())
     heads: Values = {}
     values["entropy"], entropies = by_head(entropy / seen.clamp_min(2).float().log(), counts)
     values["head_utilisation"] = (entropies > 0.1).float().mean()

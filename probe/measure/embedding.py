@@ -32,6 +32,24 @@ METRICS = (
         tolerance=1e-5,
     ),
     Metric(
+        "wrong_rows",
+        ("embedding",),
+        "share",
+        "share",
+        "sampled tokens whose vector is not the table's row of their id",
+        "0",
+        contract=True,
+    ),
+    Metric(
+        "wrong_dims",
+        ("embedding",),
+        "share",
+        "share",
+        "dimensions in which any sampled token's vector is not the table's row of its id",
+        "0",
+        contract=True,
+    ),
+    Metric(
         "zero_rows",
         ("embedding",),
         "share",
@@ -121,6 +139,9 @@ def measure(sampled: Sampled) -> Values:
     if picked is not None and type(table) is torch.nn.Embedding:
         rows = table.weight.detach()[picked.clamp(0, table.num_embeddings - 1)]
         values["lookup_error"] = relative(out, rows, sampled.tokens)
+        wrong = ((out - rows).abs() > 1e-3 * rms(rows)) & (sampled.tokens > 0)
+        values["wrong_rows"] = mean(wrong.any(dim=-1), sampled.valid)
+        values["wrong_dims"] = wrong.flatten(0, 1).any(dim=0).float().mean()
     types, type_table = capture.type_embedding, sampled.parts.type_embedding
     if types is not None and types.out is not None and capture.type_ids is not None:
         assert type_table is not None

@@ -68,6 +68,15 @@ METRICS = (
         tolerance=1e-3,
     ),
     Metric(
+        "rearranged",
+        ("kv_cache",),
+        "share",
+        "share",
+        "cached values that another head has at another position, and none at theirs",
+        "0",
+        contract=True,
+    ),
+    Metric(
         "last_error",
         ("kv_cache",),
         "residual",
@@ -267,6 +276,7 @@ def compare_keys(
     values["key_similarity"] = mean(alike, shown.float().expand(alike.shape))
     held_values, fresh_values = v[:, :, -shared:], v_fresh[:, :, -shared:]
     values["value_error"] = relative(held_values * at_real, fresh_values * at_real)
+    values["rearranged"] = _rearranged(held_values, fresh_values, shown)
     values["last_error"] = relative(k[:, :, -1], k_fresh[:, :, -1])
     twins = _twins(k)
     # Alike by right are keys that are so without a cache too: of padding that shares a position, of
@@ -283,6 +293,22 @@ def _twins(keys: torch.Tensor) -> torch.Tensor:
     apart = torch.cdist(flat, flat) / flat.norm(dim=-1).mean().clamp_min(1e-12)
     apart = apart + torch.eye(flat.shape[1], device=keys.device) * 1e3
     return (apart < 1e-6).any(dim=-1).float()
+
+
+def _rearranged(held: torch.Tensor, fresh: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Share of what is held (r, h, n, d), at positions ``shown`` (r, 1, n), that is some other
+    head's and some other position's."""
+    size = held.shape[1:3]
+    flat, own = held.float().flatten(1, 2), fresh.float().flatten(1, 2)
+    apart = torch.cdist(flat, own) / own.norm(dim=-1).mean().clamp_min(1e-12)
+    alike = (apart < 1e-6).unflatten(2, size).unflatten(1, size)
+    in_place = alike.diagonal(dim1=2, dim2=4).any(dim=2)
+    other_heads = (
+        alike & ~torch.eye(size[0], dtype=torch.bool, device=held.device)[:, None, :, None]
+    )
+    moved = other_heads.any(dim=(3, 4)) & ~in_place
+    counts = shown.float().expand(moved.shape)
+    return (moved.float() * counts).sum() / counts.sum().clamp_min(1.0)
 
 
 def _same_heads(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.linalg import vector_norm
 
 from probe.anatomy import LayerParts
-from probe.captured import Flow, LayerCapture
+from probe.captured import Flow, LayerCapture, State
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
@@ -72,6 +72,15 @@ METRICS = (
         contract=True,
     ),
     Metric(
+        "detached",
+        _NODES,
+        "share",
+        "0 or 1",
+        "a term of the sum passes no gradient back, though the stream before asks for one",
+        "0",
+        contract=True,
+    ),
+    Metric(
         "dropout_gap",
         _NODES,
         "signed",
@@ -88,6 +97,7 @@ METRICS = (
 class Junction:
     """before + branch = after, (r, p, width) each.
 
+    ``detached``: whether a term of the sum gets no gradient; None where that cannot be told.
     ``outlet``: what a hand-written module made of the branch in the end, where that may differ.
     ``dropout``: the module that drops part of the branch, None where none was seen to run.
     """
@@ -95,6 +105,7 @@ class Junction:
     before: torch.Tensor
     branch: torch.Tensor
     after: torch.Tensor
+    detached: bool | None = None
     outlet: torch.Tensor | None = None
     dropout: nn.Module | None = None
 
@@ -110,12 +121,12 @@ def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
     ffn = kept.ffn_last or kept.ffn_dropout or kept.contract or kept.experts
     if layer.attention_last is not None or layer.ffn_last is not None:
         reads = kept.norm_before_ffn or kept.expand or kept.experts
-        between = reads.into if reads is not None else None
-        ends = block.into, between, between, block.out
+        between = reads.entry if reads is not None else None
+        ends = block.entry, between, between, block.exit
     elif norm_order == "pre":
-        ends = block.into, (kept.norm_next or second).into, second.into, block.out
+        ends = block.entry, (kept.norm_next or second).entry, second.entry, block.exit
     else:
-        ends = block.into, first.into, (kept.norm_before_ffn or first).out, second.into
+        ends = block.entry, first.entry, (kept.norm_before_ffn or first).exit, second.entry
     drops = [
         drop if last in (None, drop) else None
         for drop, last in (
@@ -136,13 +147,13 @@ def _of_cross(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
     branch = kept.attention_dropout or kept.attention_out or kept.packed
     if ends[0] is None or ends[1] is None or not layer.plain_sums:
         return {}
-    before = ends[0].into if norm_order == "pre" else ends[0].out
+    before = ends[0].entry if norm_order == "pre" else ends[0].exit
     outlet, drop = kept.attention_outlet, layer.attention_dropout
-    return _told_apart({"residual_attention": (before, branch, ends[1].into, outlet, drop)})
+    return _told_apart({"residual_attention": (before, branch, ends[1].entry, outlet, drop)})
 
 
 _Ends = tuple[
-    torch.Tensor | None, Flow | None, torch.Tensor | None, Flow | None, nn.Module | None
+    State | None, Flow | None, State | None, Flow | None, nn.Module | None
 ]  # before, branch, after, outlet, dropout
 
 
@@ -150,12 +161,27 @@ def _told_apart(candidates: dict[str, _Ends]) -> dict[str, Junction]:
     found = {}
     for node, (before, flow, after, other, dropout) in candidates.items():
         branch = flow.out if flow is not None else None
-        if before is None or branch is None or after is None or branch.shape != after.shape:
+        if before is None or branch is None or after is None:
+            continue
+        if branch.shape != after.rows.shape:
             continue
         outlet = other.out if other is not None else None
         fits = outlet is not None and outlet.shape == branch.shape
-        found[node] = Junction(before, branch, after, outlet if fits else None, dropout)
+        found[node] = Junction(
+            before.rows,
+            branch,
+            after.rows,
+            _detached(before, after),
+            outlet if fits else None,
+            dropout,
+        )
     return found
+
+
+def _detached(before: State, after: State) -> bool | None:
+    if before.path is None or after.path is None or not before.path.learns:
+        return None
+    return after.path.cut
 
 
 def intended_dropout(sampled: Sampled) -> float | None:
@@ -189,6 +215,8 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         "skip_gain": skip - 1.0,
         "branch_gain": gain - 1.0,
     }
+    if junction.detached is not None:
+        values["detached"] = float(junction.detached)
     if junction.after.dtype != torch.float32:
         return values | _in_16_bits(sampled, junction, branch, values, dropout)
     if dropout is not None or not sampled.intent.family:

@@ -49,6 +49,17 @@ def scores_dropped(at: Target) -> None:
     rewrite(at, change)
 
 
+def softmax_over_queries(at: Target) -> None:
+    _by_hand(at)
+
+    def change(kind, named):
+        if kind != "softmax":
+            return named
+        return Replaced(lambda func: func(named["input"], dim=-2))
+
+    rewrite(at, change)
+
+
 def scores_in_16_bits(at: Target) -> None:
     _by_hand(at)
 
@@ -215,6 +226,18 @@ def cached_keys_changed(at: Target) -> None:
     in_kernel(at, change)
 
 
+def cache_laid_out_anew(at: Target) -> None:
+    def change(named):
+        if named["query"].shape[-2] < named["key"].shape[-2]:
+            named = named | {
+                name: named[name].transpose(1, 2).reshape(named[name].shape)
+                for name in ("key", "value")
+            }
+        return named
+
+    in_kernel(at, change)
+
+
 MADE_FOR: Faults = {
     "qkv/q_error": (queries_changed,),
     "qkv/k_error": (keys_changed,),
@@ -230,6 +253,7 @@ MADE_FOR: Faults = {
     "score/precision_gap": (scores_in_16_bits,),
     "attention/dead_heads": (dead_head,),
     "attention/reference_error": (kernel_wrong,),
+    "attention/row_sum_error": (softmax_over_queries,),
     "attention/reaches_output": (output_changed,),
     "attention/dropout_gap": (attention_dropout,),
     "attention/kernel_changed": (kernel_by_hand,),
@@ -238,6 +262,7 @@ MADE_FOR: Faults = {
     "attention/strided_inputs": (keys_strided,),
     "kv_cache/key_error": (cached_keys_changed,),
     "kv_cache/value_error": (cached_keys_changed,),
+    "kv_cache/rearranged": (cache_laid_out_anew,),
     "kv_cache/last_error": (cached_keys_changed,),
     "kv_cache/logits_error": (cached_keys_changed,),
 }

@@ -120,6 +120,40 @@ def attention_branch_scaled(at: Target) -> None:
     into(following, lambda x: x + 0.5 * amount.pop())
 
 
+def _without_gradient(amount: list[torch.Tensor]):
+    """What came before the branch is added without a gradient."""
+
+    def change(x):
+        branch = amount.pop()
+        return (x - branch).detach() + branch
+
+    return change
+
+
+def ffn_skip_detached(at: Target) -> None:
+    last = at.layer.ffn_dropout or at.layer.contract
+    amount: list[torch.Tensor] = []
+    last.register_forward_hook(lambda m, args, out: amount.append(out))
+    if at.parts.norm_order == "post":
+        into(at.layer.norm_ffn, _without_gradient(amount))
+    else:
+        out_of(at.layer.block, _without_gradient(amount))
+
+
+def attention_skip_detached(at: Target) -> None:
+    last = at.layer.attention_dropout or at.layer.attention_out
+    if at.layer.packed is not None and at.layer.attention_dropout is None:
+        last = at.layer.attention
+    amount: list[torch.Tensor] = []
+
+    def keep(module, args, out):
+        amount.append(out[0] if isinstance(out, tuple) else out)
+
+    last.register_forward_hook(keep)
+    following = at.layer.norm_attention if at.parts.norm_order == "post" else at.layer.norm_next
+    into(following, _without_gradient(amount))
+
+
 def ffn_dropout(at: Target) -> None:
     if at.layer.ffn_dropout is None:
         raise Inapplicable
@@ -136,10 +170,12 @@ MADE_FOR: Faults = {
     "residual_attention/sum_error": (attention_sum_changed,),
     "residual_attention/skip_gain": (attention_sum_changed,),
     "residual_attention/branch_gain": (attention_branch_scaled,),
+    "residual_attention/detached": (attention_skip_detached,),
     "residual_attention/dropout_gap": (residual_dropout,),
     "residual_ffn/sum_error": (ffn_sum_changed,),
     "residual_ffn/skip_gain": (ffn_sum_changed,),
     "residual_ffn/branch_gain": (ffn_branch_scaled,),
+    "residual_ffn/detached": (ffn_skip_detached,),
     "residual_ffn/dropout_gap": (ffn_dropout,),
     "norm_ffn/gamma_zero": (gamma_zero,),
     "norm_ffn/formula_error": (norm_output,),

@@ -103,6 +103,8 @@ def loss_scaled(at: Target) -> None:
 
 MADE_FOR: Faults = {
     "embedding/lookup_error": (lookup_changed,),
+    "embedding/wrong_rows": (lookup_changed,),
+    "embedding/wrong_dims": (lookup_changed,),
     "embedding/zero_rows": (rows_zero,),
     "embedding/zero_dims": (dims_zero,),
     "embedding/type_scale": (types_scaled,),

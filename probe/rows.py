@@ -12,6 +12,31 @@ ROWS = 3
 POSITIONS = 16
 
 
+_PIECE = 4 << 20
+_OWN_PAGES = 36 << 20
+"""Bytes of an allocation that copies share. On the CPU beyond the largest that glibc takes from its
+heap: it has pages of its own, resident once written to, and given back when the sample ends."""
+
+
+class Shelf:
+    """Room for the copies of one sample, in a few large pieces: hundreds of small ones between a
+    model's activations keep the allocator from giving that memory out whole again."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
+
+    def room(self, rows: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """(rows, width), of whatever values."""
+        key, size = (like.dtype, like.device), rows * width
+        left = self._pieces.get(key)
+        if left is None or left.numel() < size:
+            piece = _OWN_PAGES if like.device.type == "cpu" else _PIECE
+            count = max(piece // like.element_size(), size)
+            left = torch.empty(count, dtype=like.dtype, device=like.device)
+        self._pieces[key] = left[size:]
+        return left[:size].view(rows, width)
+
+
 @dataclass(frozen=True)
 class _Copy:
     """What was taken of a tensor, while that is what it was."""
@@ -65,7 +90,7 @@ class Picked:
             return None
         if tensor.shape[0] == self.batch and tensor.is_contiguous():
             # Whole tokens out of one flat table: half the time of indexing by two dimensions.
-            chosen = tensor.view(-1, tensor.shape[2]).index_select(0, self._flat)
+            chosen = self._chosen(tensor.view(-1, tensor.shape[2]))
             return chosen.view(*self.valid.shape, -1)
         rows = self.rows if tensor.shape[0] == self.batch else torch.zeros_like(self.rows)
         return tensor[rows[:, None], self.positions[None, :]]
@@ -81,11 +106,20 @@ class Picked:
         heads, width = tensor.shape[1], tensor.shape[3]
         tokens = tensor.transpose(1, 2)
         if tokens.is_contiguous():
-            chosen = tokens.view(-1, heads * width).index_select(0, self._flat)
+            chosen = self._chosen(tokens.view(-1, heads * width))
             return chosen.view(*self.valid.shape, heads, width).transpose(1, 2)
         each = torch.arange(heads, device=tensor.device)[None, :, None]
         rows, positions = self.rows[:, None, None], self.positions[None, None, :]
         return tensor[rows, each, positions]
+
+    def _chosen(self, table: torch.Tensor) -> torch.Tensor:
+        """The picked tokens' rows of a table of all tokens, (r * p, width)."""
+        room = self._shelf.room(len(self._flat), table.shape[1], table)
+        return torch.index_select(table, 0, self._flat, out=room)
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return Shelf()
 
     @cached_property
     def _copies(self) -> dict[int, _Copy]:

@@ -33,8 +33,8 @@ from diagnoser.corpus.tasks import TASKS, Batches, pairs
 from diagnoser.faults import Operator, operators_for
 
 FAULTS_PER_SCENARIO = 2
-MORE_FAULTS = 5
-MORE_FROM = 395
+MORE_FAULTS = 4
+MORE_FROM = 160
 """Scenarios from this one on have ``MORE_FAULTS``: a small corpus is wide, a large one has enough
 healthy runs, and faults that share a training cost less."""
 HEALTHY_EVERY = 4

@@ -58,6 +58,15 @@ def test_a_head_that_does_not_begin_at_the_configs_scale_is_told():
     assert firings({"output/weight_gap": [0.3, 3.0, 3.0, 3.0]}) == []
 
 
+def test_projections_drawn_far_too_large_are_told_at_a_random_start_only():
+    drawn = {"qkv@1/v_weight": [1.01, 1.0, 1.0, 0.99]}
+    ((site, metric, step, cause, lasting),) = firings(drawn)
+    assert (site, metric, cause) == ("qkv@1", "v_weight", "qkv/parameter_initialization")
+    assert step == 0 and lasting
+    assert firings(drawn | {"norm_ffn@1/gamma_norm": [1.02] * 4}) == []
+    assert firings({"qkv@1/v_weight": [0.3, 0.3, 0.3, 0.3]}) == []
+
+
 def test_weights_that_change_more_than_their_updates_make_have_jumped():
     assert firings(DOUBLED) == [("ffn@1", "in_weight", 20, "ffn/weight_scaling", False)]
 

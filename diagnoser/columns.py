@@ -99,7 +99,7 @@ class Columns:
             [k in CARRIED_KINDS or m.rare for k, m in zip(self.kinds, definitions, strict=True)],
             dtype=bool,
         )
-        self._residual = self.form == FORMS.index("residual")
+        self.residual = self.form == FORMS.index("residual")
         self._positive = self.form == FORMS.index("positive")
         self._bent = (self.form == FORMS.index("signed")) | (self.form == FORMS.index("statistic"))
         self.peers = self._peer_groups(stacks)
@@ -127,7 +127,7 @@ class Columns:
         values = np.array(raw, dtype=np.float32)
         with np.errstate(all="ignore"):
             np.clip(values, -1e12, 1e12, out=values)
-            values[..., self._residual] = np.log10(np.abs(values[..., self._residual]) + 1e-9)
+            values[..., self.residual] = np.log10(np.abs(values[..., self.residual]) + 1e-9)
             values[..., self._positive] = np.log10(np.abs(values[..., self._positive]) + 1e-12)
             values[..., self._bent] = np.arcsinh(values[..., self._bent])
         return values

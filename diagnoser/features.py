@@ -229,11 +229,14 @@ class RollingFeatures:
         middle = nan_median(window)
         spread = 1.4826 * nan_median(np.abs(window - middle[:, None]))
         present = np.isfinite(state.level)
+        level = np.nan_to_num(nan_median(excess[:, -3:]), nan=0.0)
+        # How large a residual's rounding is would tell models that have it from those without.
+        value = np.where(self.columns.residual, level, np.clip(state.level, -LIMIT, LIMIT))
         by_statistic = {
             "present": present.astype(np.float32),
-            "level": np.nan_to_num(nan_median(excess[:, -3:]), nan=0.0),
+            "level": level,
             "peak": np.nan_to_num(np.fmax.reduce(excess, axis=-1), nan=0.0),
-            "value": np.nan_to_num(np.clip(state.level, -LIMIT, LIMIT), nan=0.0),
+            "value": np.nan_to_num(value, nan=0.0),
             "spread": _bounded(spread / self.columns.floor),
             "trend": _bounded(self._trend(window)),
             "change": _bounded(state.change),

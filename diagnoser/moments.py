@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from diagnoser.manifest import Run
     from diagnoser.replay import Scorer
     from diagnoser.rules import Rule
+    from probe.schema import Metric
 
 OVER_TOLERANCE = 1.0
 """``level`` of a contract at its tolerance (:meth:`diagnoser.columns.Columns.excess`)."""
@@ -76,10 +77,18 @@ def _beyond(values: npt.NDArray[np.floating], kind: str, rule: Rule) -> npt.NDAr
     metric = next(m for m in schema.metrics_of(kind) if m.name == rule.metric)
     if metric.contract:
         return np.asarray(values[:, names.index(f"{rule.metric}:level")] >= OVER_TOLERANCE)
-    bent = metric.form in ("statistic", "signed")
-    low, high = (np.arcsinh(bound) if bent else bound for bound in (rule.low, rule.high))
+    low, high = (_transformed(bound, metric) for bound in (rule.low, rule.high))
     own = values[:, names.index(f"{rule.metric}:value")].astype(np.float32)
     return np.asarray((own >= low) & (own <= high))
+
+
+def _transformed(bound: float, metric: Metric) -> float:
+    """As :meth:`diagnoser.columns.Columns.transform` makes it of a value."""
+    if metric.form in ("statistic", "signed"):
+        return float(np.arcsinh(bound))
+    if metric.form == "positive" and np.isfinite(bound):
+        return float(np.log10(bound))
+    return bound
 
 
 def answer(trained: Scorer, run: Run, samples: Sequence[Sample]) -> Prediction:

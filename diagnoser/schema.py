@@ -26,7 +26,8 @@ CONTRACT_STATISTICS: tuple[str, ...] = (
     "value",
 )
 """``level``, ``peak``: log10 of the median (largest) magnitude over its tolerance in the window,
-0 while a tenth of it or less. ``value`` keeps the sign."""
+0 while a tenth of it or less. ``value`` keeps the sign; of a residual, which has none, it is the
+level."""
 
 STATISTICS: tuple[str, ...] = (
     "present",
@@ -38,6 +39,9 @@ STATISTICS: tuple[str, ...] = (
 )
 """``change``: window against the run's own past. ``jump``: largest shift so far. ``peer``: against
 the same metric in the other layers. ``trend``: per hundred steps."""
+
+REVISION = "2"
+"""Of how features are computed: another one wherever the same names come to mean something else."""
 
 COMPARABLE = frozenset(
     {
@@ -108,13 +112,13 @@ def all_feature_names() -> dict[str, tuple[str, ...]]:
 
 
 def digest() -> str:
-    """Short checksum of all feature names, definitions' forms and tolerances."""
+    """Short checksum of all feature names, definitions' forms and tolerances, and the revision."""
     parts = [
         f"{kind}/{metric.name}/{metric.form}/{metric.contract}/{metric.tolerance}"
         for kind in node_kinds()
         for metric in metrics_of(kind)
     ]
-    parts += [*CONTRACT_STATISTICS, *STATISTICS, *sorted(COMPARABLE)]
+    parts += [*CONTRACT_STATISTICS, *STATISTICS, *sorted(COMPARABLE), REVISION]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

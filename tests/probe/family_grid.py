@@ -108,7 +108,8 @@ def faulty(family: str, fault: Callable[[Any], None], trace: Path) -> Seen:
 
     def before(step: int, optimizer: torch.optim.Optimizer) -> None:
         if step == 0:
-            fault(target(model, batch(family), optimizer))
+            with torch.no_grad():  # faults change weights in place
+                fault(target(model, batch(family), optimizer))
 
     train(model, family, STEPS, trace=trace, before=before, packed=packed)
     return _read(trace)

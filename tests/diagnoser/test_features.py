@@ -89,6 +89,21 @@ def test_a_jump_against_the_runs_own_past_is_seen_and_remembered():
     assert abs(feature(calm, header, "ffn@1", "token_norm:jump")) < 1.5
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-9, 3e-7, 9e-6])
+def test_a_residual_measured_at_its_rounding_looks_like_one_that_is_not_measured(rounding):
+    header = synthetic_runs.header(layers=2)
+    names = [f"input_error:{statistic}" for statistic in schema.CONTRACT_STATISTICS[1:]]
+    for value in (rounding, np.nan, 0.1):
+        frames = synthetic_runs.frames(header, 8)
+        for layer in range(2):
+            frames = changed(header, frames, f"score@{layer}/input_error", [value] * 8)
+        found = [feature(run(header, frames), header, "score@1", name) for name in names]
+        if value == 0.1:
+            assert found[names.index("input_error:value")] > 2
+        else:
+            assert found == [0.0] * len(names)
+
+
 def test_change_is_zero_before_there_is_a_past():
     header = synthetic_runs.header()
     found = run(header, synthetic_runs.frames(header, 3))

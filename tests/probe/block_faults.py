@@ -57,6 +57,8 @@ def neurons_copied(at: Target) -> None:
             weight = weight_of(linear)
             half = weight.shape[0] // 2
             weight[half:] = weight[:half]
+            if getattr(linear, "bias", None) is not None:
+                linear.bias[half:] = linear.bias[:half]
 
 
 def linear_changed(at: Target) -> None:

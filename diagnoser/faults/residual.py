@@ -58,15 +58,14 @@ def add_noise(injection: Injection) -> None:
 
 
 _CLIPS: tuple[Value, ...] = (0.1, 1.0, 10.0)
-_USUAL = 1.0
-"""What the Trainer of transformers clips to: no fault in a loop that did not clip."""
+_UNNOTICED = (1.0, 10.0)
+"""In a loop that did not clip: what the Trainer of transformers clips to is no fault, and more than
+that would hardly ever clip."""
 
 
 def _other_clips(clean: Clean) -> tuple[Value, ...]:
-    if clean.clip is None:
-        # Such a loop would hardly notice a threshold of 10.
-        return tuple(v for v in _CLIPS if v < _USUAL)
-    return tuple(v for v in _CLIPS if v != clean.clip)
+    excused = _UNNOTICED if clean.clip is None else (clean.clip,)
+    return tuple(v for v in _CLIPS if v not in excused)
 
 
 @RESIDUAL.operator(

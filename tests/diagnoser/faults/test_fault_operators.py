@@ -101,6 +101,7 @@ def test_clean_values_are_never_drawn() -> None:
     drawn = {fault_for("FRG", bert, s, optimizer=without).value for s in range(60)}
     assert drawn == {0.01, 0.1}
     assert {fault_for("RGC", bert, s, clip=1.0).value for s in range(60)} == {0.1, 10.0}
+    assert {fault_for("RGC", bert, s, clip=None).value for s in range(60)} == {0.1}
 
 
 def test_layers_are_drawn_as_one_some_or_all() -> None:

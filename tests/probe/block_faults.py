@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from fault_target import Faults, Inapplicable, Target, into, out_of, own_group
 
@@ -93,67 +95,60 @@ def attention_sum_changed(at: Target) -> None:
     into(following, lambda x: x * 1.2)
 
 
-def ffn_branch_scaled(at: Target) -> None:
+Sum = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""The stream after a branch, and the branch -> what to hand on instead."""
+
+
+def _of_ffn_sum(at: Target, change: Sum) -> None:
     """Behind whatever the branch's last module is."""
     last = at.layer.ffn_dropout or at.layer.contract
-    amount: list[torch.Tensor] = []
-    last.register_forward_hook(lambda m, args, out: amount.append(out))
-
-    def change(x):
-        return x + 0.5 * amount.pop()
-
+    handed_on = _with_output_of(last, change)
     if at.parts.norm_order == "post":
-        into(at.layer.norm_ffn, change)
+        into(at.layer.norm_ffn, handed_on)
     else:
-        out_of(at.layer.block, change)
+        out_of(at.layer.block, handed_on)
+
+
+def _of_attention_sum(at: Target, change: Sum) -> None:
+    last = at.layer.attention_dropout or at.layer.attention_out
+    if at.layer.packed is not None and at.layer.attention_dropout is None:
+        last = at.layer.attention
+    following = at.layer.norm_attention if at.parts.norm_order == "post" else at.layer.norm_next
+    into(following, _with_output_of(last, change))
+
+
+def _with_output_of(module: torch.nn.Module, change: Sum) -> Callable[[torch.Tensor], torch.Tensor]:
+    kept: list[torch.Tensor] = []
+
+    def keep(module, args, out):
+        kept.append(out[0] if isinstance(out, tuple) else out)
+
+    module.register_forward_hook(keep)
+    return lambda stream: change(stream, kept.pop())
+
+
+def _branch_scaled(stream: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    return stream + 0.5 * branch
+
+
+def _skip_detached(stream: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    return (stream - branch).detach() + branch
+
+
+def ffn_branch_scaled(at: Target) -> None:
+    _of_ffn_sum(at, _branch_scaled)
 
 
 def attention_branch_scaled(at: Target) -> None:
-    last = at.layer.attention_dropout or at.layer.attention_out
-    if at.layer.packed is not None and at.layer.attention_dropout is None:
-        last = at.layer.attention
-    amount: list[torch.Tensor] = []
-
-    def keep(module, args, out):
-        amount.append(out[0] if isinstance(out, tuple) else out)
-
-    last.register_forward_hook(keep)
-    following = at.layer.norm_attention if at.parts.norm_order == "post" else at.layer.norm_next
-    into(following, lambda x: x + 0.5 * amount.pop())
-
-
-def _without_gradient(amount: list[torch.Tensor]):
-    """What came before the branch is added without a gradient."""
-
-    def change(x):
-        branch = amount.pop()
-        return (x - branch).detach() + branch
-
-    return change
+    _of_attention_sum(at, _branch_scaled)
 
 
 def ffn_skip_detached(at: Target) -> None:
-    last = at.layer.ffn_dropout or at.layer.contract
-    amount: list[torch.Tensor] = []
-    last.register_forward_hook(lambda m, args, out: amount.append(out))
-    if at.parts.norm_order == "post":
-        into(at.layer.norm_ffn, _without_gradient(amount))
-    else:
-        out_of(at.layer.block, _without_gradient(amount))
+    _of_ffn_sum(at, _skip_detached)
 
 
 def attention_skip_detached(at: Target) -> None:
-    last = at.layer.attention_dropout or at.layer.attention_out
-    if at.layer.packed is not None and at.layer.attention_dropout is None:
-        last = at.layer.attention
-    amount: list[torch.Tensor] = []
-
-    def keep(module, args, out):
-        amount.append(out[0] if isinstance(out, tuple) else out)
-
-    last.register_forward_hook(keep)
-    following = at.layer.norm_attention if at.parts.norm_order == "post" else at.layer.norm_next
-    into(following, _without_gradient(amount))
+    _of_attention_sum(at, _skip_detached)
 
 
 def ffn_dropout(at: Target) -> None:

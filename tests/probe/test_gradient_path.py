@@ -69,7 +69,7 @@ class Model(torch.nn.Module):
         return self.head(self.norm(x))
 
 
-def seen_of(model: torch.nn.Module, trace, context=torch.enable_grad) -> Seen:
+def seen_of(model: torch.nn.Module, trace) -> Seen:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(0)
     with probe.attach(model, optimizer, trace=trace, endpoint=False, every=1):

@@ -3,12 +3,15 @@
     python -m diagnoser.evaluate                # tables from the committed answers
     python -m diagnoser.evaluate --check        # and some of it again, from the feature tables
     python -m diagnoser.evaluate --corpus DIR   # train every fold and answer anew
+    python -m diagnoser.evaluate --corpus DIR --also TABLE    # train on runs of a table too
     python -m diagnoser.evaluate --final DIR    # the shipped weights on the final hold-out, anew
 
 Held out in turn: model-task pairs, families, the largest models, some operators of each root cause
 (:mod:`diagnoser.holdout`). Every run is replayed through the engine; its answer is the engine's
-state at the end of the trace. Beside the network: contracts by rule, boosted trees on the same
-features, and networks that lack one thing each. An interrupted evaluation goes on where it was.
+state at the end of the trace. Runs of a table are learnt from, and held out, like any others, but
+cannot be replayed: they are not asked about. Beside the network: contracts by rule, boosted trees
+on the same features, and networks that lack one thing each. An interrupted evaluation goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +31,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from diagnoser import manifest, predictions, schema, weights
+from diagnoser import manifest, predictions, schema, sources, weights
 from diagnoser.ablation import ABLATIONS
-from diagnoser.dataset import load_samples
 from diagnoser.faults.observed import read_observability, unobservable
 from diagnoser.fitting import Settings, fit
 from diagnoser.holdout import TREES, plan
@@ -37,7 +40,6 @@ from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import Prediction, replay
 from diagnoser.report import README, pictures, report, write_between
 from diagnoser.selfcheck import FINAL, TABLE, score_final, train_again
-from diagnoser.train import prepare
 from diagnoser.trees import fit_trees
 
 if TYPE_CHECKING:
@@ -45,17 +47,47 @@ if TYPE_CHECKING:
 
     from diagnoser.extract import Extracted
     from diagnoser.holdout import Fold
+    from diagnoser.sources import Source
 
 PICTURES = README.parents[1] / "docs" / "pictures"
 PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 
 
-def run_fold(extracted: Extracted, fold: Fold) -> list[Prediction]:
+@dataclass(frozen=True)
+class Material:
+    """What an evaluation has: runs with traces, and feature tables that it learns from too."""
+
+    extracted: Extracted
+    tables: tuple[Path, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """All of it."""
+        return sources.joined([*map(_table, self.tables), sources.of_corpus(self.extracted)])
+
+
+_table = cache(sources.of_table)
+
+
+def plan_folds(
+    material: Material, count: int, settings: Settings, variants: Sequence[str]
+) -> list[Fold]:
+    """The folds over all runs; what each must answer for are those with traces."""
+    at_hand = {run.id for run in material.extracted.runs}
+    folds = [
+        replace(fold, held=tuple(run for run in fold.held if run.id in at_hand))
+        for fold in plan(material.source.runs, count, settings, variants)
+    ]
+    return [fold for fold in folds if fold.held]
+
+
+def run_fold(material: Material, fold: Fold) -> list[Prediction]:
     """Train on a fold's training runs and replay its held-out ones; kept beside the corpus."""
-    kept = extracted.manifest.folder / "evaluation" / f"{_name(extracted, fold)}.json"
+    extracted, source = material.extracted, material.source
+    kept = extracted.manifest.folder / "evaluation" / f"{_name(source, fold)}.json"
     if kept.is_file():
         return msgspec.json.decode(kept.read_bytes(), type=list[Prediction])
-    samples = load_samples(extracted, fold.training)
+    samples = source.samples(fold.training)
     learn = fit_trees if fold.variant == TREES else fit
     trained = learn(samples, fold.settings)
     found = [replay(trained, run, extracted.features(run)) for run in fold.held]
@@ -66,10 +98,10 @@ def run_fold(extracted: Extracted, fold: Fold) -> list[Prediction]:
     return found
 
 
-def _name(extracted: Extracted, fold: Fold) -> str:
+def _name(source: Source, fold: Fold) -> str:
     """Of everything that a fold's answers depend on: another code gives other answers too."""
     runs = [run.id for run in fold.training] + [""] + [run.id for run in fold.held]
-    parts = [extracted.manifest.checksum, schema.digest(), fold.variant, repr(fold.settings), *runs]
+    parts = [source.checksum, schema.digest(), fold.variant, repr(fold.settings), *runs]
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256("\n".join(parts).encode() + code).hexdigest()[:24]
 
@@ -79,13 +111,15 @@ def _quiet_start() -> None:
     torch.set_num_threads(1)
 
 
-def evaluate(extracted: Extracted, folds: list[Fold], workers: int, seed: int) -> Evaluation:
+def evaluate(material: Material, folds: list[Fold], workers: int, seed: int) -> Evaluation:
     """The answers of all folds."""
-    runs = extracted.runs
+    source = material.source
+    runs = source.runs
     result = Evaluation(
         {
-            "corpus": extracted.manifest.checksum,
+            "corpus": source.checksum,
             "runs": len(runs),
+            "answered": len(material.extracted.runs),
             "pairs": len({run.group for run in runs}),
             "families": sorted({run.family for run in runs}),
             "seed": seed,
@@ -93,7 +127,7 @@ def evaluate(extracted: Extracted, folds: list[Fold], workers: int, seed: int) -
     )
     began = time.monotonic()
     with ProcessPoolExecutor(max(1, workers), initializer=_quiet_start) as pool:
-        found = pool.map(partial(run_fold, extracted), folds)
+        found = pool.map(partial(run_fold, material), folds)
         for fold, answers in zip(folds, found, strict=True):
             result.add(fold.view, fold.variant, fold.name, answers)
             seconds = time.monotonic() - began
@@ -105,7 +139,7 @@ def evaluate(extracted: Extracted, folds: list[Fold], workers: int, seed: int) -
 def answer_final(found: Evaluation, corpus: Path, workers: int) -> None:
     """Put the shipped weights' answers to the final hold-out's traces among those found."""
     trained = weights.load()
-    extracted = prepare(corpus, workers)
+    extracted = sources.prepare(corpus, workers)
     if not all(run.final for run in extracted.runs):
         raise manifest.CorpusError(
             f"{corpus} is not the final hold-out: build that with `python -m diagnoser.corpus "
@@ -162,6 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     or answers are unusable."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.evaluate", description=__doc__)
     parser.add_argument("--corpus", type=Path, help="folder with manifest.jsonl: train anew")
+    parser.add_argument(
+        "--also", type=Path, nargs="+", default=[], metavar="TABLE", help="train on these runs too"
+    )
     parser.add_argument("--final", type=Path, help="the final hold-out's traces: answer anew")
     parser.add_argument("--check", action="store_true", help="train a fold again, score weights")
     parser.add_argument("--table", type=Path, default=TABLE, help="feature table of the corpus")
@@ -192,14 +229,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "trees need scikit-learn: install defaultpp-monitor[train], or leave them out "
                     "with --variants"
                 )
-            extracted = prepare(options.corpus, options.workers)
+            material = Material(
+                sources.prepare(options.corpus, options.workers), tuple(options.also)
+            )
             settings = Settings(epochs=options.epochs, seed=options.seed)
-            folds = plan(extracted.runs, options.folds, settings, options.variants)
+            folds = plan_folds(material, options.folds, settings, options.variants)
             if not folds:
                 raise manifest.CorpusError(
                     "the corpus has a single model-task pair: nothing can be held out, add others"
                 )
-            found = evaluate(extracted, folds, options.workers, options.seed)
+            found = evaluate(material, folds, options.workers, options.seed)
         if options.final is not None:
             answer_final(found, options.final, options.workers)
         if options.corpus is not None or options.final is not None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from diagnoser import train, weights
+from diagnoser import sources, weights
 from diagnoser.figures import category_order, wilson
 from diagnoser.importance import by_kind, importance
 from diagnoser.manifest import CorpusError
@@ -210,14 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(min(2, torch.get_num_threads()))
     try:
         trained = weights.load(options.weights)
-        runs, _, samples_of = train.read(options.corpus, options.workers)
+        source = sources.read([options.corpus], options.workers)
     except (CorpusError, weights.WeightsError) as error:
         print(error, file=sys.stderr)
         return 3
     random = np.random.default_rng(options.seed)
-    faulty = [run for run in runs if run.faulty]
+    faulty = [run for run in source.runs if run.faulty]
     chosen = sorted(random.permutation(len(faulty))[: options.limit].tolist())
-    samples = last_moments(samples_of([faulty[at] for at in chosen]))
+    samples = last_moments(source.samples([faulty[at] for at in chosen]))
     outcomes = [found for one in samples if (found := examine(trained, one, random)) is not None]
     if not outcomes:
         print("no faulty run is named rightly: there is nothing to explain", file=sys.stderr)

@@ -49,6 +49,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     start_step: int | None = None
     interval: int = 1
     seed: int = 0
+    scenario: int = -1
+    """Number of its scenario in the plan; -1: of none."""
 
     @property
     def final(self) -> bool:

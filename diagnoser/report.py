@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diagnoser.ablation import ABLATIONS
 from diagnoser.confusion import counts, picture
@@ -88,9 +88,9 @@ def report(
     about = found.about
     lines = [
         f"Corpus {about['corpus']}: {about['runs']} runs, {about['pairs']} model-task pairs, "
-        f"{len(about['families'])} families; seed {about['seed']}. Every figure is on runs that "
-        "trained nothing, nor did any of the group held out; a run's answer is the engine's state "
-        "at the end of its trace. Brackets: Wilson 95 % interval.",
+        f"{len(about['families'])} families; seed {about['seed']}.{_asked(about)} Every figure is "
+        "on runs that trained nothing, nor did any of the group held out; a run's answer is the "
+        "engine's state at the end of its trace. Brackets: Wilson 95 % interval.",
         "",
         *HEAD,
     ]
@@ -154,6 +154,17 @@ def _categories(predictions: Sequence[Prediction]) -> list[str]:
             f"| {_told(categories[name])} | {right} |"
         )
     return lines
+
+
+def _asked(about: Mapping[str, Any]) -> str:
+    """A sentence where not every run was asked about."""
+    answered = about.get("answered", about["runs"])
+    if answered == about["runs"]:
+        return ""
+    return (
+        f" Asked about are the {answered} of them whose traces were at hand; the others are learnt "
+        "from, and held out with their group."
+    )
 
 
 def _weakest(predictions: Sequence[Prediction], count: int = 10) -> list[str]:

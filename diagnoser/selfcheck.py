@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diagnoser import moments, table, train
+from diagnoser import moments, sources, table
 from diagnoser.figures import figures
 from diagnoser.fitting import Settings, fit
 from diagnoser.holdout import plan
@@ -90,17 +90,17 @@ def train_again(
 
     Raises :class:`~diagnoser.manifest.CorpusError` where the table is missing or of another corpus.
     """
-    runs, checksum, samples_of = train.load(_there(folder, "feature table"), workers=1)
-    if checksum != kept.about.get("corpus"):
+    source = sources.load([_there(folder, "feature table")], workers=1)
+    if source.checksum != kept.about.get("corpus"):
         raise CorpusError(
             f"the kept answers are of corpus {kept.about.get('corpus')}, the table in {folder} of "
-            f"{checksum}: evaluate that corpus anew, or name its table with --table"
+            f"{source.checksum}: evaluate that corpus anew, or name its table with --table"
         )
     count = len(kept.answers.get(("pairs", ""), {})) or 1
-    fold = smallest_fold(plan(runs, count, settings), kept)
-    report(f"training without {fold.name} on {len(fold.training)} of {len(runs)} runs")
-    trained = fit(samples_of(fold.training), settings, report)
-    now = moments.answers(trained, samples_of(fold.held))
+    fold = smallest_fold(plan(source.runs, count, settings), kept)
+    report(f"training without {fold.name} on {len(fold.training)} of {len(source.runs)} runs")
+    trained = fit(source.samples(fold.training), settings, report)
+    now = moments.answers(trained, source.samples(fold.held))
     return Comparison(
         f"Trained again, {fold.view} held out: {fold.name}",
         tuple(now),

@@ -1,10 +1,10 @@
 """The feature table of a corpus: what is learnt from, small enough to be kept with the code.
 
-A folder of shards and ``table.json``, which lists them with their checksums. Written once: nothing
-in it is ever changed. A shard is a zip of numpy arrays (nothing pickled) under LZMA, and holds some
-runs: their lines of the corpus's manifest, the anatomies of their models, and the features of
-their samples (:func:`diagnoser.dataset.moments`), float16, a kind's by feature so that like stands
-by like, low and high bytes apart.
+A folder of shards and ``table.json``, which lists them with their checksums. Shards are written
+once and never changed; more can be added. A shard is a zip of numpy arrays (nothing pickled) under
+LZMA, and holds some runs: their lines of the corpus's manifest, the anatomies of their models, and
+the features of their samples (:func:`diagnoser.dataset.moments`), float16, a kind's by feature so
+that like stands by like, low and high bytes apart. ``audit.jsonl`` tells what the corpus left out.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from diagnoser.extract import Extracted
 
 INDEX = "table.json"
+AUDIT = "audit.jsonl"
 VERSION = 1
 RUNS_IN_A_SHARD = 400
 MANTISSA = 10
@@ -52,7 +53,8 @@ class Shard(msgspec.Struct, frozen=True):
 class Index(msgspec.Struct, frozen=True, kw_only=True):
     """``table.json``. ``features``: :func:`diagnoser.schema.digest` of the code that wrote it.
 
-    ``bits``: of the mantissa that are kept. ``corpus``: checksum of the corpus's manifest.
+    ``bits``: of the mantissa that are kept. ``corpus``: checksum of the corpus's manifest, or of
+    those of several (:func:`joined`).
     """
 
     version: int
@@ -64,10 +66,13 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Table:
-    """A table in memory. ``checksum``: of the corpus it was packed from."""
+    """A table in memory. ``checksum``: of the corpus it was packed from. ``lines``: of the runs, as
+    they stand in the corpus's manifest. ``audits``: lines of what was left out."""
 
     runs: tuple[Run, ...]
     checksum: str
+    lines: tuple[bytes, ...]
+    audits: tuple[bytes, ...]
     _samples: dict[str, tuple[Sample, ...]]
 
     def samples(self, runs: Iterable[Run] | None = None) -> list[Sample]:
@@ -95,37 +100,82 @@ def is_table(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
+def joined(*checksums: str) -> str:
+    """Checksum of several corpora, learnt from as one; that of a single one is its own."""
+    if len(checksums) == 1:
+        return checksums[0]
+    return hashlib.sha256("\n".join(checksums).encode()).hexdigest()[:16]
+
+
 def pack(
     extracted: Extracted,
     folder: Path,
     bits: int = MANTISSA,
     report: Callable[[Shard], None] = lambda shard: None,
+    *,
+    add: bool = False,
 ) -> Index:
     """Write the samples of a corpus's runs as a table. ``bits``: of the mantissa to keep, 3 to 10.
 
-    Raises :class:`CorpusError` where the folder holds a table already.
+    ``add``: to the table that the folder holds, in shards of their own. Raises
+    :class:`CorpusError` where it holds one and ``add`` is not set, or where the two do not fit.
     """
     if not 3 <= bits <= MANTISSA:
         raise CorpusError(f"a mantissa keeps 3 to {MANTISSA} bits, not {bits}")
-    if is_table(folder):
-        raise CorpusError(f"{folder} holds a table, which is never changed: choose another folder")
+    if is_table(folder) and not add:
+        raise CorpusError(
+            f"{folder} holds a table already: choose another folder, or add the runs to it with "
+            "--add"
+        )
+    before = _to_be_joined(folder, extracted, bits) if add else None
     folder.mkdir(parents=True, exist_ok=True)
     lines = extracted.manifest.lines()
-    shards: list[Shard] = []
+    shards = list(before.shards) if before else []
     for first in range(0, len(extracted.runs), RUNS_IN_A_SHARD):
         runs = extracted.runs[first : first + RUNS_IN_A_SHARD]
         shards.append(_write(folder, len(shards), runs, lines, extracted, bits))
         report(shards[-1])
+    checksum = extracted.manifest.checksum
     index = Index(
         version=VERSION,
         features=schema.digest(),
-        corpus=extracted.manifest.checksum,
+        corpus=joined(before.corpus, checksum) if before else checksum,
         bits=bits,
         shards=tuple(shards),
     )
-    text = msgspec.json.format(msgspec.json.encode(index), indent=1)
-    (folder / INDEX).write_bytes(text + b"\n")
+    audits = [*_audits(folder), *_audits(extracted.manifest.folder)]
+    _put(folder / AUDIT, b"".join(line + b"\n" for line in dict.fromkeys(audits)))
+    _put(folder / INDEX, msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n")
     return index
+
+
+def _to_be_joined(folder: Path, extracted: Extracted, bits: int) -> Index:
+    """Index of the table there, which the corpus's runs are to be added to."""
+    there = {run.id: run for run in read(folder).runs}
+    index = _index(folder)
+    if index.bits != bits:
+        raise CorpusError(
+            f"the table in {folder} keeps {index.bits} bits: pass --bits {index.bits}"
+        )
+    for run in extracted.runs:
+        if run.id in there:
+            raise CorpusError(f"the table in {folder} holds the run {run.id} already")
+        if run.final != next(iter(there.values())).final:
+            raise CorpusError("runs of the final hold-out and others may not be in one table")
+    return index
+
+
+def _audits(folder: Path) -> list[bytes]:
+    """Lines of what was left out of the corpus, or table, in the folder."""
+    path = folder / AUDIT
+    return path.read_bytes().splitlines() if path.is_file() else []
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file that is never seen half written."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def _write(
@@ -165,9 +215,7 @@ def _write(
             arrays[f"node_{kind}"] = _apart(rounded(np.concatenate(parts), bits))
     name = f"shard-{number:03d}.npz"
     data = _zipped(arrays)
-    temporary = folder / f"{name}.partial"
-    temporary.write_bytes(data)
-    temporary.replace(folder / name)
+    _put(folder / name, data)
     digest = hashlib.sha256(data).hexdigest()
     return Shard(name, digest, len(data), len(runs), len(of_run))
 
@@ -203,15 +251,9 @@ def _zipped(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
 
 def read(folder: Path) -> Table:
     """Read a table. Raises :class:`CorpusError` where it is missing, damaged or of other code."""
-    try:
-        index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
-    except (OSError, msgspec.DecodeError) as error:
-        raise CorpusError(f"no feature table in {folder} ({error}): pack a corpus first") from None
-    if index.version != VERSION or index.features != schema.digest():
-        raise CorpusError(
-            f"the table in {folder} holds other features than this version makes: pack it again"
-        )
+    index = _index(folder)
     runs: list[Run] = []
+    lines: list[bytes] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     for shard in index.shards:
         path = folder / shard.file
@@ -221,17 +263,32 @@ def read(folder: Path) -> Table:
             raise CorpusError(f"{path} cannot be read ({error.strerror}): restore it") from None
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             raise CorpusError(f"{path} is not what was written there: restore it")
-        for run, found in _read(data):
+        for line, run, found in _read(data):
+            lines.append(line)
             runs.append(run)
             samples[run.id] = found
-    return Table(tuple(runs), index.corpus, samples)
+    return Table(tuple(runs), index.corpus, tuple(lines), tuple(_audits(folder)), samples)
 
 
-def _read(data: bytes) -> list[tuple[Run, tuple[Sample, ...]]]:
+def _index(folder: Path) -> Index:
+    try:
+        index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CorpusError(f"no feature table in {folder} ({error}): pack a corpus first") from None
+    if index.version != VERSION or index.features != schema.digest():
+        raise CorpusError(
+            f"the table in {folder} holds other features than this version makes: pack it again"
+        )
+    return index
+
+
+def _read(data: bytes) -> list[tuple[bytes, Run, tuple[Sample, ...]]]:
+    """Of every run its line, its label and its samples."""
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
+    lines = arrays["runs"].tobytes().split(b"\n")
     decode = msgspec.json.Decoder(Run).decode
-    runs = [decode(line) for line in arrays["runs"].tobytes().split(b"\n")]
+    runs = [decode(line) for line in lines]
     anatomies = msgspec.msgpack.decode(arrays["anatomies"].tobytes(), type=list[bytes])
     graphs = [
         build(msgspec.msgpack.decode(anatomy, type=Anatomy), schema.node_kinds())
@@ -253,4 +310,4 @@ def _read(data: bytes) -> list[tuple[Run, tuple[Sample, ...]]]:
             done[kind] += count
         moment = int(arrays["frame"][number]), bool(arrays["faulty"][number])
         found[at].append(sample_of(runs[at], graph, moment, nodes, arrays["fired"][number]))
-    return [(run, tuple(own)) for run, own in zip(runs, found, strict=True)]
+    return [(line, run, tuple(own)) for line, run, own in zip(lines, runs, found, strict=True)]

@@ -5,72 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from diagnoser import manifest, schema, table, weights
+from diagnoser import manifest, schema, sources, weights
 from diagnoser.ablation import ABLATIONS
-from diagnoser.dataset import load_samples
-from diagnoser.extract import extract_all
 from diagnoser.fitting import Settings, fit
 from diagnoser.model import Shape
 
 if TYPE_CHECKING:
-    from diagnoser.dataset import Sample
-    from diagnoser.extract import Extracted
+    from collections.abc import Sequence
+
     from diagnoser.manifest import Run
 
-LoadSamples = Callable[[Sequence["Run"]], list["Sample"]]
-
 DEFAULT_OUT = Path(__file__).parent / "weights" / weights.DEFAULT
-
-
-def prepare(corpus: Path, workers: int) -> Extracted:
-    """Read a corpus and bring its features up to date; says what was left out."""
-    began = time.monotonic()
-    found = extract_all(manifest.read(corpus), workers)
-    for line in found.skipped[:20]:
-        print(f"left out: {line}", file=sys.stderr)
-    if len(found.skipped) > 20:
-        folder = corpus / "features" / "skipped.txt"
-        print(f"left out: {len(found.skipped) - 20} more, see {folder}", file=sys.stderr)
-    check(corpus, found.runs)
-    seconds = time.monotonic() - began
-    print(f"{len(found.runs)} runs, features in {seconds:.0f} s", file=sys.stderr)
-    return found
-
-
-def check(corpus: Path, runs: Sequence[Run]) -> None:
-    """Raises :class:`~diagnoser.manifest.CorpusError` where nothing could, or must, be learnt."""
-    if not any(run.faulty for run in runs) or all(run.faulty for run in runs):
-        raise manifest.CorpusError(
-            f"{corpus} has no usable clean and faulty runs: both are needed, build it again"
-        )
-
-
-def read(corpus: Path, workers: int) -> tuple[tuple[Run, ...], str, LoadSamples]:
-    """Runs, checksum of the corpus, and what loads runs' samples: from a corpus of traces or from
-    a feature table."""
-    if table.is_table(corpus):
-        packed = table.read(corpus)
-        check(corpus, packed.runs)
-        return packed.runs, packed.checksum, packed.samples
-    extracted = prepare(corpus, workers)
-    return extracted.runs, extracted.manifest.checksum, partial(load_samples, extracted)
-
-
-def load(corpus: Path, workers: int) -> tuple[tuple[Run, ...], str, LoadSamples]:
-    """The same, to be learnt from: refuses the final hold-out."""
-    found = read(corpus, workers)
-    if any(run.final for run in found[0]):
-        raise manifest.CorpusError(
-            f"{corpus} is the final hold-out, which no weights may have seen: train on another"
-        )
-    return found
 
 
 def choose(runs: Sequence[Run], families: Sequence[str], groups: Sequence[str]) -> list[Run]:
@@ -81,7 +31,14 @@ def choose(runs: Sequence[Run], families: Sequence[str], groups: Sequence[str]) 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and save; exit status 0, or 3 where the corpus cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m diagnoser.train", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="a corpus, or its feature table")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="a corpus, or its feature table; several count as one",
+    )
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="weights to write")
     parser.add_argument("--exclude-family", nargs="*", default=[], metavar="FAMILY")
     parser.add_argument("--exclude-groups", nargs="*", default=[], metavar="GROUP")
@@ -94,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(min(2, torch.get_num_threads()))
     try:
-        everything, checksum, samples_of_runs = load(options.corpus, options.workers)
-        runs = choose(everything, options.exclude_family, options.exclude_groups)
-        samples = samples_of_runs(runs)
+        source = sources.load(options.corpus, options.workers)
+        runs = choose(source.runs, options.exclude_family, options.exclude_groups)
+        samples = source.samples(runs)
         if not samples:
             raise manifest.CorpusError("nothing is left to train on: exclude fewer groups")
     except manifest.CorpusError as error:
@@ -110,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     trained = fit(samples, settings, lambda text: print(text, file=sys.stderr))
     trained.about = {
-        "corpus_checksum": checksum,
+        "corpus_checksum": source.checksum,
         "features": schema.digest(),
         "runs": len(runs),
         "clean_runs": sum(not run.faulty for run in runs),

@@ -11,11 +11,11 @@ CREDIT_SECONDS = 0.25
 """What may be spent in advance, so that a young run is seen densely: the share of so many steps to
 come, or so little time that nobody misses it, whichever is more."""
 
-WEIGHT = 2.0
+WEIGHT = 3.0
 """How much a sample counts for each second that the probe saw itself spend on it. It costs more
 than that (cold caches, the allocator, the publishing thread: 1.0 to 1.25 times, measured step by
-step against an unwatched copy), and the share is a bound to stay under, not a mean to meet: the
-probe aims at three fifths of it."""
+step against an unwatched copy), and the share is a bound to stay under, in any stretch of a run
+that someone measures, not a mean to meet: the probe aims at two fifths of it."""
 
 OUTLIER = 20.0
 """A sample counts as at most so many usual ones."""

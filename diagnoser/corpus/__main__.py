@@ -39,6 +39,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     build.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
     build.add_argument("--final", action="store_true", help="the final hold-out's plan")
     build.add_argument("--limit", type=_positive, help="stop at this many runs")
+    build.add_argument(
+        "--after",
+        type=Path,
+        metavar="TABLE",
+        help="go on in the plan after the runs of a feature table, whose traces are gone",
+    )
     build.add_argument("--retry", action="store_true", help="run again what crashed")
     plan = commands.add_parser("plan", help="print the first scenarios of a plan, run nothing")
     plan.add_argument("--seed", type=int, default=0, help="of the plan (default 0)")
@@ -48,10 +54,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     describe.add_argument("folder", type=Path, metavar="DIR")
     pack = commands.add_parser("pack", help="features of the runs' samples as a small table")
     pack.add_argument("folder", type=Path, metavar="DIR")
-    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="its folder")
     pack.add_argument(
         "--bits", type=_positive, default=10, help="of the mantissa (default 10: all)"
     )
+    pack.add_argument("--add", action="store_true", help="to the table that is there")
     pack.add_argument("--workers", type=_positive, default=2, help="processes (default 2)")
     evidence.add(commands, _positive)
     return parser.parse_args(arguments)
@@ -82,10 +89,20 @@ def _build(options: argparse.Namespace) -> None:
             minutes=options.minutes,
             jobs=options.jobs,
             limit=options.limit,
+            after=_last_scenario(options.after),
             retry=options.retry,
             report=report,
         )
     console.print(f"{_sentence(tally)}, in {options.out}")
+
+
+def _last_scenario(folder: Path | None) -> int:
+    """Of a feature table's runs; -1 without one."""
+    if folder is None:
+        return -1
+    from diagnoser import table
+
+    return max(run.scenario for run in table.read(folder).runs)
 
 
 def _sentence(tally: Tally) -> str:
@@ -150,6 +167,7 @@ def _pack(options: argparse.Namespace) -> None:
         options.out,
         options.bits,
         lambda shard: print(f"{shard.file}: {shard.runs} runs, {shard.bytes / 1e6:.1f} MB"),
+        add=options.add,
     )
     size = sum(shard.bytes for shard in index.shards) / 1e6
     samples = sum(shard.samples for shard in index.shards)

@@ -44,20 +44,22 @@ class Tally:
             self.failed += 1
 
 
-def _claim(folder: Path, seed: int, final: bool) -> None:
+def _claim(folder: Path, seed: int, final: bool, after: int) -> None:
     """A folder belongs to one plan; mixing two would hold two runs of one id, or let the final
     hold-out be trained on."""
     file = folder / "plan.json"
     folder.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        file.write_bytes(msgspec.json.encode({"seed": seed, "final": final}))
+        claim = {"seed": seed, "final": final, "after": after}
+        file.write_bytes(msgspec.json.encode(claim))
         return
     plan = msgspec.json.decode(file.read_bytes())
-    begun, held = plan.get("seed"), plan.get("final", False)
-    if (begun, held) != (seed, final):
+    begun, held, first = plan.get("seed"), plan.get("final", False), plan.get("after", -1)
+    if (begun, held, first) != (seed, final, after):
+        beyond = f" --after a table of {first + 1} scenarios" if first >= 0 else ""
         raise CorpusError(
-            f"{folder} was begun with --seed {begun}{' --final' if held else ''}: pass the same, "
-            "or choose another folder"
+            f"{folder} was begun with --seed {begun}{' --final' if held else ''}{beyond}: pass the "
+            "same, or choose another folder"
         )
 
 
@@ -101,6 +103,7 @@ def build(
     minutes: float = 40.0,
     jobs: int = 2,
     limit: int | None = None,
+    after: int = -1,
     retry: bool = False,
     report: Callable[[Tally, str], None] = lambda tally, run: None,
     work: Callable[[Order], Iterable[Any]] = journal.run,
@@ -110,13 +113,14 @@ def build(
 
     ``final``: the plan of the final hold-out, which is never trained on.
     Goes on where an earlier build stopped. Ends after ``minutes``, or once ``limit`` runs are
-    kept (a few more where several jobs end at once). ``retry`` runs again what crashed.
+    kept (a few more where several jobs end at once). Scenarios up to number ``after`` are left
+    out: another folder had them. ``retry`` runs again what crashed.
     ``report(tally, id)`` is called for each run, scenario by scenario.
     ``work`` is what a process does with an order; it must be importable. ``jobs``: orders at a
     time, by joblib (see :mod:`diagnoser.corpus.pool`).
     Raises :class:`CorpusError` where the folder was begun with another plan.
     """
-    _claim(folder, seed, final)
+    _claim(folder, seed, final, after)
     ledger = Ledger(folder)
     settled = ledger.settled(retry)
     for line in journal.left_behind(folder):
@@ -130,6 +134,7 @@ def build(
     for audit in ledger.audits:
         tally.count(audit)
     plan = final_scenarios(seed) if final else scenarios(seed)
+    plan = (scenario for scenario in plan if scenario.number > after)
     queue = _Queue(plan, folder, settled, stop_at=time.time() + minutes * 60)
 
     def settle(line: Entry | Audit) -> None:

@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diagnoser import table
+from diagnoser.corpus.manifest import MANIFEST, Audit, Entry, Ledger, load
 
 UNREAD_TOLD = 10
 
@@ -27,7 +31,7 @@ def add(commands: Any, positive: Callable[[str], int]) -> None:
     kill.add_argument("--jobs", type=positive, default=2, help="processes (default 2)")
     kill.add_argument("--only", nargs="+", default=(), metavar="OPERATOR", help="these faults")
     report = commands.add_parser("report", help="counts of what is held and what was left out")
-    report.add_argument("folder", type=Path, metavar="DIR")
+    report.add_argument("folder", type=Path, metavar="DIR", help="a corpus, or its feature table")
     for command in (observe, kill, report):
         command.add_argument("--write", action="store_true", help="keep it beside the code")
 
@@ -86,18 +90,27 @@ def kill(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """What a corpus holds; kept as REPORT.md with ``--write``."""
-    from diagnoser.corpus.manifest import MANIFEST, Ledger, load
     from diagnoser.corpus.report import FILE
     from diagnoser.corpus.report import report as tell
     from diagnoser.faults.observed import read_kills
 
-    entries = load(options.folder)
-    checksum = hashlib.sha256((options.folder / MANIFEST).read_bytes()).hexdigest()[:16]
-    text = tell(entries, Ledger(options.folder).audits, read_kills(), checksum)
+    entries, audits, checksum = _held(options.folder)
+    text = tell(entries, audits, read_kills(), checksum)
     if options.write:
         FILE.write_text(text, encoding="utf-8")
     else:
         print(text, end="")
+
+
+def _held(folder: Path) -> tuple[list[Entry], list[Audit], str]:
+    """What a corpus, or its feature table, holds, what it left out, and its checksum."""
+    if table.is_table(folder):
+        packed = table.read(folder)
+        entries = [msgspec.json.decode(line, type=Entry) for line in packed.lines]
+        audits = [msgspec.json.decode(line, type=Audit) for line in packed.audits]
+        return entries, audits, packed.checksum
+    checksum = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+    return load(folder), Ledger(folder).audits, checksum
 
 
 COMMANDS = {"observe": observe, "kill": kill, "report": report}

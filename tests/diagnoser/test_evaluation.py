@@ -3,13 +3,14 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 
-from diagnoser import evaluate, holdout, predictions
+from diagnoser import evaluate, holdout, predictions, sources, table
 from diagnoser.ablation import ABLATIONS, reduced
 from diagnoser.batch import collate
 from diagnoser.dataset import load_samples
@@ -195,6 +196,26 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path):
     kept[0].unlink()
     assert evaluate.main([*common, *options]) == 0
     assert out.read_bytes() == first
+
+
+def test_runs_of_a_table_are_learnt_from_but_not_asked_about(small_corpus, tmp_path):
+    extracted = sources.prepare(small_corpus, workers=1)
+    there, here = (replace(extracted, runs=extracted.runs[at::2]) for at in (0, 1))
+    table.pack(there, tmp_path / "t")
+    options = Settings(epochs=1)
+    material = evaluate.Material(here, (tmp_path / "t",))
+    folds = evaluate.plan_folds(material, 2, options, ["messages"])
+    together = holdout.plan((*there.runs, *here.runs), 2, options, ["messages"])
+    at_hand = {run.id for run in here.runs}
+    assert [fold.name for fold in folds] == [fold.name for fold in together]
+    for mine, whole in zip(folds, together, strict=True):
+        assert mine.training == whole.training
+        assert mine.held == tuple(run for run in whole.held if run.id in at_hand)
+    answers = evaluate.run_fold(material, folds[0])
+    assert [answer.id for answer in answers] == [run.id for run in folds[0].held]
+    found = evaluate.evaluate(material, folds[:1], 1, 0)
+    assert found.about["runs"] == len(extracted.runs)
+    assert f"Asked about are the {len(here.runs)} of them" in report(found)
 
 
 @pytest.mark.parametrize(

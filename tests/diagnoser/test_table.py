@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from diagnoser import extract, manifest, table, train
+from diagnoser import extract, manifest, sources, table, train
 from diagnoser.corpus import FIRST_FINAL_SEED
 from diagnoser.corpus.__main__ import main
 from diagnoser.dataset import load_samples
@@ -62,6 +63,76 @@ def test_several_shards_are_one_table(corpus, packed, tmp_path, monkeypatch):
     assert all(same(left, right) for left, right in zip(many, one, strict=True))
 
 
+def test_runs_are_added_in_shards_of_their_own(corpus, packed, tmp_path):
+    folder = tmp_path / "t"
+    first, second = (replace(corpus, runs=corpus.runs[at::2]) for at in (0, 1))
+    table.pack(first, folder)
+    shard = (folder / "shard-000.npz").read_bytes()
+    index = table.pack(second, folder, add=True)
+    assert (folder / "shard-000.npz").read_bytes() == shard and len(index.shards) == 2
+    checksum = corpus.manifest.checksum
+    found = table.read(folder)
+    assert found.checksum == table.joined(checksum, checksum) != checksum
+    assert found.runs == (*first.runs, *second.runs)
+    whole = table.read(packed)
+    assert all(
+        same(one, other)
+        for one, other in zip(found.samples(whole.runs), whole.samples(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "holds the run .* already"),
+        ({"bits": 5}, "pass --bits 10"),
+        ({"final": True}, "may not be in one table"),
+    ],
+)
+def test_runs_that_do_not_fit_a_table_are_not_added(corpus, tmp_path, change, words):
+    folder = tmp_path / "t"
+    table.pack(replace(corpus, runs=corpus.runs[:2]), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    runs = corpus.runs[1:]
+    if change.get("final"):
+        runs = [manifest.msgspec.structs.replace(corpus.runs[3], seed=FIRST_FINAL_SEED)]
+    with pytest.raises(CorpusError, match=words):
+        table.pack(
+            replace(corpus, runs=tuple(runs)),
+            folder,
+            change.get("bits", 10),
+            add=True,
+        )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_corpus_left_out_is_told_by_its_table(corpus, tmp_path):
+    other = tmp_path / "corpus"
+    shutil.copytree(corpus.manifest.folder, other)
+    (other / "audit.jsonl").write_bytes(b'{"id": "one"}\n{"id": "two"}\n')
+    moved = replace(corpus, manifest=replace(corpus.manifest, folder=other))
+    folder = tmp_path / "t"
+    table.pack(replace(moved, runs=corpus.runs[:2]), folder)
+    (other / "audit.jsonl").write_bytes(b'{"id": "two"}\n{"id": "three"}\n')
+    table.pack(replace(moved, runs=corpus.runs[2:4]), folder, add=True)
+    found = table.read(folder)
+    assert [json.loads(line)["id"] for line in found.audits] == ["one", "two", "three"]
+    assert [json.loads(line)["id"] for line in found.lines] == [run.id for run in corpus.runs[:4]]
+
+
+def test_a_table_and_a_corpus_are_learnt_from_as_one(corpus, packed, tmp_path):
+    table.pack(replace(corpus, runs=corpus.runs[:4]), tmp_path / "t")
+    others = replace(corpus, runs=corpus.runs[4:])
+    one = sources.joined([sources.of_table(tmp_path / "t"), sources.of_corpus(others)])
+    assert one.runs == corpus.runs
+    assert one.checksum == table.joined(corpus.manifest.checksum, corpus.manifest.checksum)
+    wanted = table.read(packed).samples(corpus.runs[2:6])
+    found = one.samples(corpus.runs[2:6])
+    assert all(same(left, right) for left, right in zip(found, wanted, strict=True))
+    with pytest.raises(CorpusError, match="two of the corpora hold the run"):
+        sources.load([tmp_path / "t", packed], workers=1)
+
+
 def test_the_same_corpus_gives_the_same_bytes(corpus, packed, tmp_path):
     table.pack(corpus, tmp_path / "t")
     for path in packed.iterdir():
@@ -88,7 +159,7 @@ def test_rounding():
 
 
 def test_a_table_is_written_once(corpus, packed):
-    with pytest.raises(CorpusError, match="never changed: choose another folder"):
+    with pytest.raises(CorpusError, match="choose another folder, or add the runs to it"):
         table.pack(corpus, packed)
 
 
@@ -114,11 +185,12 @@ def test_damage_and_other_features_are_told(corpus, tmp_path):
 
 
 def test_training_learns_the_same_from_a_table(corpus, packed):
-    from_traces = train.load(corpus.manifest.folder, workers=1)
-    from_table = train.load(packed, workers=1)
-    assert from_table[1] == from_traces[1] and set(from_table[0]) < set(from_traces[0])
-    runs = from_table[0][:4]
-    left, right = from_traces[2](runs), from_table[2](runs)
+    from_traces = sources.load([corpus.manifest.folder], workers=1)
+    from_table = sources.load([packed], workers=1)
+    assert from_table.checksum == from_traces.checksum
+    assert set(from_table.runs) < set(from_traces.runs)
+    runs = from_table.runs[:4]
+    left, right = from_traces.samples(runs), from_table.samples(runs)
     assert all(same(one, other) for one, other in zip(left, right, strict=True))
 
 
@@ -138,7 +210,7 @@ def test_nothing_is_trained_on_the_final_hold_out(corpus, packed, tmp_path, monk
     found = table.read(packed)
     held = manifest.msgspec.structs.replace(found.runs[0], seed=FIRST_FINAL_SEED)
     spoiled = replace(found, runs=(held, *found.runs[1:]))
-    monkeypatch.setattr(train.table, "read", lambda folder: spoiled)
+    monkeypatch.setattr(sources.table, "read", lambda folder: spoiled)
     with pytest.raises(CorpusError, match="the final hold-out, which no weights may have seen"):
-        train.load(packed, workers=1)
+        sources.load([packed], workers=1)
     assert train.main(["--corpus", str(packed), "--out", str(tmp_path / "w")]) == 3

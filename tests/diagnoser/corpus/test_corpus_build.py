@@ -9,7 +9,7 @@ import corpus_work
 import pytest
 from small_corpus import fault, record_small, scenario
 
-from diagnoser.corpus import execute, journal, pool
+from diagnoser.corpus import CorpusError, execute, journal, pool
 from diagnoser.corpus.__main__ import main
 from diagnoser.corpus.build import build
 from diagnoser.corpus.comparison import first_difference
@@ -219,6 +219,16 @@ def test_a_folder_of_another_seed_is_refused(tmp_path, capsys):
     build(tmp_path / "held", final=True, limit=1, minutes=0, jobs=1)
     assert main(["build", "--out", str(tmp_path / "held"), "--minutes", "0"]) == 3
     assert "was begun with --seed 0 --final: pass" in capsys.readouterr().err
+
+
+def test_a_build_after_others_leaves_their_scenarios_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "run", pretended)
+    build(tmp_path, limit=3, after=4, jobs=1)
+    assert {entry.scenario for entry in load(tmp_path)} == {5}
+    planned = next(islice(scenarios(0), 5, None))
+    assert [entry.id for entry in load(tmp_path)] == [b.id for b in planned.branches[:3]]
+    with pytest.raises(CorpusError, match="--after a table of 5 scenarios: pass the same"):
+        build(tmp_path, limit=3, jobs=1)
 
 
 def test_describe_counts(folder, capsys, tmp_path):

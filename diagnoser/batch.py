@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Batch:
     """G graphs with N nodes in all.
 
-    ``x``: kind -> (nodes of the kind, features). ``edge_index``: (2, E). ``edge_type``: (E,).
+    ``x``: kind -> (nodes of the kind, features). ``edge_index``: (2, E). ``edge_type``: (E,),
+    ascending.
     ``edge_weight``: (E,), one over the number of edges of that type into the same node.
     ``graph_of``, ``kind_of``: (N,). ``fired``: (G, rules) 0 or 1. ``order``: (N,) for every
     node of the graphs one after the other, its row in this batch.
@@ -64,6 +65,8 @@ def collate(
         targets.append(row[graph.edge_index[1]])
         types.append(graph.edge_type)
     source, target, kind = map(np.concatenate, (sources, targets, types))
+    by_type = np.argsort(kind, kind="stable")
+    source, target, kind = source[by_type], target[by_type], kind[by_type]
     order = np.concatenate(orders)
     into = target * len(RELATIONS) + kind
     frequency = np.bincount(into, minlength=1)

@@ -373,9 +373,11 @@ class MonitorApp(
             self._hear(batch.text)
         if batch.known:
             return
-        if any(header.revision == 0 for header in batch.headers):
+        begun_again = any(header.revision == 0 for header in batch.headers)
+        if begun_again:
             self._noted_flag = None
             self.viewing.frozen = None
+        if begun_again or batch.overview is not None:
             now = self.model.header
             if run is not None and now is not None and run.run != now.run:
                 self.known_flag = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.envelope import Envelope
-from monitor.run_model import RunModel
+from monitor.run_model import MAX_EVENTS, RunModel
 from monitor.sources.source import Batch
 from monitor.step_clock import StepClock
 from probe.schema import End, Event, Header, decode_record, encode
@@ -52,10 +53,15 @@ def pack(model: RunModel) -> Arrays:
 
 
 def taken(model: RunModel, batch: Batch) -> RunModel:
-    """The model after what one read brought: another one where that was a kept overview."""
+    """The model after what one read brought: another one where that was an overview, with the
+    monitor's own notes of the one before."""
     if batch.overview is not None:
-        model = RunModel()
+        before, model = model, RunModel()
         unpack(model, dict(batch.overview))
+        notes = [event for event in before.events if event.seq < 0]
+        events = sorted([*model.events, *notes], key=lambda event: event.step)
+        model.events = deque(events, maxlen=MAX_EVENTS)
+        model.version, model.contents = before.version + 1, before.contents + 1
     model.take(replace(batch, records=()) if batch.known else batch)
     return model
 

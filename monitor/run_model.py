@@ -83,10 +83,9 @@ class RunModel:
         """Take in what one read brought."""
         status = (batch.link, batch.state, batch.text, batch.overhead, batch.ignored)
         known = (self.link, self.state, self.text, self.overhead, self._unreadable)
-        records = batch.records or batch.passing
-        if records or repr(status) != repr(known):
+        if batch.records or repr(status) != repr(known):
             self.version += 1
-        if records:
+        if batch.records:
             self.contents += 1
         self.link, self._unreadable = batch.link, batch.ignored
         self.state = batch.state or self.state
@@ -94,6 +93,13 @@ class RunModel:
             self.text = batch.text
         if not math.isnan(batch.overhead):
             self.overhead = batch.overhead
+        self._take_records(batch.records)
+
+    def read(self, records: Sequence[Record | RecordView]) -> None:
+        """Take in records alone; of views, which live no longer than what they were read from,
+        nothing is kept."""
+        self.version += 1
+        self.contents += 1
         self._take_records(records)
 
     @property

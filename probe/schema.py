@@ -9,6 +9,7 @@ socket only. Nothing is ever unpickled, and sizes are bounded before decoding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -319,6 +320,30 @@ def decode_record(data: bytes | memoryview) -> Record:
 def decode_view(data: bytes | memoryview) -> RecordView:
     """The same, a frame as a view of ``data``, which lives as long. Raises :class:`SchemaError`."""
     return _decode(_view_decoder, data)
+
+
+def decode_records(payloads: Sequence[bytes | memoryview]) -> list[Record]:
+    """Many at once, as :func:`decode_record`. Raises :class:`SchemaError` if any is none."""
+    return _decode_all(_record_decoder, payloads)
+
+
+def decode_views(payloads: Sequence[bytes | memoryview]) -> list[RecordView]:
+    """Many at once, as :func:`decode_view`. Raises :class:`SchemaError` if any is none."""
+    return _decode_all(_view_decoder, payloads)
+
+
+def _decode_all(
+    decoder: msgspec.msgpack.Decoder[Any], payloads: Sequence[bytes | memoryview]
+) -> list[Any]:
+    try:
+        messages = list(map(decoder.decode, payloads))
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise SchemaError(f"not a message of this protocol: {error}") from None
+    if Header in map(type, messages):
+        for message in messages:
+            if isinstance(message, Header):
+                _check_header(message)
+    return messages
 
 
 def decode_published(data: bytes) -> Record | Heartbeat:

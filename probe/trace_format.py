@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 PREFIX = b"defaultpp-trace/"
 LENGTH = struct.Struct("<QI")
 CHECKSUM = struct.Struct("<I")
+MASK = 0xA282EAD8
 
 
 class TraceError(Exception):
@@ -39,7 +40,7 @@ def masked_checksum(data: bytes | memoryview) -> int:
 
 def masked(crc: int) -> int:
     """How a CRC-32 is stored."""
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + MASK) & 0xFFFFFFFF
 
 
 def framed(payload: bytes) -> bytes:

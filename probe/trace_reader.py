@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -19,15 +20,17 @@ from probe.schema import (
     SchemaError,
     VersionError,
     decode_record,
+    decode_records,
     decode_view,
+    decode_views,
 )
 from probe.trace_format import (
     CHECKSUM,
     FORMAT_VERSION,
     LENGTH,
+    MASK,
     PREFIX,
     TraceError,
-    masked,
     masked_checksum,
     preamble,
 )
@@ -37,8 +40,26 @@ _PREAMBLE_LIMIT = 64
 _KNOWN_LENGTHS = 4096
 
 Decoded = TypeVar("Decoded", Record, RecordView)
-Payload = tuple[int, "bytes | memoryview"]
-"""Offset in the file, bytes; a view of the buffer that was read."""
+
+
+@dataclass
+class Payloads:
+    """Payloads and their offsets in the file, bytes. They are views of what was read."""
+
+    offsets: list[int] = field(default_factory=list)
+    payloads: list[bytes | memoryview] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass
+class Placed(Generic[Decoded]):
+    """Records and the places of their payloads: offset and length, bytes."""
+
+    offsets: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    records: list[Decoded] = field(default_factory=list)
 
 
 class TraceReader:
@@ -84,7 +105,7 @@ class TraceReader:
 
     def read(self, limit: int = 1000) -> list[bytes]:
         """Up to ``limit`` further payloads; an empty list at the present end of the file."""
-        return [bytes(payload) for _, payload in self._payloads(limit)]
+        return [bytes(payload) for payload in self._payloads(limit).payloads]
 
     def records(self, limit: int = 1000) -> list[Record]:
         """Like :meth:`read`, decoded; payloads that cannot be decoded count as damaged.
@@ -92,17 +113,16 @@ class TraceReader:
         An empty list means the present end. Raises :class:`TraceError` where the first record
         or a header was written by another version.
         """
-        return [record for _, _, record in self._decoded_payloads(limit, decode_record)]
+        return self._decoded_payloads(limit, decode_record, decode_records).records
 
     def resume(self, offset: int) -> None:
         """Go on from an :attr:`offset` that a reader of this file had before."""
         self._base, self._at, self._buffer = offset, 0, b""
         self._decoded = max(self._decoded, 1)
 
-    def placed(self, limit: int = 1000) -> list[tuple[int, int, RecordView]]:
-        """Like :meth:`records`, each with the place of its payload: offset and length, bytes; a
-        frame as a view of what was read."""
-        return self._decoded_payloads(limit, decode_view)
+    def placed(self, limit: int = 1000) -> Placed[RecordView]:
+        """Like :meth:`records`, with their places; a frame as a view of what was read."""
+        return self._decoded_payloads(limit, decode_view, decode_views)
 
     def at(self, offset: int, length: int) -> Record | None:
         """The record at a place that :meth:`placed` told; None where the file changed there."""
@@ -136,27 +156,49 @@ class TraceReader:
         self.close()
 
     def _decoded_payloads(
-        self, limit: int, decode: Callable[[bytes | memoryview], Decoded]
-    ) -> list[tuple[int, int, Decoded]]:
-        found: list[tuple[int, int, Decoded]] = []
-        while len(found) < limit:
-            payloads = self._payloads(limit - len(found))
-            if not payloads:
+        self,
+        limit: int,
+        decode: Callable[[bytes | memoryview], Decoded],
+        decode_all: Callable[[Sequence[bytes | memoryview]], list[Decoded]],
+    ) -> Placed[Decoded]:
+        found: Placed[Decoded] = Placed()
+        while len(found.records) < limit:
+            read = self._payloads(limit - len(found.records))
+            if not len(read):
                 break
-            for offset, payload in payloads:
-                try:
-                    found.append((offset, len(payload), decode(payload)))
-                except SchemaError as error:
-                    if not (self._decoded or found) or isinstance(error, VersionError):
-                        # Its checksum holds, so it was written like this: by another version.
-                        raise TraceError(f"{self.path}: {error}") from None
-                    self.damaged += 1
-        self._decoded += len(found)
+            try:
+                found.records += decode_all(read.payloads)
+            except SchemaError:
+                read = self._decoded_singly(read, decode, found.records)
+            found.offsets += read.offsets
+            found.lengths += map(len, read.payloads)
+        self._decoded += len(found.records)
         return found
 
-    def _payloads(self, limit: int) -> list[Payload]:
-        """Up to ``limit`` further payloads; an empty list at the present end of the file."""
-        found: list[Payload] = []
+    def _decoded_singly(
+        self,
+        read: Payloads,
+        decode: Callable[[bytes | memoryview], Decoded],
+        records: list[Decoded],
+    ) -> Payloads:
+        """Decode one by one, for one of them is no record; those that are."""
+        kept = Payloads()
+        for offset, payload in zip(read.offsets, read.payloads, strict=True):
+            try:
+                records.append(decode(payload))
+            except SchemaError as error:
+                if not (self._decoded or records) or isinstance(error, VersionError):
+                    # Its checksum holds, so it was written like this: by another version.
+                    raise TraceError(f"{self.path}: {error}") from None
+                self.damaged += 1
+                continue
+            kept.offsets.append(offset)
+            kept.payloads.append(payload)
+        return kept
+
+    def _payloads(self, limit: int) -> Payloads:
+        """Up to ``limit`` further payloads; none at the present end of the file."""
+        found = Payloads()
         try:
             while len(found) < limit and self._descriptor is not None:
                 if not self._searching:
@@ -170,32 +212,36 @@ class TraceReader:
                     self._base, self._at, self._buffer = self.offset, 0, b""
                     break
                 if payload:
-                    found.append((self.offset - CHECKSUM.size - len(payload), payload))
+                    found.offsets.append(self.offset - CHECKSUM.size - len(payload))
+                    found.payloads.append(payload)
         except OSError as error:
             raise TraceError(f"{self.path}: cannot be read any further: {error.strerror}") from None
         return found
 
-    def _take_intact(self, found: list[Payload], limit: int) -> None:
+    def _take_intact(self, found: Payloads, limit: int) -> None:
         """Add the payloads that lie whole and undamaged in the buffer, as fast as Python can. It
         stops before anything else: that is for :meth:`_next` to judge."""
-        buffer, base, at, size = self._buffer, self._base, self._at, len(self._buffer)
-        lengths, view = self._lengths, memoryview(self._buffer)
-        stored, head_size = CHECKSUM.unpack_from, LENGTH.size
-        while len(found) < limit:
+        buffer, base, at = self._buffer, self._base, self._at
+        lengths, view, crc32 = self._lengths, memoryview(self._buffer), zlib.crc32
+        offsets, payloads = found.offsets, found.payloads
+        stored, head_size, tail_size = CHECKSUM.unpack_from, LENGTH.size, CHECKSUM.size
+        last = len(buffer) - tail_size
+        for _ in range(limit - len(found)):
             start = at + head_size
-            length = lengths.get(buffer[at:start])
+            head = buffer[at:start]
+            length = lengths.get(head) or self._length_of(head)
             if length is None:
-                length = self._length_of(buffer[at:start])
-                if length is None:
-                    break
+                break
             end = start + length
-            if end + CHECKSUM.size > size:
+            if end > last:
                 break
             payload = view[start:end]
-            if masked(zlib.crc32(payload)) != stored(buffer, end)[0]:
+            crc = crc32(payload)
+            if ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF != stored(buffer, end)[0]:
                 break
-            found.append((base + start, payload))
-            at = end + CHECKSUM.size
+            offsets.append(base + start)
+            payloads.append(payload)
+            at = end + tail_size
         self._at = at
 
     def _length_of(self, head: bytes) -> int | None:

@@ -18,11 +18,13 @@ from probe.schema import End, FrameView, Header, Record, RecordView, Scalars
 from probe.trace import TraceReader
 
 
-def recorded_time(record: Record | RecordView) -> float | None:
-    """Unix time at which the record was made, where it says so."""
+def _time_of(record: RecordView) -> float:
+    """Unix time at which the record was made; NaN where it says none."""
+    if type(record) is FrameView:
+        return record.time
     if isinstance(record, Scalars):
-        return record.times[-1] if record.times else None
-    return None if isinstance(record, Header) else record.time
+        return record.times[-1] if record.times else math.nan
+    return math.nan if isinstance(record, Header) else record.time
 
 
 class RecordStore:
@@ -93,21 +95,16 @@ class RecordStore:
         """Take in up to ``limit`` further records. They are views of what was read: give them on
         at once, or let go of them."""
         found = self._reader.placed(limit)
-        number = len(self._offsets)
-        for offset, length, record in found:
-            self._offsets.append(offset)
-            self._lengths.append(length)
-            if isinstance(record, FrameView):
-                self._times.append(record.time)
-                self.frames.append(number)
-                self.steps.append(record.step)
-            else:
-                time = recorded_time(record)
-                self._times.append(math.nan if time is None else time)
-                if not isinstance(record, Scalars):
-                    self._held[number] = record
-            number += 1
-        records = [record for _, _, record in found]
+        records, number = found.records, len(self._offsets)
+        self._offsets.extend(found.offsets)
+        self._lengths.extend(found.lengths)
+        self._times.extend([_time_of(record) for record in records])
+        frames = [at for at, record in enumerate(records) if type(record) is FrameView]
+        self.frames.extend([number + at for at in frames])
+        self.steps.extend([records[at].step for at in frames])  # type: ignore[union-attr]
+        for at, record in enumerate(records):
+            if type(record) is not FrameView and type(record) is not Scalars:
+                self._held[number + at] = record  # type: ignore[assignment]
         if records:
             self.ended = isinstance(records[-1], End)
         return records

@@ -13,6 +13,7 @@ from typing import Any
 
 from monitor.model_state import Arrays
 from monitor.sources import overview_file
+from monitor.sources.reading_ahead import ReadingAhead
 from monitor.sources.record_store import RecordStore
 from monitor.sources.source import Batch, Position, SourceError
 from probe.schema import Control, Record, RecordView
@@ -25,6 +26,7 @@ SLOWEST = 0.05
 FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
 LOAD_CHUNK = 1000
+_BREATH = 0.0002
 RETELL_AFTER = 1.0
 """Seconds that a long trace has for being drawn before the diagnosis goes over its frames."""
 RETOLD_FRAMES = 4000
@@ -53,16 +55,14 @@ class ReplaySource:
         """Deliver up to this record at once: a jump or a step is under way."""
         self._jump: int | None = None
         """A jump to a step that was not carried out yet: the file may not be read that far."""
-        self._tail = False
-        """Stand at the end, and go on with it while the file grows."""
         self._credit = 0.0
         """Seconds of recorded time that may be delivered."""
         self._last = clock()
         self._looked = float("-inf")
-        self._complete = False
-        self._told_end = False
+        self._tail = False
+        """Stand at the end, and go on with it while the file grows."""
+        self._complete = self._told_end = self._closed = False
         self._failed = ""
-        self._closed = False
         self._path = path
         self._overview: Mapping[str, Any] | None = None
         """Kept when this trace was read before; given out if it is opened at its end."""
@@ -74,6 +74,9 @@ class ReplaySource:
         """... and from this one on, the diagnosis has yet to be told of them."""
         self._retell = 0.0
         """From when on it is."""
+        self._ahead: ReadingAhead | None = None
+        """While it is on the way; the screen has yet to be given what it holds."""
+        self._arrived: tuple[int, Arrays] = (0, {})  # up to which record, and what it held then
         self._untold: list[int] | None = None
         """Of these the numbers that it will be told of; None: not chosen yet."""
         try:
@@ -94,27 +97,36 @@ class ReplaySource:
 
     def read(self, limit: int = 500, timeout: float = 0.25) -> Batch:
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while not self._closed:
-                if self._passes():
-                    return self._passed()
-                self._follow()
-                if self._next == 0 and self._at_end_at_once():
-                    return self._moved(Batch(link="replay", overview=self._overview))
-                known = self._retold(limit)
-                if known:
-                    return Batch(tuple(known), link="replay", known=True)
-                due = [] if self._told < self._known else self._due(limit)
-                text = self._text()
-                remaining = deadline - time.monotonic()
-                if due or text or remaining <= 0:
-                    return self._moved(self._batch(due, text))
-                # While the file is still being read there is no reason to wait. At rest only a
-                # key brings something to do, and that wakes.
-                if self._complete:
-                    at_rest = not self._playing or self._next >= len(self._records)
-                    self._changed.wait(remaining if at_rest else min(remaining, 0.05))
-            return Batch(link="replay")
+        while True:
+            with self._changed:
+                batch = self._read(limit, deadline)
+            if batch is not None:
+                return batch
+            time.sleep(_BREATH)
+
+    def _read(self, limit: int, deadline: float) -> Batch | None:
+        """A batch; None where there is something to do before the next, but first a moment for
+        whoever waits for the lock."""
+        while not self._closed:
+            if self._on_the_way() or self._ahead is not None:
+                return self._read_ahead()
+            self._follow()
+            if self._next == 0 and self._at_end_at_once():
+                return self._moved(Batch(link="replay", overview=self._overview))
+            known = self._retold(limit)
+            if known:
+                return Batch(tuple(known), link="replay", known=True)
+            due = [] if self._told < self._known else self._due(limit)
+            text = self._text()
+            remaining = deadline - time.monotonic()
+            if due or text or remaining <= 0:
+                return self._moved(self._batch(due, text))
+            # While the file is still being read there is no reason to wait. At rest only a
+            # key brings something to do, and that wakes.
+            if self._complete:
+                at_rest = not self._playing or self._next >= len(self._records)
+                self._changed.wait(remaining if at_rest else min(remaining, 0.05))
+        return Batch(link="replay")
 
     def remember(self, packed: Callable[[], Arrays]) -> Callable[[], None] | None:
         """What keeps the overview for the next time, to be called in a thread.
@@ -126,7 +138,10 @@ class ReplaySource:
             small = self._records.end < overview_file.LEAST_BYTES
             if small or self._overview is not None or not self._complete:
                 return None
-            self._overview = packed()
+            # The screen may have yet to take in what it was given on arrival.
+            upto, overview = self._arrived
+            self._overview = overview if upto == len(self._records) else packed()
+            self._arrived = (0, {})
             arrays = self._records.arrays() | self._overview
             return partial(overview_file.save, self._path, self._records.end, arrays)
 
@@ -201,15 +216,35 @@ class ReplaySource:
         self._retell = self._clock() + RETELL_AFTER
         return True
 
-    def _passes(self) -> bool:
-        """A long trace is on the way to where it was sent, and everything read was given out."""
-        on_the_way = self._jump is not None and not self._complete
-        return self._long and on_the_way and self._next == len(self._records)
+    def _on_the_way(self) -> bool:
+        """A long trace is sent beyond what was read, and that was all given out."""
+        if not self._long or self._jump is None or self._complete:
+            return False
+        steps = self._records.steps
+        return self._next == len(self._records) and (not steps or steps[-1] < self._jump)
 
-    def _passed(self) -> Batch:
-        """What comes next on the way, up to the goal, for the model alone."""
+    def _read_ahead(self) -> Batch | None:
+        """Read on, up to the goal, for the model alone; the batch is a picture of it, where one is
+        due: now and then, and on arrival."""
+        if self._ahead is None:
+            self._ahead = ReadingAhead(self._records, self._next, self._clock)
         if self._told == self._known:
             self._told = self._known = self._next
+        if self._on_the_way():
+            self._ahead.take(self._next_records())
+        arrived, text = not self._on_the_way(), self._text()
+        if not (arrived or text or self._ahead.due):
+            self._position = self._where()
+            return None
+        overview = self._ahead.overview()
+        if arrived:
+            self._ahead = None
+            self._arrived = (self._next, overview or {})
+        ignored = self._records.damaged
+        return self._moved(Batch(link="replay", overview=overview, text=text, ignored=ignored))
+
+    def _next_records(self) -> list[RecordView]:
+        """What comes next on the way."""
         start = self._next
         records = self._loaded(LOAD_CHUNK)
         steps, frames = self._records.steps, self._records.frames
@@ -222,14 +257,7 @@ class ReplaySource:
         self._known = self._next = stop
         self._untold = None
         self._retell = self._clock() + RETELL_AFTER
-        return self._moved(
-            Batch(
-                passing=tuple(records[: stop - start]),
-                link="replay",
-                text=self._text(),
-                ignored=self._records.damaged,
-            )
-        )
+        return records[: stop - start]
 
     def _retold(self, limit: int) -> list[Record]:
         """What the diagnosis is told of the records it has not seen, when there is time."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from probe.schema import Control, Header, Record, RecordView
+from probe.schema import Control, Header, Record
 
 Link = Literal["connecting", "live", "silent", "lost", "ended", "replay"]
 """``silent``: connected, but nothing came for a while. ``lost``: the run's process is gone or the
@@ -30,10 +30,8 @@ class Batch:
     overhead: float = float("nan")
     """Probe time over training time, as last heard."""
     overview: Mapping[str, Any] | None = None
-    """All that a model held after reading a trace before (:mod:`monitor.model_state`)."""
-    passing: tuple[RecordView, ...] = ()
-    """Records for the model alone, many at a time, in place of ``records``: the diagnosis is told
-    of them later, as known ones. Not to be kept: a view holds all that was read with it."""
+    """All that a model held after reading a trace (:mod:`monitor.model_state`), in place of what
+    was read until now; the diagnosis is told of its records later, as known ones."""
     known: bool = False
     """The model holds these records already: they are for the diagnosis alone."""
     ignored: int = 0
@@ -42,14 +40,15 @@ class Batch:
     @property
     def size(self) -> int:
         """How many records it brings."""
-        return len(self.records) + len(self.passing)
+        return len(self.records)
 
     @property
     def headers(self) -> list[Header]:
         """Those among the records."""
-        records = self.records or self.passing
         # A look at the types first: of most batches' many records none is a header.
-        return [r for r in records if isinstance(r, Header)] if Header in map(type, records) else []
+        if Header not in map(type, self.records):
+            return []
+        return [record for record in self.records if isinstance(record, Header)]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ _ROUNDS = 5
 
 def speed(trace: Path) -> float:
     """Times the recorded speed at which the trace lasts for all that is measured."""
-    from monitor.sources.record_store import recorded_time
+    from probe.schema import Frame
     from probe.trace import load
 
-    times = [time for record in load(trace) if (time := recorded_time(record)) is not None]
+    times = [record.time for record in load(trace) if isinstance(record, Frame)]
     return (max(times) - min(times)) / 60
 
 

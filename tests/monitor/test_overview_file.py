@@ -7,9 +7,9 @@ import pytest
 from screen_driver import app_for, settle
 from streams import store
 
-from monitor.model_state import pack, unpack
+from monitor.model_state import pack, taken, unpack
 from monitor.run_model import RunModel
-from monitor.sources import overview_file, replay
+from monitor.sources import overview_file, reading_ahead, replay
 from monitor.sources.fake import Script, records
 from monitor.sources.replay import ReplaySource
 from monitor.sources.source import Batch
@@ -99,11 +99,7 @@ async def test_a_trace_that_grew_is_read_on_from_there(tmp_path):
     source.jump(sys.maxsize)
     model = RunModel()
     while not source.position().at_end or model.end is None:
-        batch = source.read()
-        if batch.overview is not None:
-            unpack(model, dict(batch.overview))
-        elif not batch.known:
-            model.take(batch)
+        model = taken(model, source.read())
     source.close()
     same(model, full_model())
 
@@ -129,18 +125,19 @@ async def test_what_does_not_fit_is_made_again(tmp_path, cache, change):
     source.close()
 
 
-def gone_through(source, model):
-    """The steps that the diagnosis is told of once the model has read all there is."""
-    told = []
+def gone_through(source, model=None, until=None):
+    """The model when the source stands where it was sent, at the end by default, and the steps
+    that the diagnosis was told of meanwhile."""
+    model, told = model or RunModel(), []
     for _ in range(500):
         batch = source.read(timeout=0.0)
         told += [r.step for r in batch.records if isinstance(r, Frame)]
-        assert not (batch.records and batch.passing)
-        if not batch.known:
-            model.take(batch)
-        if source.position().at_end and source._told == source._known and not batch.size:
+        assert not (batch.records and batch.overview)
+        model = taken(model, batch)
+        there = until() if until else source.position().at_end and source._told == source._known
+        if there and not batch.size and batch.overview is None:
             break
-    return told
+    return model, told
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
@@ -149,8 +146,7 @@ def test_on_its_way_a_long_trace_is_read_for_the_model_alone(tmp_path, monkeypat
     monkeypatch.setattr(replay, "RETOLD_FRAMES", 50)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(sys.maxsize)
-    model = RunModel()
-    told = gone_through(source, model)
+    model, told = gone_through(source)
     source.close()
     same(model, full_model())
     assert 25 < len(told) <= 50
@@ -164,25 +160,72 @@ def test_the_diagnosis_hears_the_way_before_what_comes_after(tmp_path, monkeypat
     monkeypatch.setattr(replay, "RETELL_AFTER", 1e9)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(301)
-    model, told = RunModel(), []
-
-    def read():
-        for _ in range(200):
-            batch = source.read(timeout=0.0)
-            told.extend(r.step for r in batch.records if isinstance(r, Frame))
-            if not batch.known:
-                model.take(batch)
-
-    read()
-    assert source.position().step == 305 == model.sampled_steps()[-1]
+    model, told = gone_through(source, until=lambda: source.position().step == 305)
+    assert model.sampled_steps()[-1] == 305
     assert told == []
     source.step(2)
-    read()
+    model, told = gone_through(source, model, lambda: source.position().step == 315)
     assert told == list(range(0, 320, 5))
     assert model.sampled_steps()[-1] == 315
     source.step(-3)
-    read()
-    assert told[64:] == list(range(0, 305, 5))
+    model, told = gone_through(source, model, lambda: source.position().step == 300)
+    assert told == list(range(0, 305, 5))
+    source.close()
+
+
+def test_pictures_on_the_way_show_what_was_read_and_keep_the_monitors_notes(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    monkeypatch.setattr(reading_ahead, "SHOWN_EVERY", 0.0)
+    source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
+    source.jump(sys.maxsize)
+    model, frames = RunModel(), []
+    while source.position().seeking:
+        batch = source.read(timeout=0.0)
+        model = taken(model, batch)
+        if batch.overview is not None:
+            frames.append(model.frames)
+        if len(frames) == 2 and all(event.seq >= 0 for event in model.events):
+            model.note("a note of the monitor", step=1)
+    assert len(frames) > 3 and frames == sorted(set(frames))
+    same(model, full_model())
+    assert [event.text for event in model.events if event.seq < 0] == ["a note of the monitor"]
+    assert [event.step for event in model.events] == sorted(e.step for e in model.events)
+    source.close()
+
+
+def test_a_way_begun_in_the_middle_arrives_with_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
+    source.jump(100)
+    model, _ = gone_through(source, until=lambda: source.position().step == 100)
+    source.jump(sys.maxsize)
+    model, _ = gone_through(source, model)
+    same(model, full_model())
+    source.close()
+
+
+@pytest.mark.parametrize("goal", [0, 85, 90, 95, 400])
+def test_another_goal_on_the_way_leaves_nothing_out(tmp_path, monkeypatch, goal):
+    monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
+    source.jump(sys.maxsize)
+    source.read(timeout=0.0)  # the header
+    with source._changed:
+        while len(source._records) < 41:  # read ahead, and not shown yet
+            assert source._read(500, 0.0) is None
+    source.jump(goal)
+    model, _ = gone_through(source, until=lambda: source.position().step == goal)
+    assert model.sampled_steps()[-1] == goal
+    upto = [r for r in records(SCRIPT) if not isinstance(r, Frame) or r.step <= goal]
+    wanted = RunModel()
+    wanted.take(Batch(records=tuple(upto), link="replay"))
+    assert model.sampled_steps().tolist() == wanted.sampled_steps().tolist()
+    for _ in range(3):
+        source.step(1)
+        model, _ = gone_through(source, model)
+    source.jump(sys.maxsize)
+    model, _ = gone_through(source, model)
+    same(model, full_model())
     source.close()
 
 

@@ -195,8 +195,9 @@ def gone_through(path, limit):
     """Everything :meth:`TraceReader.placed` tells of a trace, read ``limit`` at a time."""
     found = []
     with TraceReader(path) as reader:
-        while parts := reader.placed(limit):
-            for offset, length, record in parts:
+        while (parts := reader.placed(limit)).records:
+            places = zip(parts.offsets, parts.lengths, parts.records, strict=True)
+            for offset, length, record in places:
                 values = bytes(getattr(record, "values", b""))
                 found.append((offset, length, type(record).__name__, record.step, values))
                 told = reader.at(offset, length)

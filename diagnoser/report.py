@@ -64,6 +64,10 @@ VIEWS = {
 }
 
 
+COMPARED = {view: f"{view}, compared" for view in ("pairs", "families", "sizes", "operators")}
+"""By view the name under which the answers of :mod:`diagnoser.compare` are kept."""
+
+
 def pictures(found: Evaluation, folder: Path) -> dict[str, Path]:
     """Write a picture of what is taken for what, for every view; the files by title."""
     written = {}
@@ -104,11 +108,6 @@ def report(
             words = f"… without what no metric shows ({', '.join(sorted(unseen))})"
             lines.append(row(words, figures(shown)))
         lines.append(row("… contracts alone, by rule", contract_figures(held)))
-        if trees := found.all(view, TREES):
-            lines.append(row("… boosted trees on the same features", figures(trees)))
-        for name, words in ABLATIONS.items():
-            if less := found.all(view, name):
-                lines.append(row(f"… {words}", figures(less)))
         if view == "families":
             for name, answers in found.answers[view, ""].items():
                 left = ", ".join([name, *_kin(name, about["families"])])
@@ -131,6 +130,7 @@ def report(
             f"in the median, {late:.0f} at the 90th percentile, in {len(now.delays)} of "
             f"{now.mid_run} at all."
         )
+    lines += _compared(found)
     for title, place in (pictured or {}).items():
         lines += ["", f"![{title}]({place})"]
     return "\n".join(lines)
@@ -138,6 +138,32 @@ def report(
 
 def _kin(lineage: str, families: Sequence[str]) -> list[str]:
     return [name for name, root in LINEAGES.items() if root == lineage and name in families]
+
+
+def _compared(found: Evaluation) -> list[str]:
+    """The table of :mod:`diagnoser.compare`; empty where nothing was compared."""
+    lines: list[str] = []
+    for view, name in COMPARED.items():
+        if held := found.all(name):
+            lines.append(row(f"**{VIEWS[view]}**", figures(held)))
+            lines.append(row("… contracts alone, by rule", contract_figures(held)))
+            for variant, words in {
+                TREES: "boosted trees on the same features",
+                **ABLATIONS,
+            }.items():
+                if other := found.all(name, variant):
+                    lines.append(row(f"… {words}", figures(other)))
+    if not lines:
+        return []
+    return [
+        "",
+        "What the network is good for (`python -m diagnoser.compare`): it and its baselines, "
+        "trained on the same runs and asked about the same ones, all at single moments of the "
+        "feature table. Clean runs ever flagged: at one of five moments.",
+        "",
+        *HEAD,
+        *lines,
+    ]
 
 
 def _categories(predictions: Sequence[Prediction]) -> list[str]:

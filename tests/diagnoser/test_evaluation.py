@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from diagnoser import evaluate, holdout, predictions, sources, table
+from diagnoser import compare, evaluate, holdout, predictions, sources, table
+from diagnoser import folds as folds_of
 from diagnoser.ablation import ABLATIONS, reduced
 from diagnoser.batch import collate
 from diagnoser.dataset import load_samples
@@ -165,7 +166,7 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path):
     readme.write_text(f"# Title\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
     common = ["--readme", str(readme), "--predictions", str(out)]
     common += ["--pictures", str(tmp_path / "docs" / "pictures")]
-    options = ["--corpus", str(small_corpus), "--variants", "messages"]
+    options = ["--corpus", str(small_corpus)]
     options += ["--epochs", "1", "--folds", "2", "--workers", "1"]
     assert evaluate.main([*common, *options]) == 0
     text = readme.read_text()
@@ -178,7 +179,6 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path):
         assert words in text
     assert "](docs/pictures/confusion-pairs.svg)" in text
     assert (tmp_path / "docs" / "pictures" / "confusion-families.svg").is_file()
-    assert "without message passing" in text and "boosted trees" not in text
     first = out.read_bytes()
     lines = gzip.decompress(first).decode().splitlines()
     assert json.loads(lines[0])["about"]["families"] == sorted({"gpt2", "llama"})
@@ -203,19 +203,46 @@ def test_runs_of_a_table_are_learnt_from_but_not_asked_about(small_corpus, tmp_p
     there, here = (replace(extracted, runs=extracted.runs[at::2]) for at in (0, 1))
     table.pack(there, tmp_path / "t")
     options = Settings(epochs=1)
-    material = evaluate.Material(here, (tmp_path / "t",))
-    folds = evaluate.plan_folds(material, 2, options, ["messages"])
+    material = folds_of.Material(here, (tmp_path / "t",))
     together = holdout.plan((*there.runs, *here.runs), 2, options, ["messages"])
+    folds = material.asked(together)
     at_hand = {run.id for run in here.runs}
     assert [fold.name for fold in folds] == [fold.name for fold in together]
     for mine, whole in zip(folds, together, strict=True):
         assert mine.training == whole.training
         assert mine.held == tuple(run for run in whole.held if run.id in at_hand)
-    answers = evaluate.run_fold(material, folds[0])
+    answers = folds_of.run_fold(material, folds[0])
     assert [answer.id for answer in answers] == [run.id for run in folds[0].held]
     found = evaluate.evaluate(material, folds[:1], 1, 0)
     assert found.about["runs"] == len(extracted.runs)
     assert f"Asked about are the {len(here.runs)} of them" in report(found)
+
+
+def test_baselines_are_compared_at_single_moments_of_the_table(small_corpus, tmp_path, capsys):
+    readme, out, packed = tmp_path / "README.md", tmp_path / "p.jsonl.gz", tmp_path / "t"
+    common = ["--readme", str(readme), "--predictions", str(out), "--pictures", str(tmp_path)]
+    common += ["--epochs", "1", "--folds", "2", "--workers", "1"]
+    assert compare.main(["--table", str(packed), *common]) == 3
+    assert evaluate.main(["--corpus", str(small_corpus), *common]) == 0
+    before = predictions.load(out).answers
+    table.pack(sources.prepare(small_corpus, workers=1), packed)
+    options = ["--table", str(packed), *common, "--variants", "messages"]
+    assert compare.main([*options, "--views", "pairs"]) == 0
+    found = predictions.load(out).answers
+    assert {key: found[key] for key in before} == before
+    compared = "pairs, compared"
+    assert set(found) - set(before) == {(compared, ""), (compared, "messages")}
+    asked = [
+        {p.id for fold in found[compared, way].values() for p in fold} for way in ("", "messages")
+    ]
+    assert asked[0] == asked[1] == {run.id for run in table.read(packed).runs}
+    text = readme.read_text().split("What the network is good for")[1]
+    assert "… without message passing" in text and "… contracts alone" in text
+    assert "boosted trees" not in text and "families left out" not in text
+    # Asked again, nothing is trained again.
+    kept = {path: path.stat().st_mtime_ns for path in (packed / "evaluation").iterdir()}
+    assert len(kept) == 4 and compare.main([*options, "--views", "pairs"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (packed / "evaluation").iterdir()} == kept
 
 
 @pytest.mark.parametrize(

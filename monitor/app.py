@@ -25,13 +25,13 @@ from monitor.chart_actions import ChartActions
 from monitor.compare_actions import CompareActions
 from monitor.comparison import Comparison, Stoppable
 from monitor.controlling import Controlling
-from monitor.diagnosing import Diagnosing, DiagnosisState, EngineFactory
+from monitor.diagnosing import Diagnosing, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
 from monitor.frugal_output import Pace, frugal
+from monitor.hearing import Hearing
 from monitor.help_actions import HelpActions
 from monitor.in_pieces import InPieces
 from monitor.key_table import remapped
-from monitor.model_state import taken
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
 from monitor.pane_actions import PaneActions
@@ -43,7 +43,7 @@ from monitor.run_model import RunModel
 from monitor.screen_data import footer_labels, header_data, scrub_data, status_of, step_notes
 from monitor.settings import Settings
 from monitor.shown import Shown, shown_at, shown_now
-from monitor.sources.source import Batch, Source
+from monitor.sources.source import Source
 from monitor.training_actions import TrainingActions
 from monitor.undisturbed import Undisturbed
 from monitor.verdict_history import VerdictHistory
@@ -107,6 +107,7 @@ class MonitorApp(
     PaneActions,
     CompareActions,
     HelpActions,
+    Hearing,
 ):
     """The monitor of one run at a time.
 
@@ -175,24 +176,17 @@ class MonitorApp(
         self.model = RunModel()
         self.verdicts = VerdictHistory()
         self.past = DiagnosisHistory()
-        self.diagnosis = DiagnosisState()
         self.breakpoints = Breakpoints()
         self.shown = Shown()
         self.replaying = Replaying.of(source)
         self.diagnosing = Diagnosing(factory, self.wake)
         self.reader = Reader(source, self.diagnosing.feed, self.wake)
         self.controlling = Controlling(source, self._on_reply)
-        self.message = ""
-        self._heard = ""
-        """What the source of a replay said last."""
+        self.begin_hearing()
         self._seen: tuple[object, ...] = ()
         self._drawn: tuple[int, int] = (-1, -1)
         self._pictured = False
-        self._diagnoses = 0
         self._remembered = False
-        self._noted_flag: int | None = None
-        self.known_flag: int | None = None
-        """First flagged step of this run, kept when a replay goes back before it."""
 
     def get_driver_class(self) -> type[Driver]:
         return frugal(super().get_driver_class())
@@ -314,15 +308,15 @@ class MonitorApp(
         for diagnosis in said:
             self.past.add(diagnosis)
         if self.comparison.drain():
-            self._diagnoses += 1
+            self.diagnoses += 1
         position = self.replaying.position if self.replaying else None
         self.diagnosing.hold(position is not None and position.seeking)
         self.comparison.take_turns(self.diagnosing.idle)
         state = self.diagnosing.state
         if state is not self.diagnosis:
-            self._take_diagnosis(state)
+            self.take_diagnosis(state)
         self.stop_where_wanted()
-        contents = (self.model.contents, self._diagnoses)
+        contents = (self.model.contents, self.diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
             if gently and self.picture.unfinished:
@@ -352,7 +346,7 @@ class MonitorApp(
         while time.monotonic() < until and self.is_running:
             batches = self.reader.drain(_AT_ONCE)
             for batch in batches:
-                self._take(batch)
+                self.take(batch)
             if not batches:
                 break
         # The next breath, without waiting for the next picture.
@@ -364,48 +358,6 @@ class MonitorApp(
         self._take_in()
         if was_seeking and not self._seeking:
             self.tick()  # arrived: the picture of it does not wait
-
-    def _take(self, batch: Batch) -> None:
-        link = self.model.link
-        run = self.model.header
-        self.model = taken(self.model, batch)
-        if batch.link == "replay" and batch.text not in ("", self._heard):
-            self._hear(batch.text)
-        if batch.known:
-            return
-        begun_again = any(header.revision == 0 for header in batch.headers)
-        if begun_again:
-            self._noted_flag = None
-            self.viewing.frozen = None
-        if begun_again or batch.overview is not None:
-            now = self.model.header
-            if run is not None and now is not None and run.run != now.run:
-                self.known_flag = None
-                self.viewing.new_run()
-        if batch.link != link and batch.link in ("lost", "ended"):
-            self.model.note(batch.text or f"the run is {batch.link}", kind=batch.link)
-
-    def _hear(self, text: str) -> None:
-        """Something about the trace itself; that it was read to its proper end is no news."""
-        self._heard = text
-        if self.model.end is None:
-            self.message = text
-            self.model.note(text)
-
-    def _take_diagnosis(self, state: DiagnosisState) -> None:
-        if self.diagnosis.phase == "loading" != state.phase:
-            self.undisturbed.begin()  # the engine's libraries are there
-        self.diagnosis = state
-        self._diagnoses += 1
-        found = state.diagnosis
-        self.viewing.promote(found)
-        if found is None or found.verdict != "faulty" or found.first_flagged_step is None:
-            return
-        self.known_flag = found.first_flagged_step
-        if self._noted_flag != found.first_flagged_step:
-            self._noted_flag = found.first_flagged_step
-            name = f"{found.category}/{found.root_cause}" if found.root_cause else "cause unknown"
-            self.model.note(f"faulty: {name}", "flagged", found.first_flagged_step)
 
     def draw(self, gently: bool = False) -> None:
         """Give every pane on screen its data; each redraws only the lines that changed."""

@@ -15,6 +15,7 @@ from monitor.key_table import KeyTable
 from monitor.replaying import Replaying
 from monitor.run_model import RunModel
 from monitor.sources.source import Source
+from monitor.undisturbed import Undisturbed
 from monitor.view_names import ViewName
 from monitor.viewing import Viewing
 from monitor.views.view import View
@@ -32,6 +33,7 @@ class AppBase(App[None]):
     diagnosis: DiagnosisState
     breakpoints: Breakpoints
     keys: KeyTable
+    undisturbed: Undisturbed
     known_flag: int | None
     message: str
 

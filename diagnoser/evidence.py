@@ -54,7 +54,10 @@ def describe(firings: Sequence[Firing], columns: Columns) -> Evidence:
     )
     if phrase is None and metric is not None:
         phrase = f"{metric.meaning}: {{value}}"
-    said = (phrase or "{value}").format(
+    phrase = phrase or "{value}"
+    # A factor is told where the metric is its logarithm, or what it differs from 1 by.
+    factor = expected == "0" and ("{factor}" in phrase or "{gain}" in phrase)
+    said = phrase.format(
         value=number(worst.value),
         percent=percent(worst.value),
         size=number(abs(worst.value)),
@@ -66,7 +69,7 @@ def describe(firings: Sequence[Firing], columns: Columns) -> Evidence:
     many = len(firings) > 1 and len(layers) == len(firings)
     where = f"{worst.node} of {layer_list(layers)}" if many else worst.site
     when = f"at step {since}, as the run began" if worst.lasting else f"since step {since}"
-    text = f"At {where} {said} (expected {expected}), {when}"
+    text = f"At {where} {said} (expected {1 if factor else expected}), {when}"
     return Evidence(worst.site, worst.metric, worst.value, expected, since, text)
 
 

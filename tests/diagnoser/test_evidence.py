@@ -43,6 +43,7 @@ def test_contracts_of_the_category_found_come_first():
     found = evidence.gather(rolling.columns, rolling.state(), firings, "residual", 70)
     assert [e.site for e in found][:2] == ["residual_ffn@1", "residual_ffn@1"]
     assert "the skip path has a gain of" in found[0].text
+    assert "(expected 1)" in found[0].text and found[0].expected == "0"
 
 
 def test_a_jump_in_the_suspected_component_says_from_what_to_what_and_when():

@@ -5,6 +5,7 @@
     python -m diagnoser.evaluate --corpus DIR   # train every fold and answer anew
     python -m diagnoser.evaluate --corpus DIR --also TABLE    # train on runs of a table too
     python -m diagnoser.evaluate --final DIR    # the shipped weights on the final hold-out, anew
+    python -m diagnoser.evaluate --fresh DIR    # ... and on trainings built since
 
 Held out in turn: model-task pairs, families, the largest models, some operators of each root cause
 (:mod:`diagnoser.holdout`). Every run is replayed through the engine; its answer is the engine's
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diagnoser import manifest, predictions, sources, weights
+from diagnoser import manifest, predictions, sources, table, weights
 from diagnoser.faults.observed import read_observability, unobservable
 from diagnoser.fitting import Settings
 from diagnoser.folds import Material, answers_of
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from diagnoser.holdout import Fold
 
 PICTURES = README.parents[1] / "docs" / "pictures"
+SHIPPED = {"final": "the final hold-out", "fresh": "fresh trainings"}
+"""Views that the shipped weights answer, and what they are of."""
 PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 
 
@@ -59,18 +62,26 @@ def evaluate(material: Material, folds: list[Fold], workers: int, seed: int) -> 
     return result
 
 
-def answer_final(found: Evaluation, corpus: Path, workers: int) -> None:
-    """Put the shipped weights' answers to the final hold-out's traces among those found."""
+def answer_shipped(found: Evaluation, view: str, corpus: Path, workers: int, seen: Path) -> None:
+    """Put the shipped weights' answers to a corpus's traces among those found, as ``final``, the
+    final hold-out, or ``fresh``. ``seen``: the feature table that they were trained on."""
     trained = weights.load()
     extracted = sources.prepare(corpus, workers)
-    if not all(run.final for run in extracted.runs):
+    if view == "final" and not all(run.final for run in extracted.runs):
         raise manifest.CorpusError(
             f"{corpus} is not the final hold-out: build that with `python -m diagnoser.corpus "
             "build --final`"
         )
+    if view == "fresh":
+        known = {run.id for run in table.read(seen).runs}
+        if any(run.id in known or run.final for run in extracted.runs):
+            raise manifest.CorpusError(
+                f"{corpus} holds runs of {seen}, or of the final hold-out: build others with "
+                f"`python -m diagnoser.corpus build --after {seen}`"
+            )
     answers = [replay(trained, run, extracted.features(run)) for run in extracted.runs]
-    found.add("final", "", "final", answers)
-    found.about["final"] = {
+    found.add(view, "", view, answers)
+    found.about[view] = {
         "corpus": extracted.manifest.checksum,
         "runs": len(answers),
         "weights": weights.digest(),
@@ -78,17 +89,18 @@ def answer_final(found: Evaluation, corpus: Path, workers: int) -> None:
 
 
 def without_stale(found: Evaluation) -> Evaluation:
-    """The same; answers of other weights to the final hold-out are left out, and it is said."""
-    final = found.about.get("final")
-    if final is None or final["weights"] == weights.digest():
-        return found
-    print(
-        "the answers to the final hold-out are of other weights than these: make them anew with "
-        "--final DIR",
-        file=sys.stderr,
-    )
-    kept = {key: parts for key, parts in found.answers.items() if key[0] != "final"}
-    return Evaluation({k: v for k, v in found.about.items() if k != "final"}, kept)
+    """The same; answers of other weights than those shipped are left out, and it is said."""
+    about, answers = dict(found.about), dict(found.answers)
+    for view, what in SHIPPED.items():
+        if view in about and about[view]["weights"] != weights.digest():
+            print(
+                f"the answers to {what} are of other weights than these: make them anew "
+                f"with --{view} DIR",
+                file=sys.stderr,
+            )
+            del about[view]
+            answers = {key: parts for key, parts in answers.items() if key[0] != view}
+    return Evaluation(about, answers)
 
 
 def check(found: Evaluation, options: argparse.Namespace) -> int:
@@ -147,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--also", type=Path, nargs="+", default=[], metavar="TABLE", help="train on these runs too"
     )
     parser.add_argument("--final", type=Path, help="the final hold-out's traces: answer anew")
+    parser.add_argument("--fresh", type=Path, help="traces built since the weights: answer anew")
     parser.add_argument("--check", action="store_true", help="train a fold again, score weights")
     parser.add_argument("--table", type=Path, default=TABLE, help="feature table of the corpus")
     parser.add_argument(
@@ -169,9 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             folds = material.asked(planned)
             found = evaluate(material, folds, options.workers, options.seed)
-        if options.final is not None:
-            answer_final(found, options.final, options.workers)
-        if options.corpus is not None or options.final is not None:
+        asked = {view: getattr(options, view) for view in SHIPPED}
+        for view, folder in asked.items():
+            if folder is not None:
+                answer_shipped(found, view, folder, options.workers, options.table)
+        if any([options.corpus, *asked.values()]):
             predictions.save(found, options.predictions)
         found = without_stale(found)
     except (manifest.CorpusError, PredictionsError, weights.WeightsError) as error:

@@ -61,6 +61,7 @@ VIEWS = {
     "sizes": "the largest models held out",
     "operators": "some operators of each root cause held out",
     "final": "the final hold-out: other families, tasks, sizes; the shipped weights",
+    "fresh": "trainings built since, of the families and tasks learnt from; the shipped weights",
 }
 
 

@@ -162,6 +162,34 @@ def test_only_the_final_hold_out_is_answered_as_such(some, trained, tmp_path, mo
     assert path.read_bytes() == before
 
 
+def test_fresh_trainings_are_none_that_the_weights_have_seen(
+    some, trained, replayed, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(evaluate.weights, "load", lambda path=None: trained)
+    monkeypatch.setattr(evaluate.weights, "digest", lambda path=None: "abc")
+    path, folder = tmp_path / "p.gz", some.manifest.folder
+    predictions.save(kept_of(replayed, final={"weights": "abc"}), path)
+    table.pack(replace(some, runs=some.runs[:2]), tmp_path / "t")
+    common = ["--predictions", str(path), "--readme", str(tmp_path / "README.md")]
+    common += ["--pictures", str(tmp_path), "--workers", "1", "--table", str(tmp_path / "t")]
+    assert evaluate.main([*common, "--fresh", str(folder)]) == 3
+    assert "build --after" in capsys.readouterr().err
+
+    others = replace(some, runs=some.runs[2:])
+    monkeypatch.setattr(evaluate.sources, "prepare", lambda corpus, workers: others)
+    assert evaluate.main([*common, "--fresh", str(folder)]) == 0
+    again = predictions.load(path)
+    assert [p.id for p in again.all("fresh")] == [run.id for run in others.runs]
+    assert [p.id for p in again.all("final")] == [p.id for p in replayed]
+    assert "trainings built since" in (tmp_path / "README.md").read_text()
+
+    monkeypatch.setattr(evaluate.weights, "digest", lambda path=None: "newer")
+    assert evaluate.main(common) == 0
+    told = capsys.readouterr().err
+    assert "--final DIR" in told and "--fresh DIR" in told
+    assert "trainings built since" not in (tmp_path / "README.md").read_text()
+
+
 def test_answers_survive_the_file(replayed, tmp_path):
     predictions.save(kept_of(replayed, final={"weights": "abc"}), tmp_path / "p.gz")
     again = predictions.load(tmp_path / "p.gz")

@@ -135,8 +135,9 @@ class RunModel:
             scalars.clear()
 
         for record in records:
-            if isinstance(record, FrameView) or isinstance(record, Frame):  # noqa: SIM101 (faster)
-                frames[record.rank].append(record)
+            kind = type(record)  # no record has subclasses, and this is faster
+            if kind is FrameView or kind is Frame:
+                frames[record.rank].append(record)  # type: ignore[arg-type]
             elif isinstance(record, Scalars):
                 if record.steps:
                     scalars[record.rank, record.names].append(record)

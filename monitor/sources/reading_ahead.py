@@ -13,8 +13,8 @@ from monitor.run_model import RunModel
 from monitor.sources.record_store import RecordStore
 from probe.schema import Record, RecordView
 
-SHOWN_EVERY = 0.7
-"""Seconds from one picture of the way to the next."""
+SHOWN_EVERY = 1.5
+"""Seconds from one picture of the way to the next: drawing one holds up the reading for 0.2 s."""
 _AT_ONCE = 1000
 
 

@@ -20,8 +20,6 @@ from probe.trace import TraceReader
 
 def _time_of(record: RecordView) -> float:
     """Unix time at which the record was made; NaN where it says none."""
-    if type(record) is FrameView:
-        return record.time
     if isinstance(record, Scalars):
         return record.times[-1] if record.times else math.nan
     return math.nan if isinstance(record, Header) else record.time
@@ -98,7 +96,7 @@ class RecordStore:
         records, number = found.records, len(self._offsets)
         self._offsets.extend(found.offsets)
         self._lengths.extend(found.lengths)
-        self._times.extend([_time_of(record) for record in records])
+        self._times.extend([r.time if type(r) is FrameView else _time_of(r) for r in records])
         frames = [at for at, record in enumerate(records) if type(record) is FrameView]
         self.frames.extend([number + at for at in frames])
         self.steps.extend([records[at].step for at in frames])  # type: ignore[union-attr]

@@ -7,9 +7,11 @@ import statistics
 from collections import deque
 
 CREDIT_STEPS = 30
-CREDIT_SECONDS = 0.25
+CREDIT_SECONDS = 1.5
 """What may be spent in advance, so that a young run is seen densely: the share of so many steps to
-come, or so little time that nobody misses it, whichever is more."""
+come, or so little time that nobody misses it, whichever is more. (As samples count, see
+:data:`WEIGHT`: half a second. Of a small model, whose sample costs more than a step, the first
+dozen samples; without them it would be seen for the first time after a minute.)"""
 
 WEIGHT = 3.0
 """How much a sample counts for each second that the probe saw itself spend on it. It costs more
@@ -59,7 +61,9 @@ class Budget:
             return
         # One that took ever so long was held up by something else: a suspended machine.
         usual = self._cost if self._samples > 2 else math.inf
-        self._counted += WEIGHT * min(spent, OUTLIER * usual)
+        # Nor does the first say what a sample costs: it pays for imports, once.
+        weight = WEIGHT if self._samples else 1.0
+        self._counted += weight * min(spent, OUTLIER * usual)
         self._samples += 1
         self._last = step
         if self._samples == 2:

@@ -41,6 +41,17 @@ def test_a_young_run_is_seen_more_densely_than_an_old_one():
     assert early >= 1.5 * late > 0
 
 
+def test_a_small_model_is_seen_at_once_though_its_samples_cost_more_than_its_steps():
+    budget, sampled = Budget(None, 0.02), []
+    for step in range(3000):
+        wanted = budget.wants(step)
+        cost = (0.04 if sampled else 0.4) if wanted else 1e-5  # the first pays for imports
+        sampled += [step] if wanted else []
+        budget.step_done(step, 0.02, cost, wanted)
+    assert sum(step < 60 for step in sampled) >= 8
+    assert budget.overhead <= 0.02
+
+
 def test_a_person_may_ask_for_a_sample():
     budget = Budget(1000, None)
     budget.step_done(0, 0.1, 0.01, True)

@@ -23,14 +23,26 @@ class ReadingAhead:
 
     def __init__(self, store: RecordStore, upto: int, clock: Callable[[], float]) -> None:
         self._model = RunModel()
+        self._store = store
+        self._upto = upto
+        self._caught_up = 0
         self._clock = clock
         self._shown = clock()
-        for start in range(0, upto, _AT_ONCE):
-            self.take(store.between(start, min(start + _AT_ONCE, upto)))
+        self.beyond = False
+        """It holds more than the screen."""
+
+    def catch_up(self) -> bool:
+        """Take in some more of what the screen holds; True once that is all there."""
+        if self._caught_up < self._upto:
+            stop = min(self._caught_up + _AT_ONCE, self._upto)
+            self._model.read(self._store.between(self._caught_up, stop))
+            self._caught_up = stop
+        return self._caught_up == self._upto
 
     def take(self, records: Sequence[Record | RecordView]) -> None:
         """Take in what comes next."""
         self._model.read(records)
+        self.beyond = True
 
     @property
     def due(self) -> bool:

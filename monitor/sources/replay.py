@@ -108,8 +108,9 @@ class ReplaySource:
         """A batch; None where there is something to do before the next, but first a moment for
         whoever waits for the lock."""
         while not self._closed:
-            if self._on_the_way() or self._ahead is not None:
+            if self._on_the_way() or (self._ahead is not None and self._ahead.beyond):
                 return self._read_ahead()
+            self._ahead = None
             self._follow()
             if self._next == 0 and self._at_end_at_once():
                 return self._moved(Batch(link="replay", overview=self._overview))
@@ -228,6 +229,8 @@ class ReplaySource:
         due: now and then, and on arrival."""
         if self._ahead is None:
             self._ahead = ReadingAhead(self._records, self._next, self._clock)
+        if not self._ahead.catch_up():
+            return None
         if self._told == self._known:
             self._told = self._known = self._next
         if self._on_the_way():

@@ -204,6 +204,25 @@ def test_a_way_begun_in_the_middle_arrives_with_all_of_it(tmp_path, monkeypatch)
     source.close()
 
 
+def test_another_goal_before_the_way_was_begun_costs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    monkeypatch.setattr(reading_ahead, "_AT_ONCE", 5)
+    source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
+    source.jump(100)
+    model, _ = gone_through(source, until=lambda: source.position().step == 100)
+    source.jump(sys.maxsize)
+    with source._changed:  # a moment for others after every few records
+        assert source._read(500, 0.0).records  # what was read already
+        assert [source._read(500, 0.0) for _ in range(3)] == [None] * 3
+    source.jump(50)
+    model, _ = gone_through(source, model, lambda: source.position().step == 50)
+    assert model.sampled_steps()[-1] == 50
+    source.jump(sys.maxsize)
+    model, _ = gone_through(source, model)
+    same(model, full_model())
+    source.close()
+
+
 @pytest.mark.parametrize("goal", [0, 85, 90, 95, 400])
 def test_another_goal_on_the_way_leaves_nothing_out(tmp_path, monkeypatch, goal):
     monkeypatch.setattr(replay, "LOAD_CHUNK", 40)

@@ -109,8 +109,9 @@ def _held(folder: Path) -> tuple[list[Entry], list[Audit], str]:
         entries = [msgspec.json.decode(line, type=Entry) for line in packed.lines]
         audits = [msgspec.json.decode(line, type=Audit) for line in packed.audits]
         return entries, audits, packed.checksum
+    entries = load(folder)
     checksum = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
-    return load(folder), Ledger(folder).audits, checksum
+    return entries, Ledger(folder).audits, checksum
 
 
 COMMANDS = {"observe": observe, "kill": kill, "report": report}

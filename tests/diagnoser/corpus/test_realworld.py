@@ -117,9 +117,10 @@ OTHER_LOSSES = [
 
 @pytest.mark.parametrize("module", OTHER_LOSSES, ids=lambda m: m.__name__.rpartition(".")[2])
 def test_the_first_losses_are_others_and_those_of_the_fixed_one_come_again(module, made):
-    buggy, fixed = losses(made(module, False), 2), losses(made(module, True), 2)
+    # A small fault may be lost in the rounding of the first losses, on some processors.
+    buggy, fixed = losses(made(module, False), 10), losses(made(module, True), 10)
     assert buggy != fixed
-    assert losses(made(module, True), 2) == fixed
+    assert losses(made(module, True), 10) == fixed
 
 
 AS_BY_SDPA = [

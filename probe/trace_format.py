@@ -23,6 +23,7 @@ PREFIX = b"defaultpp-trace/"
 LENGTH = struct.Struct("<QI")
 CHECKSUM = struct.Struct("<I")
 MASK = 0xA282EAD8
+"""Added to a rotated checksum, see :func:`masked`; the reader's inner loop writes that out."""
 
 
 class TraceError(Exception):

@@ -27,6 +27,7 @@ FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
 LOAD_CHUNK = 1000
 _BREATH = 0.0002
+"""Seconds between two stretches of a long trace, for a key that waits for the lock."""
 RETELL_AFTER = 1.0
 """Seconds that a long trace has for being drawn before the diagnosis goes over its frames."""
 RETOLD_FRAMES = 4000

@@ -6,8 +6,10 @@
     python tests/benchmarks/overhead.py --unsampled 10000
 
 Copies of one model take the same batches in turn, each watched in another way; the order changes
-each round. Printed: the ratio of the summed times to those of the unwatched copy, with a 95 %
-bootstrap interval over blocks of rounds. On a machine that others use too, ``--threads 1`` gives
+each round. Half way they change roles and every watch begins anew: one copy may be half a percent
+slower than another for where its memory lies, all through a process. Printed: the ratio of the
+summed times to those of the unwatched copy, with a 95 % bootstrap interval over blocks of rounds.
+On a machine that others use too, ``--threads 1`` gives
 much narrower intervals: no thread waits for another that was interrupted. ``peer`` needs
 DEFault++ (``pip install defaultplusplus==0.4.1``, in an environment of its own); it reads attention
 weights, so its copy runs the eager kernel, as its manual asks. ``--memory`` compares peak memories,
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -188,35 +191,65 @@ def compare(kind: str, ways: list[str], rounds: int, given: argparse.Namespace) 
     """Print the ratios of several ways to watch against none."""
     model = make(kind, given.layers, given.width)
     batch = make_batch(kind, given.batch, given.length)
-    runs = {way: WAYS[way](copy.deepcopy(model), batch) for way in ["plain", *ways]}
+    names = ["plain", *ways]
+    models = {name: copy.deepcopy(model) for name in names}
+    first = in_turn(models, batch, rounds // 2)
+    if "peer" in models:
+        models["peer"] = copy.deepcopy(model)  # its hooks stay where they are
+    moving = [name for name in names if name != "peer"]
+    moved = dict(zip(moving, [models[name] for name in moving[1:] + moving[:1]], strict=True))
+    halves = [first, in_turn(models | moved, batch, rounds // 2)]
+    times = {name: np.concatenate([half.times[name] for half in halves]) for name in names}
+    plain = times["plain"]
+    print(
+        f"{kind}: {given.layers} layers, d={given.width}, batch {given.batch} x {given.length}, "
+        f"2 x {rounds // 2} rounds, {torch.get_num_threads()} threads; "
+        f"a step {1e3 * statistics.median(plain):.0f} ms"
+    )
+    for way in ways:
+        own = times[way]
+        low, high = interval(plain, own)
+        each = ", ".join(f"{h.times[way].sum() / h.times['plain'].sum():.4f}" for h in halves)
+        said = "; ".join(half.said[way] for half in halves if half.said[way])
+        print(f"  {way:8} {own.sum() / plain.sum():.4f} [{low:.4f}, {high:.4f}] ({each})  {said}")
+        sampled = np.concatenate([half.sampled for half in halves])
+        if way == "probe" and sampled.any():
+            ratios = own / plain
+            print(
+                f"           {sampled.sum()} sampled steps, median ratio "
+                f"{np.median(ratios[sampled]):.3f}; the others {np.median(ratios[~sampled]):.4f}"
+            )
+
+
+@dataclass
+class Half:
+    """``times``: seconds a step, by way. ``said``: what each watch told at its end. ``sampled``:
+    (rounds,) whether the probe sampled the step."""
+
+    times: dict[str, np.ndarray]
+    said: dict[str, str]
+    sampled: np.ndarray
+
+
+def in_turn(models: dict[str, torch.nn.Module], batch: Batch, rounds: int) -> Half:
+    """Let every way of watching, each on its model, take its step in each round."""
+    names = list(models)
+    runs = {name: WAYS[name](model, batch) for name, model in models.items()}
     for run in runs.values():
         for _ in range(WARM_UP):
-            run.timed() if not isinstance(run, Watched) else run.step()
+            run.step()
         run.watch()
-    names = list(runs)
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         for place in range(len(names)):
             name = names[(place + turn) % len(names)]
             times[name].append(runs[name].timed())
-    plain = np.array(times["plain"])
-    print(
-        f"{kind}: {given.layers} layers, d={given.width}, batch {given.batch} x {given.length}, "
-        f"{rounds} rounds, {torch.get_num_threads()} threads; "
-        f"a step {1e3 * statistics.median(plain):.0f} ms"
+    probed = runs.get("probe")
+    return Half(
+        {name: np.array(found) for name, found in times.items()},
+        {name: run.close() for name, run in runs.items()},
+        np.array(probed.sampled if isinstance(probed, Watched) else [False] * rounds),
     )
-    for way in ways:
-        own = np.array(times[way])
-        low, high = interval(plain, own)
-        said = runs[way].close()
-        print(f"  {way:8} {own.sum() / plain.sum():.4f} [{low:.4f}, {high:.4f}]  {said}")
-        run = runs[way]
-        if isinstance(run, Watched) and any(run.sampled):
-            ratios = (own / plain)[np.array(run.sampled)]
-            print(
-                f"           {len(ratios)} sampled steps, median ratio {np.median(ratios):.3f}; "
-                f"the others {np.median((own / plain)[~np.array(run.sampled)]):.4f}"
-            )
 
 
 def interval(without: np.ndarray, with_it: np.ndarray, block: int = 10) -> tuple[float, float]:

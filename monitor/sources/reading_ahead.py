@@ -1,12 +1,15 @@
-"""A model that reads a long trace in the source's own thread, and pictures of it for the screen.
+"""A model that takes in a long trace beside the screen's, and pictures of it for the screen.
 
 Handing over every record costs more than reading it, for the two threads then wait for each other.
 So the screen is given what the model holds, now and then, as it is when a trace is opened again.
+The model takes in one stretch while the next is read from the file: numpy does most of the one, and
+lets go of the interpreter meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from monitor.model_state import Arrays, pack
 from monitor.run_model import RunModel
@@ -30,6 +33,8 @@ class ReadingAhead:
         self._shown = clock()
         self.beyond = False
         """It holds more than the screen."""
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="reading-ahead")
+        self._under_way: Future[None] | None = None
 
     def catch_up(self) -> bool:
         """Take in some more of what the screen holds; True once that is all there."""
@@ -40,9 +45,15 @@ class ReadingAhead:
         return self._caught_up == self._upto
 
     def take(self, records: Sequence[Record | RecordView]) -> None:
-        """Take in what comes next."""
-        self._model.read(records)
+        """Take in what comes next, once what came before it is taken in."""
+        self._finish()
+        self._under_way = self._beside.submit(self._model.read, records)
         self.beyond = True
+
+    def _finish(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     @property
     def due(self) -> bool:
@@ -51,5 +62,10 @@ class ReadingAhead:
 
     def overview(self) -> Arrays | None:
         """All that was read so far; None before a header."""
+        self._finish()
         self._shown = self._clock()
         return None if self._model.header is None else pack(self._model)
+
+    def close(self) -> None:
+        """It is not wanted any more."""
+        self._beside.shutdown(wait=False)

@@ -26,6 +26,9 @@ SLOWEST = 0.05
 FOLLOW_SECONDS = 0.5
 """How often a trace is looked at again for what was written since."""
 LOAD_CHUNK = 1000
+"""Records that are read in one go."""
+AHEAD_CHUNK = 4000
+"""The same on the way through a long trace: numpy takes many at once, and a key waits 0.03 s."""
 _BREATH = 0.0002
 """Seconds between two stretches of a long trace, for a key that waits for the lock."""
 RETELL_AFTER = 1.0
@@ -111,7 +114,7 @@ class ReplaySource:
         while not self._closed:
             if self._on_the_way() or (self._ahead is not None and self._ahead.beyond):
                 return self._read_ahead()
-            self._ahead = None
+            self._leave_ahead()
             self._follow()
             if self._next == 0 and self._at_end_at_once():
                 return self._moved(Batch(link="replay", overview=self._overview))
@@ -153,6 +156,7 @@ class ReplaySource:
     def close(self) -> None:
         with self._changed:
             self._closed = True
+            self._leave_ahead()
             self._records.close()
             self._changed.notify_all()
 
@@ -242,15 +246,20 @@ class ReplaySource:
             return None
         overview = self._ahead.overview()
         if arrived:
-            self._ahead = None
+            self._leave_ahead()
             self._arrived = (self._next, overview or {})
         ignored = self._records.damaged
         return self._moved(Batch(link="replay", overview=overview, text=text, ignored=ignored))
 
+    def _leave_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
     def _next_records(self) -> list[RecordView]:
         """What comes next on the way."""
         start = self._next
-        records = self._loaded(LOAD_CHUNK)
+        records = self._loaded(AHEAD_CHUNK)
         steps, frames = self._records.steps, self._records.frames
         stop = len(self._records)
         if self._jump is not None and steps and steps[-1] >= self._jump:

@@ -143,6 +143,7 @@ def gone_through(source, model=None, until=None):
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_on_its_way_a_long_trace_is_read_for_the_model_alone(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(replay, "LOAD_CHUNK", chunk)
+    monkeypatch.setattr(replay, "AHEAD_CHUNK", chunk)
     monkeypatch.setattr(replay, "RETOLD_FRAMES", 50)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(sys.maxsize)
@@ -157,6 +158,7 @@ def test_on_its_way_a_long_trace_is_read_for_the_model_alone(tmp_path, monkeypat
 @pytest.mark.parametrize("chunk", [7, 1000])
 def test_the_diagnosis_hears_the_way_before_what_comes_after(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(replay, "LOAD_CHUNK", chunk)
+    monkeypatch.setattr(replay, "AHEAD_CHUNK", chunk)
     monkeypatch.setattr(replay, "RETELL_AFTER", 1e9)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(301)
@@ -175,6 +177,7 @@ def test_the_diagnosis_hears_the_way_before_what_comes_after(tmp_path, monkeypat
 
 def test_pictures_on_the_way_show_what_was_read_and_keep_the_monitors_notes(tmp_path, monkeypatch):
     monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    monkeypatch.setattr(replay, "AHEAD_CHUNK", 40)
     monkeypatch.setattr(reading_ahead, "SHOWN_EVERY", 0.0)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(sys.maxsize)
@@ -195,6 +198,7 @@ def test_pictures_on_the_way_show_what_was_read_and_keep_the_monitors_notes(tmp_
 
 def test_a_way_begun_in_the_middle_arrives_with_all_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    monkeypatch.setattr(replay, "AHEAD_CHUNK", 40)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(100)
     model, _ = gone_through(source, until=lambda: source.position().step == 100)
@@ -206,6 +210,7 @@ def test_a_way_begun_in_the_middle_arrives_with_all_of_it(tmp_path, monkeypatch)
 
 def test_another_goal_before_the_way_was_begun_costs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(replay, "LOAD_CHUNK", 40)
+    monkeypatch.setattr(replay, "AHEAD_CHUNK", 40)
     monkeypatch.setattr(reading_ahead, "_AT_ONCE", 5)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(100)
@@ -227,6 +232,7 @@ def test_another_goal_before_the_way_was_begun_costs_nothing(tmp_path, monkeypat
 @pytest.mark.parametrize("goal", [0, 85, 90, 95, 400])
 def test_another_goal_on_the_way_leaves_nothing_out(tmp_path, monkeypatch, goal, chunk):
     monkeypatch.setattr(replay, "LOAD_CHUNK", chunk)
+    monkeypatch.setattr(replay, "AHEAD_CHUNK", chunk)
     source = ReplaySource(store(tmp_path / "t.trace", records(SCRIPT)), playing=False)
     source.jump(sys.maxsize)
     source.read(timeout=0.0)  # the header

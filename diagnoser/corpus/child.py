@@ -51,15 +51,21 @@ class Child:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._connection = Connection(ours.detach())
+        self._owner: int | None = None
         self.end = weakref.finalize(self, _end, self._process, self._connection)
 
-    def run(self, call: bytes, patience: float) -> list[bytes]:
+    def run(self, call: bytes, patience: float, owner: int = 0) -> list[bytes]:
         """What ``work(job)`` yields, each pickled; ``call``: ``(work, job)``, pickled.
+
+        ``owner``: the process that wants it. Where that started this one and is gone, however it
+        ended, this one ends too, and the child with it: joblib's workers outlive a killed build
+        until their job is done.
 
         Raises :class:`Crash` where the process died, or was silent for ``patience`` seconds; its
         second argument holds what was yielded before. The child is of no use then.
         """
         found: list[bytes] = []
+        self._owner = owner if os.getppid() == owner else None
         try:
             self._connection.send_bytes(call)
             limit = START_SECONDS
@@ -80,7 +86,13 @@ class Child:
 
     def _hears_within(self, seconds: float) -> bool:
         """Second by second: of a time in which all is stopped hardly any counts."""
-        return any(self._connection.poll(1.0) for _ in range(max(1, round(seconds))))
+        for _ in range(max(1, round(seconds))):
+            if self._connection.poll(1.0):
+                return True
+            if self._owner not in (None, os.getppid()):
+                self.end()
+                os._exit(1)
+        return False
 
 
 def _follow(parent: int) -> None:

@@ -17,12 +17,13 @@ import torch
 import probe
 from diagnoser import faults
 from diagnoser.corpus.changes import CHANGES
-from diagnoser.corpus.comparison import first_difference, frame_count
+from diagnoser.corpus.comparison import diverged, first_difference, frame_count
 from diagnoser.corpus.manifest import Audit, Entry, trace_path
 from diagnoser.corpus.plan import Branch, FaultPlan, Scenario
 from diagnoser.corpus.training import Training, train
 
 FEWEST_FRAMES = 5
+DIVERGED = "the training diverged without any fault"
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ def _run_branch(
     if frames < FEWEST_FRAMES:
         path.unlink(missing_ok=True)
         return _audit(scenario, branch, "crashed", f"only {frames} frames in the trace")
+    if branch is scenario.branches[0] and diverged(path):
+        path.unlink(missing_ok=True)
+        return _audit(scenario, branch, "unfit", DIVERGED)
     details: dict[str, Any] = (
         {
             "operator": fault.operator,
@@ -213,3 +217,6 @@ def run(order: Order) -> Iterator[Begun | Entry | Audit]:
             line = _audit(scenario, branch, "crashed", traceback.format_exc(limit=-4))
         kept += isinstance(line, Entry)
         yield line
+        if isinstance(line, Audit) and line.reason == DIVERGED:
+            yield from (_audit(scenario, other, "unfit", DIVERGED) for other in wanted[1:])
+            return

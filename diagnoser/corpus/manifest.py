@@ -50,7 +50,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """A run that is not in the corpus, and why.
 
     ``discarded``: the fault changed nothing the probe can see. ``unfit``: no such fault fits the
-    model. ``crashed``: an exception. ``lost``: its process died or hung.
+    model, or the training diverged without one. ``crashed``: an exception. ``lost``: its process
+    died or hung.
     """
 
     id: str

@@ -10,6 +10,7 @@ none that hangs; where the child dies, the worker tells which job it was and goe
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections import deque
@@ -41,12 +42,15 @@ _own = threading.local()
 """``child`` of this thread: a worker of joblib may be a process or, on a cluster, a thread."""
 
 
-def _in_child(ticket: int, call: bytes, patience: float) -> tuple[int, list[bytes], str | None]:
-    """A job, in the worker. Everything stays pickled: the worker imports nothing heavy."""
+def _in_child(
+    ticket: int, call: bytes, patience: float, owner: int
+) -> tuple[int, list[bytes], str | None]:
+    """A job, in the worker. Everything stays pickled: the worker imports nothing heavy. ``owner``:
+    the process that wants it."""
     if getattr(_own, "child", None) is None:
         _own.child = Child()
     try:
-        return ticket, _own.child.run(call, patience), None
+        return ticket, _own.child.run(call, patience, owner), None
     except Crash as crash:
         _own.child = None
         reason, found = crash.args
@@ -113,7 +117,7 @@ def run(
                 batch_size=1,
             )
             calls = (
-                delayed(_in_child)(ticket, pickle.dumps((work, job)), patience)
+                delayed(_in_child)(ticket, pickle.dumps((work, job)), patience, os.getpid())
                 for ticket, job in iter(partial(queue.next, alone), None)
             )
             try:

@@ -139,8 +139,8 @@ def report(entries: Sequence[Entry], audits: Sequence[Audit], kills: Kills, chec
         *_causes(entries, audits),
         "",
         "*discarded*: the trace is the clean run's, bit for bit; *unfit*: no severity differs from "
-        "the clean model's own, or the model lacks the part; *crashed*: an exception; *lost*: the "
-        "process died or hung.",
+        "the clean model's own, the model lacks the part, or the training diverged without any "
+        "fault; *crashed*: an exception; *lost*: the process died or hung.",
         "",
         "## Trainings",
         "",

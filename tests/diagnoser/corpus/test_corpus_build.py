@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import corpus_work
 import pytest
@@ -105,6 +113,19 @@ def test_no_more_runs_than_asked_for(tmp_path):
     assert [event.id for event in events if isinstance(event, Entry)] == ["clean"]
 
 
+@pytest.mark.parametrize("unseen", [0, 20])  # the loss grows; it is no number any more
+def test_a_training_that_diverges_by_itself_is_no_example_of_anything(unseen, tmp_path):
+    one = scenario(fault("SDS", "score", "normalization"), Branch("second"))
+    recipe = replace(one.recipe, optimizer="sgd", learning_rate=3.0, clip=None, warmup=0)
+    one = replace(one, recipe=recipe, unseen_steps=unseen)
+    events = [e for e in execute.run(Order(one, tmp_path)) if not isinstance(e, Begun)]
+    assert [(e.id, e.event) for e in events] == [
+        (name, "unfit") for name in ("clean", "SDS", "second")
+    ]
+    assert "diverged" in events[0].reason
+    assert not list(tmp_path.rglob("*.trace"))
+
+
 def test_no_branch_begins_after_the_time_is_up(tmp_path):
     events = list(execute.run(Order(scenario(), tmp_path, stop_at=0.0)))
     assert not any(isinstance(event, Entry | Audit) for event in events)
@@ -135,6 +156,46 @@ def test_the_pool_outlives_its_workers():
     }
     assert ends.pop("kill").startswith("joblib's worker died")
     assert ends == {"one": None, "two": None}
+
+
+def until(found, seconds: float = 90.0):
+    """What ``found`` gives once that is something."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+    return value
+
+
+def free(path: Path) -> bool:
+    """Nobody holds the file's lock: it goes with the process, even one that nobody waited for."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_is_killed_leaves_no_process_behind(tmp_path, how):
+    code = (
+        "import corpus_work; from diagnoser.corpus import pool; "
+        f"jobs = [{str(tmp_path)!r}] * 2; "
+        "list(pool.run(lambda: jobs.pop() if jobs else None, corpus_work.linger, jobs=2, "
+        "patience=600))"
+    )
+    places = [str(Path(corpus_work.__file__).parent), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    build = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        until(lambda: [path.read_text() for path in tmp_path.iterdir()] == ["held"] * 2)
+        assert not any(map(free, tmp_path.iterdir()))
+        build.send_signal(how)
+        build.wait()
+        until(lambda: all(map(free, tmp_path.iterdir())))
+    finally:
+        build.kill()
 
 
 def test_what_the_plan_raises_is_raised():

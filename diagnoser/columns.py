@@ -57,8 +57,8 @@ class Columns:
     """Arrays over the C columns of a header, and where each goes among the node features.
 
     Columns of single heads are left out: the graph's nodes are whole components. ``header`` is
-    without them. Raises :class:`diagnoser.schema.SchemaMismatch` for a run whose metrics are not
-    the catalogue's.
+    without them. Raises :class:`diagnoser.schema.SchemaMismatch` for a run with metrics that are
+    not in the catalogue.
     """
 
     def __init__(self, header: Header) -> None:

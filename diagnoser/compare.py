@@ -52,7 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = predictions.load(options.predictions)
         material = Material(None, (options.table,))
         settings = Settings(epochs=options.epochs, seed=options.seed)
-        folds = plan(material.source.runs, options.folds, settings, options.variants)
+        source = material.source
+        of = {"corpus": source.checksum, "runs": len(source.runs)}
+        if found.about.get("compared") != of:  # others cannot stand beside these
+            found.answers = {
+                k: a for k, a in found.answers.items() if k[0] not in COMPARED.values()
+            }
+        found.about["compared"] = of
+        folds = plan(source.runs, options.folds, settings, options.variants)
         chosen = [fold for fold in folds if fold.view in options.views]
         for fold, answers in answers_of(material, chosen, options.workers):
             found.add(COMPARED[fold.view], fold.variant, fold.name, answers)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from diagnoser.folds import Material, answers_of
 from diagnoser.holdout import plan
 from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import replay
-from diagnoser.report import README, pictures, report, write_between
+from diagnoser.report import COMPARED, README, pictures, report, write_between
 from diagnoser.selfcheck import FINAL, TABLE, score_final, train_again
 
 if TYPE_CHECKING:
@@ -182,6 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             folds = material.asked(planned)
             found = evaluate(material, folds, options.workers, options.seed)
+            with suppress(PredictionsError):  # a comparison says itself which runs it is of
+                kept = predictions.load(options.predictions)
+                found.adopt(kept, COMPARED.values(), "compared")
         asked = {view: getattr(options, view) for view in SHIPPED}
         for view, folder in asked.items():
             if folder is not None:

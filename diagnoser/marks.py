@@ -1,9 +1,10 @@
-"""What is seen once and stands: how a training began, and weights that jumped.
+"""What is seen once and stands: how a training began, weights that jumped, a limit that was lifted.
 
 A training from a random start shows it: every norm's gamma is still exactly 1, every beta 0. What
 its other weights are then is the initialisation's doing and nobody else's, and lies within narrow
 bounds. Later on weights change by what the optimizer adds: one whose size changes by ten times more
-was changed by something else.
+was changed by something else. A gradient that is clipped never exceeds what it is clipped to, until
+the clipping is changed.
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ BEYOND_UPDATES = 10.0
 """A change is a jump from this many times what the updates measured before and after it would make.
 Healthy training reaches 8, where a schedule moves between two samples that lie far apart."""
 
+EXACT = 1e-4
+"""A clipped norm lies within this of the limit, which people set to one or two digits."""
+
+SMALLEST = 2.0**-30
+"""What is left of weights set to zero, as a factor."""
+
 AS_BUILT = 1e-5
 """Gamma and beta of a norm that no step has moved, within this of 1 and 0."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A rule met once, at a column. ``value``: as measured, of a jump its log2 factor."""
+    """A rule met once, at a column. ``value``: as measured; of a jump, or of what exceeds a limit,
+    its log2 factor."""
 
     column: int
     rank: int
@@ -53,12 +61,19 @@ class Marks:
         self._columns = columns
         self._starts = self._ruled("start")
         self._jumps = self._ruled("jump")
-        updates = {
-            site: place
-            for place, (site, metric) in enumerate(zip(columns.sites, columns.metrics, strict=True))
-            if metric.name == "update_ratio"
+        self._lifts = self._ruled("lifted")
+        self._update_of = self._beside(self._jumps, "update_ratio")
+        self._limit_of = self._beside(self._lifts, "clip_level")
+
+    def _beside(self, ruled: list[tuple[int, int, Rule]], metric: str) -> dict[int, int | None]:
+        """Where another metric of the same site stands."""
+        sites = self._columns.sites
+        there = {
+            sites[place]: place
+            for place, found in enumerate(self._columns.metrics)
+            if found.name == metric
         }
-        self._update_of = {place: updates.get(columns.sites[place]) for place, *_ in self._jumps}
+        return {place: there.get(sites[place]) for place, *_ in ruled}
 
     def _ruled(self, moment: Moment) -> list[tuple[int, int, Rule]]:
         columns = self._columns
@@ -96,6 +111,10 @@ class Marks:
                 factor = self._jump(place, raw, frame.step - self._step)
                 if rule.low <= abs(factor) <= rule.high:
                     self._add(Mark(place, rank, rule, factor, frame.step))
+            for place, rank, rule in self._lifts:
+                factor = self._beyond_limit(place, raw)
+                if rule.low <= factor <= rule.high:
+                    self._add(Mark(place, rank, rule, factor, frame.step))
             self._last = np.where(np.isnan(raw), self._last, raw)
         self._step = frame.step
 
@@ -119,14 +138,30 @@ class Marks:
         update = self._update_of[place]
         assert self._last is not None
         before, now = float(self._last[place]), float(raw[place])
-        if update is None or not (before > 0.0 and now > 0.0):
+        if update is None or not (before > 0.0 and now >= 0.0):
             return np.nan
-        measured = [float(seen[update]) for seen in (self._last, raw) if not np.isnan(seen[update])]
+        # Of weights that were cut down an update is large beside what is left, not what was there.
+        rates = [
+            float(seen[update]) * min(1.0, float(seen[place]) / before)
+            for seen in (self._last, raw)
+        ]
+        measured = [rate for rate in rates if not np.isnan(rate)]
         if not measured:
             return np.nan
-        factor = float(np.log2(now / before))
+        factor = float(np.log2(max(now / before, SMALLEST)))
         explained = float(np.log2(np.e)) * max(measured) * max(1, steps)
         return factor if abs(factor) > BEYOND_UPDATES * explained else np.nan
+
+    def _beyond_limit(self, place: int, raw: npt.NDArray[np.float32]) -> float:
+        """log2 of a gradient's norm over what it was clipped to before; NaN where it was not."""
+        limit = self._limit_of[place]
+        assert self._last is not None
+        if limit is None or not raw[place] > 0.0:
+            return np.nan
+        level = float(self._last[limit])
+        if not level > 0.0 or abs(level / float(f"{level:.1e}") - 1.0) > EXACT:
+            return np.nan
+        return float(np.log2(raw[place] / level))
 
     def found(self) -> list[Mark]:
         """What was seen until now."""

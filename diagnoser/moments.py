@@ -69,7 +69,7 @@ def broken_at(sample: Sample) -> tuple[Firing, ...]:
 def _beyond(values: npt.NDArray[np.floating], kind: str, rule: Rule) -> npt.NDArray[np.bool_]:
     """(sites,) where a rule's contract is over its tolerance, or its metric within its bounds."""
     names = schema.feature_names(kind)
-    if rule.moment == "start":  # where it was is no longer to be seen
+    if rule.moment in ("start", "lifted"):  # where it was is no longer to be seen
         return np.ones(len(values), dtype=bool)
     if rule.moment == "jump":
         jumps = np.abs(values[:, names.index(f"{rule.metric}:jump")].astype(np.float32))

@@ -124,6 +124,8 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     "them: cosine {value}",
     ("training", "grad_limited"): "{percent} of the gradients' elements stand at one limit, as if "
     "clipped one by one",
+    ("training", "grad_norm"): "the gradient's norm came to {factor} times what it was clipped to "
+    "before",
     ("training", "clip_level"): "gradients are clipped to a norm of {value}",
     ("ffn", "linear_error"): "the linears' output is not input times weights: relative "
     "error {value}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from diagnoser.replay import Prediction
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 
@@ -30,6 +31,12 @@ class Evaluation:
 
     def add(self, view: str, variant: str, held_out: str, predictions: list[Prediction]) -> None:
         self.answers.setdefault((view, variant), {})[held_out] = predictions
+
+    def adopt(self, other: Evaluation, views: Collection[str], of: str) -> None:
+        """Take over another's answers in some views, and what it says of them, ``about[of]``."""
+        if of in other.about:
+            self.about[of] = other.about[of]
+            self.answers |= {key: a for key, a in other.answers.items() if key[0] in views}
 
     def all(self, view: str, variant: str = "") -> list[Prediction]:
         """Of all that was held out in one view, one after the other; empty where none was."""

@@ -160,7 +160,7 @@ def _compared(found: Evaluation) -> list[str]:
         "",
         "What the network is good for (`python -m diagnoser.compare`): it and its baselines, "
         "trained on the same runs and asked about the same ones, all at single moments of the "
-        "feature table. Clean runs ever flagged: at one of five moments.",
+        f"feature table{_of_others(found.about)}. Clean runs ever flagged: at one of five moments.",
         "",
         *HEAD,
         *lines,
@@ -192,6 +192,14 @@ def _asked(about: Mapping[str, Any]) -> str:
         f" Asked about are the {answered} of them whose traces were at hand; the others are learnt "
         "from, and held out with their group."
     )
+
+
+def _of_others(about: Mapping[str, Any]) -> str:
+    """What the comparison is of, where that is not the corpus of the tables above."""
+    of = about.get("compared", {})
+    if of.get("corpus") == about["corpus"]:
+        return ""
+    return f", as it was with {of.get('runs')} runs (corpus {of.get('corpus')})"
 
 
 def _weakest(predictions: Sequence[Prediction], count: int = 10) -> list[str]:

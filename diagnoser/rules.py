@@ -86,6 +86,26 @@ def _all_leaked(at: At) -> bool:
     return _of(at, "leaked") > 0.95
 
 
+def _far_hidden(at: At) -> bool:
+    """Far pairs alone are hidden that should be seen: a window, or a pattern with gaps."""
+    return _nothing_leaked(at) and _of(at, "hidden_near") < 0.01
+
+
+def _later_hidden(at: At) -> bool:
+    """Later positions alone are hidden: of a model that sees both ways a part is causal."""
+    return _nothing_leaked(at) and _of(at, "hidden_later") > 0.99
+
+
+def _near_hidden(at: At) -> bool:
+    """Tokens are hidden from themselves or from their neighbours."""
+    return _of(at, "hidden_near") >= 0.01
+
+
+def _squeezed(at: At) -> bool:
+    """Neighbouring tokens lie apart, but nearer than a position."""
+    return 0.02 < _of(at, "spacing") < 0.9
+
+
 def _coarse(at: At) -> bool:
     """The scores are off by what rounding makes, and their scale is right."""
     return _of(at, "input_error") < 0.1 and not abs(_of(at, "scale_ratio")) > 0.05
@@ -148,6 +168,10 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
     "hole": _hole,
     "nothing leaked": _nothing_leaked,
     "all leaked": _all_leaked,
+    "far hidden": _far_hidden,
+    "later hidden": _later_hidden,
+    "near hidden": _near_hidden,
+    "squeezed": _squeezed,
     "coarse": _coarse,
     "only the scale": _only_the_scale,
     "scale drifts": _scale_drifts,
@@ -163,7 +187,7 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
 where not measured."""
 
 
-Moment = Literal["", "start", "jump"]
+Moment = Literal["", "start", "jump", "lifted"]
 
 
 @dataclass(frozen=True)
@@ -258,6 +282,7 @@ RULES: tuple[Rule, ...] = (
     # Bounds that healthy training stays far from: 0.4 and 0.003 were seen.
     Rule(("ffn",), "grad_weight_cosine", ("ffn/regularization",), low=0.7),
     Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.02),
+    Rule(("training",), "grad_norm", ("residual/gradient_clipping",), low=0.01, moment="lifted"),
     # Recipes clip to a norm of 1, few to less.
     Rule(("training",), "clip_level", ("residual/gradient_clipping",), high=0.3, soft=True),
     Rule(("output",), "zero_rows", ("output/output_dimension", "output/output_type")),
@@ -280,6 +305,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("score",), "precision_gap", ("score/precision_handling",)),
     Rule(("qkv",), "k_error", ("kernel/numerical_precision",), when="queries right"),
     Rule(("positional",), "missing", ("positional/indexing",)),
+    Rule(("positional",), "repeated", ("positional/interpolation",), when="squeezed"),
     Rule(("positional",), "repeated", ("positional/indexing",), low=0.995),
     Rule(("positional",), "repeated", ("positional/interpolation",)),
     Rule(("positional",), "offset", ("positional/relative_position",)),
@@ -301,6 +327,20 @@ RULES: tuple[Rule, ...] = (
     Rule(("attention",), "row_sum_error", ("score/normalization",)),
     Rule(("mask",), "causal_unasked", ("variant/dynamic_dispatch",)),
     Rule(("mask",), "hidden", ("masking/mask_application",), low=0.95),
+    Rule(("mask",), "hidden", ("variant/dynamic_dispatch",), when="later hidden"),
+    Rule(
+        ("mask",),
+        "hidden",
+        ("variant/variant_configuration", "variant/dynamic_dispatch"),
+        when="far hidden",
+    ),
+    Rule(
+        ("mask",),
+        "hidden",
+        ("masking/mask_generation", "masking/dynamic_mask"),
+        when="near hidden",
+    ),
+    # Where the order of the pairs is not told.
     Rule(
         ("mask",),
         "hidden",

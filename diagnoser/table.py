@@ -4,7 +4,9 @@ A folder of shards and ``table.json``, which lists them with their checksums. Sh
 once and never changed; more can be added. A shard is a zip of numpy arrays (nothing pickled) under
 LZMA, and holds some runs: their lines of the corpus's manifest, the anatomies of their models, and
 the features of their samples (:func:`diagnoser.dataset.moments`), float16, a kind's by feature so
-that like stands by like, low and high bytes apart. ``audit.jsonl`` tells what the corpus left out.
+that like stands by like, low and high bytes apart. ``layout-*.json`` says what the features are: a
+shard stays of use when metrics or rules are added (:mod:`diagnoser.layout`). ``audit.jsonl`` tells
+what the corpus left out.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 from diagnoser import schema
 from diagnoser.dataset import Sample, moments, sample_of
 from diagnoser.graph import build
+from diagnoser.layout import Layout, Reading, clash, current
 from diagnoser.manifest import CorpusError, Run
 from probe.schema import Anatomy
 
@@ -34,16 +37,18 @@ if TYPE_CHECKING:
 
 INDEX = "table.json"
 AUDIT = "audit.jsonl"
-VERSION = 1
+VERSION = 2
 RUNS_IN_A_SHARD = 400
 MANTISSA = 10
 """Bits of a float16's mantissa."""
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """A file of the table. ``samples``: how many moments of its runs it holds."""
+    """A file of the table. ``layout``: digest of the layout it has. ``samples``: how many moments
+    of its runs it holds."""
 
     file: str
+    layout: str
     sha256: str
     bytes: int
     runs: int
@@ -51,14 +56,13 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
-    """``table.json``. ``features``: :func:`diagnoser.schema.digest` of the code that wrote it.
+    """``table.json``.
 
     ``bits``: of the mantissa that are kept. ``corpus``: checksum of the corpus's manifest, or of
     those of several (:func:`joined`).
     """
 
     version: int
-    features: str
     corpus: str
     bits: int
     shards: tuple[Shard, ...]
@@ -130,15 +134,16 @@ def pack(
     before = _to_be_joined(folder, extracted, bits) if add else None
     folder.mkdir(parents=True, exist_ok=True)
     lines = extracted.manifest.lines()
+    layout = current()
+    _put(folder / _layout_file(layout.digest), msgspec.json.format(msgspec.json.encode(layout)))
     shards = list(before.shards) if before else []
     for first in range(0, len(extracted.runs), RUNS_IN_A_SHARD):
         runs = extracted.runs[first : first + RUNS_IN_A_SHARD]
-        shards.append(_write(folder, len(shards), runs, lines, extracted, bits))
+        shards.append(_write(folder, len(shards), runs, lines, extracted, bits, layout.digest))
         report(shards[-1])
     checksum = extracted.manifest.checksum
     index = Index(
         version=VERSION,
-        features=schema.digest(),
         corpus=joined(before.corpus, checksum) if before else checksum,
         bits=bits,
         shards=tuple(shards),
@@ -185,6 +190,7 @@ def _write(
     lines: dict[str, bytes],
     extracted: Extracted,
     bits: int,
+    layout: str,
 ) -> Shard:
     anatomies: dict[bytes, int] = {}
     places, of_run, frames, faulty, fired = [], [], [], [], []
@@ -217,7 +223,7 @@ def _write(
     data = _zipped(arrays)
     _put(folder / name, data)
     digest = hashlib.sha256(data).hexdigest()
-    return Shard(name, digest, len(data), len(runs), len(of_run))
+    return Shard(name, layout, digest, len(data), len(runs), len(of_run))
 
 
 def _bytes(data: bytes) -> npt.NDArray[np.uint8]:
@@ -255,6 +261,8 @@ def read(folder: Path) -> Table:
     runs: list[Run] = []
     lines: list[bytes] = []
     samples: dict[str, tuple[Sample, ...]] = {}
+    layouts = {shard.layout for shard in index.shards}
+    readings = {digest: _reading(folder, digest) for digest in layouts}
     for shard in index.shards:
         path = folder / shard.file
         try:
@@ -263,7 +271,7 @@ def read(folder: Path) -> Table:
             raise CorpusError(f"{path} cannot be read ({error.strerror}): restore it") from None
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             raise CorpusError(f"{path} is not what was written there: restore it")
-        for line, run, found in _read(data):
+        for line, run, found in _read(data, readings[shard.layout]):
             lines.append(line)
             runs.append(run)
             samples[run.id] = found
@@ -275,14 +283,32 @@ def _index(folder: Path) -> Index:
         index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
     except (OSError, msgspec.DecodeError) as error:
         raise CorpusError(f"no feature table in {folder} ({error}): pack a corpus first") from None
-    if index.version != VERSION or index.features != schema.digest():
-        raise CorpusError(
-            f"the table in {folder} holds other features than this version makes: pack it again"
-        )
+    if index.version != VERSION:
+        raise CorpusError(f"the table in {folder} is of another version: pack it again")
     return index
 
 
-def _read(data: bytes) -> list[tuple[bytes, Run, tuple[Sample, ...]]]:
+def _layout_file(digest: str) -> str:
+    return f"layout-{digest}.json"
+
+
+def _reading(folder: Path, digest: str) -> Reading:
+    """How shards of a layout are read. Raises :class:`CorpusError` where they mean other things."""
+    path = folder / _layout_file(digest)
+    try:
+        layout = msgspec.json.decode(path.read_bytes(), type=Layout)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CorpusError(f"{path} cannot be read ({error}): restore it") from None
+    ours = current()
+    if found := clash(layout, ours):
+        raise CorpusError(
+            f"the table in {folder} holds other features than this version makes ({found}): "
+            "pack it again"
+        )
+    return Reading.of(layout, ours)
+
+
+def _read(data: bytes, reading: Reading) -> list[tuple[bytes, Run, tuple[Sample, ...]]]:
     """Of every run its line, its label and its samples."""
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -295,10 +321,11 @@ def _read(data: bytes) -> list[tuple[bytes, Run, tuple[Sample, ...]]]:
         for anatomy in anatomies
     ]
     rows = {
-        name.removeprefix("node_"): _together(values)
-        for name, values in arrays.items()
-        if name.startswith("node_")
+        kind: reading.nodes(kind, _together(arrays[f"node_{kind}"]))
+        for kind in schema.node_kinds()
+        if f"node_{kind}" in arrays
     }
+    fired = reading.fired(arrays["fired"])
     done = dict.fromkeys(rows, 0)
     found: list[list[Sample]] = [[] for _ in runs]
     for number, at in enumerate(arrays["run"]):
@@ -309,5 +336,5 @@ def _read(data: bytes) -> list[tuple[bytes, Run, tuple[Sample, ...]]]:
             nodes[kind] = values[done[kind] : done[kind] + count]
             done[kind] += count
         moment = int(arrays["frame"][number]), bool(arrays["faulty"][number])
-        found[at].append(sample_of(runs[at], graph, moment, nodes, arrays["fired"][number]))
+        found[at].append(sample_of(runs[at], graph, moment, nodes, fired[number]))
     return [(line, run, tuple(own)) for line, run, own in zip(lines, runs, found, strict=True)]

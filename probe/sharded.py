@@ -40,7 +40,7 @@ OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
         "lookup_error", "wrong_rows", "wrong_dims", "zero_rows", "type_scale", "type_gap",
     ),
     "positional": (
-        "missing", "index_error", "offset", "repeated", "rotation_error", "strength",
+        "missing", "index_error", "offset", "repeated", "spacing", "rotation_error", "strength",
     ),
     "qkv": (
         "q_weight", "k_weight", "v_weight", "q_error", "k_error", "v_error", "swapped",

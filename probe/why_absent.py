@@ -172,7 +172,7 @@ def _mask(ask: Question) -> str:
     if ask.metric == "padding_mass":
         name = MEMORY if _crossing(ask) else stack.name if stack is not None else ""
         return "" if name in ask.seen.masked else "no mask with one entry per token was given"
-    if _crossing(ask) and ask.metric in ("future_mass", "cross_mass", "causal_unasked"):
+    if _crossing(ask) and ask.metric in _BY_ORDER:
         return "attention over other states has no order of positions to keep to"
     if ask.metric == "cross_mass":
         return "no position ids were given, which would tell packed documents apart"
@@ -180,7 +180,12 @@ def _mask(ask: Question) -> str:
         return "the model is not causal"
     if ask.metric == "causal_unasked":
         return "the model is causal"
+    if ask.metric == "hidden_later":
+        return "no pair is hidden wrongly"
     return ""
+
+
+_BY_ORDER = ("future_mass", "cross_mass", "causal_unasked", "hidden_near", "hidden_later")
 
 
 def _of_attention(ask: Question) -> str:

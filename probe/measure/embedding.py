@@ -84,7 +84,7 @@ METRICS = (
         ("embedding",),
         "share",
         "share",
-        "sampled tokens whose vector is below a quarter of the median norm",
+        "sampled tokens whose vector is below a quarter of the norms' upper quartile",
         "0",
         contract=True,
         tolerance=0.05,
@@ -136,8 +136,10 @@ def measure(sampled: Sampled) -> Values:
         "small_rows": _small(out, words),
         "zero_dims": (spread <= 1e-12 * spread.amax()).float().mean(),
     }
-    if picked is not None and type(table) is torch.nn.Embedding:
+    scale = _scale(table)
+    if picked is not None and scale is not None:
         rows = table.weight.detach()[picked.clamp(0, table.num_embeddings - 1)]
+        rows = rows * (scale.to(rows.dtype) if isinstance(scale, torch.Tensor) else scale)
         values["lookup_error"] = relative(out, rows, sampled.tokens)
         wrong = ((out - rows).abs() > 1e-3 * rms(rows)) & (sampled.tokens > 0)
         values["wrong_rows"] = mean(wrong.any(dim=-1), sampled.valid)
@@ -151,8 +153,21 @@ def measure(sampled: Sampled) -> Values:
     return values
 
 
+def _scale(table: torch.nn.Embedding) -> float | torch.Tensor | None:
+    """What a lookup multiplies the rows by; None where it is more than that, or not known.
+
+    Subclasses that scale (Gemma's, BART's) keep the factor as ``embed_scale``.
+    """
+    if type(table) is torch.nn.Embedding:
+        return 1.0
+    scale = getattr(table, "embed_scale", None)
+    if isinstance(scale, torch.Tensor):
+        return scale.detach() if scale.ndim == 0 else None
+    return float(scale) if isinstance(scale, int | float) else None
+
+
 def _small(out: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     norms = out.norm(dim=-1)
-    # Padding's row is zero by construction: it takes no part in the median.
+    # Padding's row is zero by construction: it takes no part. Half of the rows may be small.
     shown = torch.where(words > 0, norms, torch.full_like(norms, float("nan")))
-    return mean((norms < 0.25 * shown.nanmedian()).float(), words)
+    return mean((norms < 0.25 * shown.nanquantile(0.75)).float(), words)

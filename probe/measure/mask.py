@@ -66,6 +66,22 @@ METRICS = (
         tolerance=1e-5,
     ),
     Metric(
+        "hidden_near",
+        ("mask",),
+        "share",
+        "share",
+        "a token's pairs with itself and its neighbours that the implied mask shows and the applied one hides",
+        "0",
+    ),
+    Metric(
+        "hidden_later",
+        ("mask",),
+        "share",
+        "share",
+        "of the pairs hidden wrongly, those with a later position",
+        "nothing is hidden",
+    ),
+    Metric(
         "causal_unasked",
         ("mask",),
         "share",
@@ -113,11 +129,14 @@ def measure(sampled: Sampled, kept: LayerCapture, layer: int) -> tuple[Values, V
     wanted = implied.float() * pairs
     unwanted = (1.0 - implied.float()) * pairs
     values["leaked"] = (unwanted * shown).sum() / unwanted.sum().clamp_min(1.0)
-    values["hidden"] = (wanted * (1.0 - shown)).sum() / wanted.sum().clamp_min(1.0)
+    hidden = wanted * (1.0 - shown)
+    values["hidden"] = hidden.sum() / wanted.sum().clamp_min(1.0)
     if sampled.causal is not None:
-        ahead = wanted * later
-        gone = (ahead * (1.0 - shown)).sum() / ahead.sum().clamp_min(1.0)
-        behind = (wanted * ~later * (1.0 - shown)).sum() / (wanted * ~later).sum().clamp_min(1.0)
+        near = ((keys[None, :] - positions[:, None]).abs() <= 1)[None]
+        values["hidden_near"] = mean(1.0 - shown, wanted * near)
+        values["hidden_later"] = mean(later.expand_as(hidden), hidden)
+        gone = (hidden * later).sum() / (wanted * later).sum().clamp_min(1.0)
+        behind = (hidden * ~later).sum() / (wanted * ~later).sum().clamp_min(1.0)
         causal_shape = ((gone > 0.99) & (behind < 0.01)).float()
         unknown = torch.full_like(causal_shape, float("nan"))
         values["causal_unasked"] = torch.where(sampled.causal, unknown, causal_shape)

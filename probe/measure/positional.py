@@ -66,6 +66,14 @@ METRICS = (
         contract=True,
     ),
     Metric(
+        "spacing",
+        ("positional",),
+        "statistic",
+        "ratio",
+        "mean distance between neighbouring real tokens' indices, against the implied one; for rotary, of q or k, whichever is farther off",
+        "1",
+    ),
+    Metric(
         "rotation_error",
         ("positional",),
         "residual",
@@ -79,6 +87,9 @@ METRICS = (
 
 
 _MOST_POSITIONS = 8192
+_READ_BACK = {"index_error": 0.0, "repeated": 0.0, "offset": 0.0, "spacing": 1.0}
+"""What is read back from q and k, and its healthy value: of several the one farthest from it
+counts."""
 
 
 def measure(sampled: Sampled, made: dict[int, Projections]) -> Values:
@@ -225,12 +236,14 @@ def _indices(used: torch.Tensor, implied: torch.Tensor, weight: torch.Tensor) ->
     """``used`` (r, p) position each token got; compared with the implied one, and its neighbour's."""
     off = used - implied
     both = weight[:, 1:] * weight[:, :-1]
-    gaps = (implied[:, 1:] - implied[:, :-1]).clamp_min(1.0)
-    standing = ((used[:, 1:] - used[:, :-1]) / gaps).abs() < 0.5
+    gaps = implied[:, 1:] - implied[:, :-1]
+    strides = (used[:, 1:] - used[:, :-1]) / gaps.clamp_min(1.0)
     return {
         "index_error": mean((off.abs() > 0.5).float(), weight),
         "offset": mean(off, weight),
-        "repeated": mean(standing.float(), both),
+        "repeated": mean((strides.abs() < 0.5).float(), both),
+        # Where positions begin anew, with another document, nothing is implied.
+        "spacing": mean(strides, both * (gaps > 0)),
     }
 
 
@@ -246,8 +259,9 @@ def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
     values: Values = {}
     for name in {name for found in seen for name in found}:
         stacked = torch.stack([torch.as_tensor(v[name]) for v in seen if name in v])
-        if name == "offset":
-            values[name] = stacked.gather(0, stacked.abs().nan_to_num().argmax(0, keepdim=True))[0]
+        if name in _READ_BACK:
+            off = (stacked - _READ_BACK[name]).abs().nan_to_num()
+            values[name] = stacked.gather(0, off.argmax(0, keepdim=True))[0]
         else:
             values[name] = stacked.amin() if name == "strength" else stacked.amax()
     return values
@@ -316,11 +330,11 @@ def _rotary_indices(
         turned_by = product.angle() / frequency[at]
         found.append(_indices(turned_by, _implied(sampled), sampled.valid * strong))
     q, k = found
-    worst = {name: torch.maximum(_t(q[name]), _t(k[name])) for name in ("index_error", "repeated")}
-    offset = torch.where(
-        _t(q["offset"]).abs() > _t(k["offset"]).abs(), _t(q["offset"]), _t(k["offset"])
-    )
-    return {**worst, "offset": offset}
+    return {name: _farther(_t(q[name]), _t(k[name]), at) for name, at in _READ_BACK.items()}
+
+
+def _farther(one: torch.Tensor, other: torch.Tensor, origin: float) -> torch.Tensor:
+    return torch.where((one - origin).abs() > (other - origin).abs(), one, other)
 
 
 def _t(value: torch.Tensor | float) -> torch.Tensor:

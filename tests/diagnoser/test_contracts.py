@@ -131,6 +131,10 @@ def test_one_metric_tells_two_causes_apart_by_its_value():
     assert scaled[1].causes[0] == "residual/residual_scaling"
 
 
+WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
+"""Of a mask that hides far pairs on both sides."""
+
+
 @pytest.mark.parametrize(
     ("node", "metric", "at", "cause"),
     [
@@ -277,6 +281,27 @@ def test_one_metric_tells_two_causes_apart_by_its_value():
         ("embedding", "wrong_rows", {"wrong_rows": 0.3}, "embedding/input_type"),
         ("positional", "repeated", {"repeated": 1.0}, "positional/indexing"),
         ("positional", "repeated", {"repeated": 0.5}, "positional/interpolation"),
+        (
+            "positional",
+            "repeated",
+            {"repeated": 1.0, "spacing": 0.125},
+            "positional/interpolation",
+        ),
+        ("positional", "repeated", {"repeated": 1.0, "spacing": 0.0}, "positional/indexing"),
+        ("mask", "hidden", {"hidden": 0.1, **WINDOW}, "variant/variant_configuration"),
+        (
+            "mask",
+            "hidden",
+            {"hidden": 0.3, **WINDOW, "hidden_near": 0.4, "hidden_later": 1.0},
+            "variant/dynamic_dispatch",
+        ),
+        (
+            "mask",
+            "hidden",
+            {"hidden": 0.3, **WINDOW, "hidden_near": 0.4},
+            "masking/mask_generation",
+        ),
+        ("mask", "hidden", {"hidden": 0.3, "leaked": 0.0}, "variant/variant_configuration"),
     ],
 )
 def test_what_else_the_site_shows_tells_causes_apart(node, metric, at, cause):

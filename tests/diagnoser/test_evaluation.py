@@ -243,6 +243,18 @@ def test_baselines_are_compared_at_single_moments_of_the_table(small_corpus, tmp
     kept = {path: path.stat().st_mtime_ns for path in (packed / "evaluation").iterdir()}
     assert len(kept) == 4 and compare.main([*options, "--views", "pairs"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (packed / "evaluation").iterdir()} == kept
+    # Another evaluation keeps the comparison, which says what it is of.
+    assert "as it was with" not in readme.read_text()
+    of = predictions.load(out)
+    of.about["compared"] = {"corpus": "earlier", "runs": 7}
+    predictions.save(of, out)
+    assert evaluate.main(["--corpus", str(small_corpus), *common]) == 0
+    assert predictions.load(out).answers == of.answers
+    assert "as it was with 7 runs (corpus earlier)" in readme.read_text()
+    # The next comparison, of the runs at hand, takes its place.
+    assert compare.main([*options, "--views", "sizes"]) == 0
+    assert not predictions.load(out).all(compared, "messages")
+    assert "as it was with" not in readme.read_text()
 
 
 @pytest.mark.parametrize(

@@ -170,11 +170,31 @@ def test_a_foreign_metric_is_an_error_that_names_it():
         RollingFeatures(msgspec.structs.replace(header, metrics=(*METRICS, foreign)))
 
 
-def test_a_missing_metric_is_an_error_that_names_it():
+def test_a_metric_that_means_something_else_is_an_error_that_names_it():
     header = synthetic_runs.header()
-    fewer = tuple(metric for metric in METRICS if metric.name != "leaked")
-    with pytest.raises(schema.SchemaMismatch, match="missing there: mask/leaked"):
-        RollingFeatures(msgspec.structs.replace(header, metrics=fewer))
+    other = tuple(
+        msgspec.structs.replace(metric, contract=False) if metric.name == "leaked" else metric
+        for metric in METRICS
+    )
+    with pytest.raises(schema.SchemaMismatch, match=r"unknown here: mask/leaked \(share\)"):
+        RollingFeatures(msgspec.structs.replace(header, metrics=other))
+
+
+def test_a_metric_that_an_earlier_probe_did_not_know_is_absent():
+    header = synthetic_runs.header()
+    known = msgspec.structs.replace(
+        header,
+        metrics=tuple(metric for metric in METRICS if metric.name != "leaked"),
+        columns=tuple(column for column in header.columns if column.metric != "leaked"),
+    )
+    kept = [at for at, column in enumerate(header.columns) if column.metric != "leaked"]
+    frames = synthetic_runs.frames(header, 8)
+    fewer = [msgspec.structs.replace(f, values=f.array[kept].tobytes()) for f in frames]
+    now, then = run(header, frames), run(known, fewer)
+    assert feature(now, header, "mask@0", "leaked:present") == 1
+    assert feature(then, known, "mask@0", "leaked:present") == 0
+    assert now.nodes["mask"].shape == then.nodes["mask"].shape
+    assert np.array_equal(now.nodes["qkv"], then.nodes["qkv"])
 
 
 def test_a_frame_of_another_size_is_refused():

@@ -76,6 +76,35 @@ def test_large_or_unknown_updates_explain_a_change(updates):
     assert firings(DOUBLED | {"ffn@1/update_ratio": updates}) == []
 
 
+def test_weights_set_to_zero_have_jumped_though_updates_are_large_beside_them_now():
+    zeroed = {
+        "norm_ffn@1/gamma_norm": [1.02, 1.02, 0.0, 0.01, 0.02],
+        "norm_ffn@1/update_ratio": [0.001, 0.001, 1.0, 1.0, 0.5],
+    }
+    (found,) = firings(zeroed)
+    assert found == ("norm_ffn@1", "gamma_norm", 20, "layernorm/scale_parameter", False)
+
+
+CLIPPED = {"training/clip_level": [np.nan, np.nan, 1.0, np.nan, np.nan]}
+
+
+def test_a_norm_beyond_what_it_was_clipped_to_is_told():
+    lifted = CLIPPED | {"training/grad_norm": [1.0, 1.0, 1.0, 0.4, 2.0]}
+    assert firings(lifted) == [("training", "grad_norm", 40, "residual/gradient_clipping", False)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training/grad_norm": [1.0, 1.0, 1.0, 0.4, 1.0]},  # as clipped as before
+        {"training/clip_level": [np.nan] * 5},  # never was
+        {"training/clip_level": [np.nan, np.nan, 0.7312, np.nan, np.nan]},  # nobody's setting
+    ],
+)
+def test_a_norm_within_its_limit_says_nothing(change):
+    assert firings(CLIPPED | {"training/grad_norm": [1.0, 1.0, 1.0, 0.4, 2.0]} | change) == []
+
+
 def test_a_later_header_keeps_what_was_seen():
     header = synthetic_runs.header()
     watch = ContractWatch(Columns(header))

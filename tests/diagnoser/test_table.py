@@ -167,10 +167,19 @@ def test_damage_and_other_features_are_told(corpus, tmp_path):
     folder = tmp_path / "t"
     table.pack(corpus, folder)
     index = json.loads((folder / "table.json").read_text())
-    (folder / "table.json").write_text(json.dumps(index | {"features": "other"}))
+    (folder / "table.json").write_text(json.dumps(index | {"version": 1}))
     with pytest.raises(CorpusError, match="pack it again"):
         table.read(folder)
     (folder / "table.json").write_text(json.dumps(index))
+    (described,) = folder.glob("layout-*.json")
+    text = described.read_text()
+    described.write_text(text.replace("future_mass/share/True/1e-05", "future_mass/share/True/0.5"))
+    with pytest.raises(CorpusError, match=r"future_mass is .* pack it again"):
+        table.read(folder)
+    described.unlink()
+    with pytest.raises(CorpusError, match="restore it"):
+        table.read(folder)
+    described.write_text(text)
     shard = folder / index["shards"][0]["file"]
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1

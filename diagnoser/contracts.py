@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diagnoser.conditions import before
 from diagnoser.marks import Marks
-from diagnoser.rules import RULES, Rule, before, rule_for, rules_on
+from diagnoser.rules import RULES, Rule, rule_for, rules_on
 
 if TYPE_CHECKING:
     import numpy.typing as npt

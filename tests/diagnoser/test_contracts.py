@@ -5,9 +5,10 @@ import synthetic_runs
 
 from diagnoser import contracts
 from diagnoser.columns import Columns
+from diagnoser.conditions import CONDITIONS, before
 from diagnoser.contracts import ContractWatch
 from diagnoser.phrases import CONTRACT_PHRASES
-from diagnoser.rules import CONDITIONS, RULES, before, rule_for
+from diagnoser.rules import RULES, rule_for
 from diagnoser.schema import CONTRACTS_ONLY
 from diagnoser.taxonomy import root_causes
 from probe.catalogue import METRICS

@@ -35,8 +35,10 @@ def _only_scaled(at: At) -> bool:
 
 
 def _older_copy(at: At) -> bool:
-    """The logits are nearly those expected, and smaller: weights as they were before they grew."""
-    return _of(at, "head_gain") < 0.0 and 1.0 < _beyond_scale(at) < 1.2
+    """Weights as they were before: every class is off by a part, or the logits are nearly those
+    expected, and smaller."""
+    every = _of(at, "wrong_classes") > 0.9 and _of(at, "head_error") < 0.7
+    return every or (_of(at, "head_gain") < 0.0 and 1.0 < _beyond_scale(at) < 1.2)
 
 
 def _keys_alone(at: At) -> bool:
@@ -67,6 +69,11 @@ def _hole(at: At) -> bool:
 def _nothing_leaked(at: At) -> bool:
     """What should be hidden is."""
     return _of(at, "leaked") < 1e-3
+
+
+def _part_leaked(at: At) -> bool:
+    """Some of the later positions are seen, and not everything that should be hidden."""
+    return _of(at, "future_mass") > 1e-3 and _of(at, "leaked") < 0.95
 
 
 def _all_leaked(at: At) -> bool:
@@ -136,6 +143,11 @@ def _no_sum(at: At) -> bool:
     return _of(at, "sum_error") > 3.0 * parts
 
 
+def _only_coefficients(at: At) -> bool:
+    """The stream is the sum of its two parts, with other coefficients."""
+    return _of(at, "misfit") < 1e-3
+
+
 def _both_off(at: At) -> bool:
     """Both coefficients are off: what was added is not this stream, but something like it."""
     return all(abs(_of(at, name)) > 0.02 for name in ("skip_gain", "branch_gain"))
@@ -155,6 +167,7 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
     "nothing last": _nothing_last,
     "hole": _hole,
     "nothing leaked": _nothing_leaked,
+    "part leaked": _part_leaked,
     "all leaked": _all_leaked,
     "far hidden": _far_hidden,
     "later hidden": _later_hidden,
@@ -168,6 +181,7 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
     "queries right": _queries_right,
     "output cut": _output_cut,
     "no sum": _no_sum,
+    "only coefficients": _only_coefficients,
     "both off": _both_off,
     "larger than gamma": _larger_than_gamma,
 }

@@ -26,6 +26,9 @@ BEYOND_UPDATES = 10.0
 """A change is a jump from this many times what the updates measured before and after it would make.
 Healthy training reaches 8, where a schedule moves between two samples that lie far apart."""
 
+MOVED = "moved_between"
+"""The metric that measures a change by itself."""
+
 EXACT = 1e-4
 """A clipped norm lies within this of the limit, which people set to one or two digits."""
 
@@ -60,7 +63,7 @@ class Marks:
     def _bind(self, columns: Columns) -> None:
         self._columns = columns
         self._starts = self._ruled("start")
-        self._jumps = self._ruled("jump")
+        self._jumps = self._ruled("jump") + self._ruled("moved")
         self._lifts = self._ruled("lifted")
         self._update_of = self._beside(self._jumps, "update_ratio")
         self._limit_of = self._beside(self._lifts, "clip_level")
@@ -133,11 +136,15 @@ class Marks:
         return seen > 0
 
     def _jump(self, place: int, raw: npt.NDArray[np.float32], steps: int) -> float:
-        """log2 of how much a column grew since the last frame, NaN where its updates explain it or
-        were not measured."""
+        """log2 of how much a column grew since the last frame, or how far weights moved; NaN where
+        updates explain it or were not measured."""
         update = self._update_of[place]
         assert self._last is not None
         before, now = float(self._last[place]), float(raw[place])
+        if self._columns.metrics[place].name == MOVED:
+            rate = np.fmax(self._last[update], raw[update]) if update is not None else np.nan
+            explained = BEYOND_UPDATES * rate * max(1, steps)
+            return now if 0.0 < explained < now else np.nan
         if update is None or not (before > 0.0 and now >= 0.0):
             return np.nan
         # Of weights that were cut down an update is large beside what is left, not what was there.

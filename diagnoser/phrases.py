@@ -46,6 +46,8 @@ CONTRACT_PHRASES: dict[tuple[str, str], str] = {
     ("ffn", "in_level"): "the expanding weights began {factor} times as large as the layer's q, k "
     "and v weights",
     **{("", metric): _JUMPED for metric in _WEIGHTS},
+    ("", "moved_between"): "the weights moved by {percent} of their size from one sample to the "
+    "next, far more than their updates make",
     ("qkv", "weight_gap"): "the smallest of the q, k and v weights is {factor} times the median "
     "of all layers' projections",
     ("attention", "row_sum_error"): "a query's attention weights do not sum to 1: they are off by "

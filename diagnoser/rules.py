@@ -18,7 +18,7 @@ from diagnoser.conditions import CONDITIONS, At
 from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 from probe.nodes import kind_of
 
-Moment = Literal["", "start", "jump", "lifted"]
+Moment = Literal["", "start", "jump", "moved", "lifted"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Rule:
     moment: Moment = ""
     """``start``: looked at in the first sample of a training from a random start. ``jump``: the
     value is how much the metric, the size of weights, changed between two samples (log2, without
-    sign) beyond what its updates explain. Either stands once it is met."""
+    sign) beyond what its updates explain. ``moved``: the metric is how far weights moved between
+    two samples, beyond what updates explain. ``lifted``: a gradient's norm is beyond what it was
+    clipped to. Each stands once it is met."""
 
 
 _NORMS = ("norm_attention", "norm_ffn", "norm_final")
@@ -106,13 +108,16 @@ RULES: tuple[Rule, ...] = (
     Rule(("ffn",), "in_weight", ("ffn/weight_scaling",), low=0.5, moment="jump"),
     Rule(("ffn",), "out_weight", ("ffn/weight_scaling",), low=0.5, moment="jump"),
     Rule(_NORMS, "gamma_norm", ("layernorm/scale_parameter",), low=0.3, moment="jump"),
+    # Drawn anew at the same size.
+    Rule(("output",), "moved_between", ("output/output_type",), low=0.5, moment="moved"),
+    Rule(_NORMS, "moved_between", ("layernorm/bias_parameter",), low=0.2, moment="moved"),
     *(
         Rule(("qkv",), metric, ("qkv/parameter_initialization",), low=0.5, moment="jump")
         for metric in ("q_weight", "k_weight", "v_weight")
     ),
-    # Bounds that healthy training stays far from: 0.4 and 0.003 were seen.
+    # Bounds that healthy training stays far from: 0.4 and 0.0003 were seen.
     Rule(("ffn",), "grad_weight_cosine", ("ffn/regularization",), low=0.7),
-    Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.02),
+    Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.003),
     Rule(("training",), "grad_norm", ("residual/gradient_clipping",), low=0.01, moment="lifted"),
     # Recipes clip to a norm of 1, few to less.
     Rule(("training",), "clip_level", ("residual/gradient_clipping",), high=0.3, soft=True),
@@ -183,6 +188,7 @@ RULES: tuple[Rule, ...] = (
     # The scores are masked and mass gets there all the same: it is shared out along another axis.
     Rule(("mask",), "padding_mass", ("score/normalization",), when="nothing leaked"),
     Rule(("mask",), "future_mass", ("score/normalization",), when="nothing leaked"),
+    Rule(("mask",), "padding_mass", ("masking/dynamic_mask",), when="part leaked"),
     Rule(("mask",), "padding_mass", ("masking/mask_application", "masking/mask_generation")),
     Rule(("mask",), "future_mass", ("masking/mask_application",), when="all leaked"),
     Rule(("mask",), "future_mass", ("masking/dynamic_mask", "masking/mask_application")),
@@ -222,6 +228,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_SUMS, "sum_error", ("residual/residual_path",), high=6e-3),
     Rule(_SUMS, "sum_error", ("residual/residual_path",), when="no sum"),
     Rule(_SUMS, "skip_gain", ("residual/skip_connection",), high=-0.8),
+    Rule(_SUMS, "skip_gain", ("residual/residual_scaling",), when="only coefficients"),
     Rule(_SUMS, "skip_gain", ("residual/skip_connection",), when="both off"),
     Rule(_SUMS, "branch_gain", ("residual/residual_scaling",)),
     Rule(_SUMS, "skip_gain", ("residual/residual_scaling", "residual/residual_path")),
@@ -254,6 +261,13 @@ RULES: tuple[Rule, ...] = (
         ("variant/variant_configuration", "qkv/parameter_initialization"),
     ),
     # Consequences, and what only shows over time.
+    *(
+        Rule((node,), "moved_between", (cause,), low=0.5, moment="moved")
+        for node, cause in (
+            ("qkv", "qkv/parameter_initialization"),
+            ("ffn", "ffn/weight_initialization"),
+        )
+    ),
     Rule(("qkv",), "unmoved", ("qkv/dynamic_parameter_registration",)),
     # One token short, of prompts of 6 tokens or more.
     Rule(("kv_cache",), "length_gap", ("kv_cache/update_synchronization",), low=-0.27, high=0.0),

@@ -29,6 +29,7 @@ from probe.frames import FrameDraft, Measured
 from probe.header import make_header, with_reasons
 from probe.listening import Listening
 from probe.looking_on import LookingOn
+from probe.measure.parameters import LastWeights
 from probe.optimizers import given, held_back, highest_rate, parameters_of
 from probe.outlet import Outlet
 from probe.overrides import Overrides, find_with
@@ -114,6 +115,7 @@ class Probe(LookingOn):
         self._between = Between()
         self._sites: tuple[Site, ...] = ()
         self._samples = 0
+        self._weights = LastWeights()
         self._peak_rate = 0.0
         self._sample: Sample | None = None
         self._wanted = True
@@ -297,7 +299,7 @@ class Probe(LookingOn):
         batch = None if compiled else batch_of(parts, args, kwargs)
         if batch is not None:
             self._outlet.row.shares = batch.items is not None
-        self._sample = Sample(parts, self._samples, self._optimizers)
+        self._sample = Sample(parts, self._samples, self._optimizers, self._weights)
         if batch is not None and batch.size > 0:
             self._sample.open(batch, self._fail, self._stopwatch)
 
@@ -363,7 +365,7 @@ class Probe(LookingOn):
         """The forward ran out of sight: gradients and updates are seen all the same."""
         assert self._parts is not None
         self._outlet.settle()
-        self._sample = Sample(self._parts, self._samples, self._optimizers)
+        self._sample = Sample(self._parts, self._samples, self._optimizers, self._weights)
         if not self._outlet.opened:
             if self._listening is not None:
                 self._listening.follow()  # a trainer may have compiled the model it was given

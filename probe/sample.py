@@ -27,7 +27,8 @@ OnError = Callable[[BaseException], None]
 
 
 class Sample:
-    """What is known of the step in progress. Nothing of it is kept when the step is over.
+    """What is known of the step in progress. Nothing of it is kept when the step is over but a few
+    of its weights, in ``last``.
 
     The calls come in this order: :meth:`open`, :meth:`forward_ended`, :meth:`before_step` for each
     optimizer, :meth:`rerun`, :meth:`finish`; :meth:`drop` instead of any of them. Where the
@@ -35,9 +36,14 @@ class Sample:
     """
 
     def __init__(
-        self, parts: ModelParts, number: int, optimizers: list[torch.optim.Optimizer]
+        self,
+        parts: ModelParts,
+        number: int,
+        optimizers: list[torch.optim.Optimizer],
+        last: parameters.LastWeights | None = None,
     ) -> None:
         self._parts = parts
+        self._last = parameters.LastWeights() if last is None else last
         self._number = number
         self._optimizers = optimizers
         self._watched: list[parameters.Watched] = []
@@ -147,7 +153,7 @@ class Sample:
                 moving.resting.update(id(p) for p in parameters_of(optimizer))
         rates = training.rates(optimizers)
         plain = training.moved_plainly(optimizers)
-        self._add(parameters.read_after(self._watched, moving, rates, plain))
+        self._add(parameters.read_after(self._watched, moving, rates, plain, self._last))
         own = training.coverage(self._parts, optimizers, self._gradients)
         total = self._gradients.total()
         if total is not None and not is_flattened(self._parts.root):

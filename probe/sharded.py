@@ -28,7 +28,7 @@ DECODE_REASON = "the weights are spread over ranks: a forward of one rank waits 
 NORM_REASON = "the gradients are spread over ranks: no rank knows their norm by itself"
 
 MIXED_REASON = "the parameter is spread over ranks, and no part of it stands for the whole"
-_TRAINED = ("grad_norm", "grad_weight_cosine", "update_ratio", "unmoved")
+_TRAINED = ("grad_norm", "grad_weight_cosine", "update_ratio", "moved_between", "unmoved")
 _COMPARED = ("gamma_gap", "beta_shift")
 """With the same in all layers."""
 _NORM = (
@@ -58,7 +58,7 @@ OF_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "router": ("weight", "logits_error"),
     "output": (
         "head_error", "head_gain", "zero_rows", "head_weight", "weight_gap", "untied",
-        "small_rows",
+        "small_rows", "wrong_classes",
     ),
 }  # fmt: skip
 """Forward metrics that read weights, by node. A test measures with and without weights."""

@@ -22,8 +22,8 @@ MEMORY = "memory"
 UNSEEN = "nothing in the first sampled forward could be measured for it"
 
 _WITH_GRADIENTS = (
-    "grad_norm", "activity", "grad_weight_cosine", "update_ratio", "unmoved",
-    "q_update", "k_update", "v_update",
+    "grad_norm", "activity", "grad_weight_cosine", "update_ratio", "moved_between",
+    "unmoved", "q_update", "k_update", "v_update",
 )  # fmt: skip
 AT_THE_STEP = (*_WITH_GRADIENTS, "decay_severity", "decay_gap")
 LIVE = ("training", "validation", "kv_cache")
@@ -247,7 +247,7 @@ def _residual(ask: Question) -> str:
         return "the stream asks for no gradient, or autograd's graph shows no plain sum"
     if ask.metric == "branch_gain" and ask.seen.half:
         return "the branch is too small beside the stream for 16 bits"
-    if ask.metric in ("sum_error", "skip_gain", "branch_gain"):
+    if ask.metric in ("sum_error", "misfit", "skip_gain", "branch_gain"):
         return "dropout of an unstated rate runs as a function, or branch and stream are parallel"
     return ""
 

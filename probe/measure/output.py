@@ -69,6 +69,15 @@ METRICS = (
         contract=True,
     ),
     Metric(
+        "wrong_classes",
+        ("output",),
+        "share",
+        "share",
+        "classes whose logits are off from hidden state times the head's weights by more than "
+        "rounding",
+        "0",
+    ),
+    Metric(
         "zero_rows",
         ("output",),
         "share",
@@ -211,8 +220,16 @@ def _head(sampled: Sampled) -> Values:
     made, seen = made[..., :shared], seen[..., :shared].float()
     weigh = sampled.tokens
     values["head_error"] = relative(seen, made, weigh)
+    values["wrong_classes"] = _wrong_classes(seen * weigh, made * weigh, capture.head.out.dtype)
     values["head_gain"] = log2_ratio((seen * weigh).norm(), (made * weigh).norm())
     return values
+
+
+def _wrong_classes(seen: torch.Tensor, made: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Share of classes off by more than rounding in ``dtype``; both (rows, positions, classes)."""
+    rounding = max(1e-4, 8 * torch.finfo(dtype).eps)
+    off = (seen - made).abs().flatten(0, -2).amax(dim=0)
+    return (off > rounding * made.abs().amax()).float().mean()
 
 
 def _zero_rows(sampled: Sampled, weight: torch.Tensor) -> torch.Tensor:

@@ -62,6 +62,15 @@ METRICS = (
         source="DEFault++",
     ),
     Metric(
+        "moved_between",
+        tuple(node for node in NODES if node != "embedding"),
+        "positive",
+        "",
+        "norm of the weights' change from the end of the last sampled step to the beginning of "
+        "this one, over the larger of their norms then, on strided elements",
+        "what the updates in between add up to",
+    ),
+    Metric(
         "unmoved",
         NODES,
         "share",
@@ -125,6 +134,8 @@ class _Samples:
     places: list[int]
     counts: list[int]
     rows: torch.Tensor
+    of_batch: bool = False
+    """They are those that one batch uses: another batch's are others."""
 
 
 class _Level(NamedTuple):
@@ -146,6 +157,14 @@ class Moving:
     rows: torch.Tensor | None = None
     resting: set[int] = field(default_factory=set)
     """Parameters, by id, whose optimizer sat this step out: nobody expects them to move."""
+
+
+@dataclass
+class LastWeights:
+    """Samples of the weights as the last sampled step left them; of ``parameters``, by id."""
+
+    parameters: tuple[int, ...] = ()
+    samples: list[_Samples] = field(default_factory=list)
 
 
 def watched(parts: ModelParts, single: frozenset[str] = frozenset()) -> list[Watched]:
@@ -260,49 +279,87 @@ def _samples(found: list[Watched], rows: torch.Tensor | None) -> list[_Samples]:
     alike: dict[tuple[torch.device, torch.dtype, bool], list[tuple[int, torch.Tensor]]] = {}
     for place, watch in enumerate(found):
         sample = _sample(watch, rows)
-        key = sample.device, sample.dtype, sample.dim() > 1
+        key = sample.device, sample.dtype, _of_batch(watch, rows)
         alike.setdefault(key, []).append((place, sample.reshape(-1)))
     return [
         _Samples(
             [place for place, _ in some],
             [sample.numel() for _, sample in some],
             pad_sequence([sample for _, sample in some], batch_first=True).float(),
+            of_batch,
         )
-        for some in alike.values()
+        for (_, _, of_batch), some in alike.items()
     ]
+
+
+def _of_batch(watch: Watched, rows: torch.Tensor | None) -> bool:
+    """Of a table only the rows that a batch uses are looked at."""
+    return watch.table and rows is not None and watch.site == "embedding"
 
 
 def _sample(watch: Watched, rows: torch.Tensor | None) -> torch.Tensor:
     data = local(watch.parameter.detach())
-    if watch.table and rows is not None and watch.site == "embedding":
+    if _of_batch(watch, rows):
+        assert rows is not None
         return data[rows.clamp(0, data.shape[0] - 1)][:, :: max(1, data.shape[1] // 64)]
     return strided(data, _SAMPLE)
 
 
 def read_after(
-    found: list[Watched], moving: Moving, rates: dict[int, float], plain: set[int]
+    found: list[Watched],
+    moving: Moving,
+    rates: dict[int, float],
+    plain: set[int],
+    last: LastWeights,
 ) -> dict[str, Values]:
     """After the step: update ratios and who did not move. ``rates``: id(parameter) -> lr;
-    ``plain``: parameters, by id, that move by no more than rate times gradient."""
+    ``plain``: parameters, by id, that move by no more than rate times gradient. ``last`` is
+    compared with and then holds the weights as they are now."""
     if found:
-        changes, levels = _moved(found, moving)
+        samples = _samples(found, moving.rows)
+        changes, levels = _moved(moving.before, samples)
         _add_ratios(found, moving, changes, levels)
         _add_unmoved(found, moving, changes, levels, rates, plain)
+        _add_between(found, moving, last)
+        last.parameters = tuple(id(watch.parameter) for watch in found)
+        last.samples = samples
     return moving.values
 
 
-def _moved(found: list[Watched], moving: Moving) -> tuple[list[torch.Tensor], list[_Level]]:
+def _moved(
+    earlier: list[_Samples], later: list[_Samples]
+) -> tuple[list[torch.Tensor], list[_Level]]:
     """Of each parameter the norm of its change and its level before, on its samples, 0-d."""
     changes: dict[int, torch.Tensor] = {}
     levels: dict[int, _Level] = {}
-    for before, after in zip(moving.before, _samples(found, moving.rows), strict=True):
+    for before, after in zip(earlier, later, strict=True):
         own = vector_norm(after.rows - before.rows, dim=1).unbind()
         sizes = vector_norm(before.rows, dim=1).unbind()
         changes.update(zip(before.places, own, strict=True))
         pairs = map(_Level, sizes, before.counts)
         levels.update(zip(before.places, pairs, strict=True))
-    every = range(len(found))
+    every = range(len(changes))
     return [changes[at] for at in every], [levels[at] for at in every]
+
+
+def _add_between(found: list[Watched], moving: Moving, last: LastWeights) -> None:
+    """Add how far each site's weights moved since the last sampled step, where there was one."""
+    if last.parameters != tuple(id(watch.parameter) for watch in found):
+        return
+    changes: dict[str, list[torch.Tensor]] = {}
+    sizes: dict[str, list[torch.Tensor]] = {}
+    for before, now in zip(last.samples, moving.before, strict=True):
+        if now.of_batch or before.rows.shape != now.rows.shape:
+            continue
+        own = vector_norm(now.rows - before.rows, dim=1).unbind()
+        # Of weights set to zero in between, nothing is left to compare with.
+        larger = torch.maximum(vector_norm(now.rows, dim=1), vector_norm(before.rows, dim=1))
+        for place, change, size in zip(now.places, own, larger.unbind(), strict=True):
+            changes.setdefault(found[place].site, []).append(change)
+            sizes.setdefault(found[place].site, []).append(size)
+    for site, moved in changes.items():
+        ratio = _norm(moved) / _norm(sizes[site]).clamp_min(TINY)
+        moving.values.setdefault(site, {})["moved_between"] = ratio
 
 
 def _add_ratios(

@@ -54,6 +54,14 @@ METRICS = (
         tolerance=1e-4,
     ),
     Metric(
+        "misfit",
+        _NODES,
+        "residual",
+        "relative",
+        "stream after against before and branch, each times the coefficient that fits best",
+        "rounding",
+    ),
+    Metric(
         "skip_gain",
         _NODES,
         "signed",
@@ -212,6 +220,7 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         "branch_ratio": vector_norm(added) / vector_norm(stream).clamp_min(1e-12),
         "stream_norm": mean(vector_norm(after, dim=-1) / width**0.5, valid),
         "sum_error": relative(total, stream + added),
+        "misfit": relative(total, skip * stream + gain * added),
         "skip_gain": skip - 1.0,
         "branch_gain": gain - 1.0,
     }
@@ -249,11 +258,13 @@ def _dropped_unseen(
     share = zero / count.clamp_min(1.0)
     left = branch * (after != before)
     skip, gain = _fit(before * tokens, left * tokens, after * tokens)
+    fitted = skip * before + gain * left
     asked = torch.tensor(torch.nan if intended is None else intended, device=after.device)
     rate = torch.where((share - asked).abs() < _RATE_NOISE, asked, torch.nan)
     grown = torch.where(rate.isnan(), gain, 1.0 / (1.0 - rate))
     found: Values = {
         "sum_error": relative(after, before + left * grown, tokens),
+        "misfit": relative(after, fitted, tokens),
         "skip_gain": skip - 1.0,
         "branch_gain": gain * (1.0 - rate) - 1.0,
         "dropout_gap": _beyond_chance(zero, count, asked),

@@ -11,7 +11,7 @@ from diagnoser.contracts import ContractWatch
 AS_BUILT = {
     **dict.fromkeys(("gamma_norm", "gamma_mean"), 1.0),
     **dict.fromkeys(("beta_mean", "beta_spread", "weight_gap", "in_level", "small_rows"), 0.0),
-    "update_ratio": 0.001,
+    **dict.fromkeys(("update_ratio", "moved_between"), 0.001),
 }
 
 
@@ -74,6 +74,19 @@ def test_weights_that_change_more_than_their_updates_make_have_jumped():
 @pytest.mark.parametrize("updates", [[0.01, 0.01, 0.001, 0.001, 0.001], [np.nan] * 5])
 def test_large_or_unknown_updates_explain_a_change(updates):
     assert firings(DOUBLED | {"ffn@1/update_ratio": updates}) == []
+
+
+REDRAWN = {"output/moved_between": [np.nan, 0.01, 1.4, 0.01, 0.01]}
+
+
+def test_weights_drawn_anew_at_the_same_size_have_moved_further_than_their_updates():
+    ((site, metric, step, cause, _),) = firings(REDRAWN)
+    assert (site, metric, step, cause) == ("output", "moved_between", 20, "output/output_type")
+
+
+@pytest.mark.parametrize("updates", [[0.02] * 5, [0.0] * 5, [np.nan] * 5])
+def test_updates_that_explain_a_move_or_are_not_known_say_nothing(updates):
+    assert firings(REDRAWN | {"output/update_ratio": updates}) == []
 
 
 def test_weights_set_to_zero_have_jumped_though_updates_are_large_beside_them_now():

@@ -135,18 +135,41 @@ class Envelope:
         self._filled = self.stride
 
     def _halve(self) -> None:
-        """Merge neighbouring buckets; all are full when this is called."""
-        half = self.count // 2
-        even, odd = slice(0, self.count, 2), slice(1, self.count, 2)
-        self._first[:half] = self._first[even]
-        self._last[:half] = self._last[odd]
-        self._low[:half] = np.fmin(self._low[even], self._low[odd])
-        self._high[:half] = np.fmax(self._high[even], self._high[odd])
-        self._latest[:half] = self._latest[odd]
-        self._marks[:half] = self._marks[even] | self._marks[odd]
-        self.count = half
+        """Merge neighbouring buckets; of an odd number the last one stays by itself."""
+        pairs = self.count // 2
+        even, odd = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+        self._first[:pairs] = self._first[even]
+        self._last[:pairs] = self._last[odd]
+        self._low[:pairs] = np.fmin(self._low[even], self._low[odd])
+        self._high[:pairs] = np.fmax(self._high[even], self._high[odd])
+        self._latest[:pairs] = self._latest[odd]
+        self._marks[:pairs] = self._marks[even] | self._marks[odd]
+        if self.count % 2:
+            for values in self._arrays:
+                values[pairs] = values[self.count - 1]
+        else:
+            self._filled += self.stride
+        self.count -= pairs
         self.stride *= 2
-        self._filled = self.stride
+
+    def join(self, later: Envelope) -> None:
+        """Add what an envelope of the same shape holds of later steps; that one is used up."""
+        if not later.count:
+            return
+        while later.stride < self.stride:
+            later._halve()
+        while self.stride < later.stride:
+            self._halve()
+        while self.count + later.count > self.capacity:
+            self._halve()
+            later._halve()
+        count = self.count + later.count
+        held = self._arrays
+        self._allocate(min(self.capacity, max(count, _FIRST_ALLOCATION)))
+        for new, old, added in zip(self._arrays, held, later._arrays, strict=True):
+            new[: self.count] = old[: self.count]
+            new[self.count : count] = added[: later.count]
+        self.count, self._filled = count, later._filled
 
     def _add(self, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
         row = self.count - 1

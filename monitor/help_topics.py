@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diagnoser.taxonomy import categories, root_causes
-from monitor.formatting import percent, spoken
+from monitor.formatting import ago, percent, spoken
 from monitor.metric_groups import MetricGroup
+from monitor.run_catalogue import ListedRun
 from monitor.run_model import RunModel
 from probe.nodes import kind_of
 from probe.schema import Metric, Site
@@ -58,6 +59,28 @@ def metric_topics(model: RunModel, key: str | None) -> list[HelpTopic]:
         return []
     absent = "" if model.measured(group.key) else model.absence(group.key)
     return [HelpTopic(group.key, tuple(metric_lines(group, absent)))]
+
+
+def run_topic(listed: ListedRun) -> HelpTopic:
+    """A run of the list: where it is, and how it is opened from a shell."""
+    if listed.entry is None:
+        lines = [
+            ("kind", "a trace: what a run recorded, also one that still runs"),
+            ("written", f"{ago(listed.age)} ago"),
+            ("what", listed.detail),
+            ("file", str(listed.path)),
+            ("open", f"defaultpp-monitor replay {listed.path}"),
+        ]
+    else:
+        lines = [
+            ("kind", "a live run: its probe can be paused and asked for samples"),
+            ("begun", f"{ago(listed.age)} ago"),
+            ("process", listed.detail),
+            ("address", listed.entry.control),
+            ("trace", listed.entry.trace or "not stored: what is missed here is gone"),
+            ("open", f"defaultpp-monitor attach {listed.run}"),
+        ]
+    return HelpTopic(listed.name, tuple(lines))
 
 
 def site_topic(site: Site, suspicion: float | None) -> HelpTopic:

@@ -39,6 +39,7 @@ def header_data(
         loss_known=known,
         overhead=model.overhead,
         every=header.settings.get("every", "") if header else "",
+        seconds=model.clock.elapsed,
         ignored=model.ignored,
         link=model.link,
         state=model.state,

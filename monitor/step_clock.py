@@ -47,6 +47,11 @@ class StepClock:
         """Unix time of the first step; NaN before one."""
         return self._times[0] if self._times else float("nan")
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the first known step to the last; 0 before two of them."""
+        return self._times[-1] - self._times[0] if self._times else 0.0
+
     def milliseconds(self, steps: npt.ArrayLike) -> IntArray:
         """Time of each step since the first; steps beyond the known ones go on at the mean pace."""
         asked = np.asarray(steps, np.float64)

@@ -84,6 +84,8 @@ class TraceReader:
         """Offset of the buffer's first byte in the file."""
         self._searching = False
         """True between a damaged length and the next intact record."""
+        self.until: int | None = None
+        """Offset, of a record, at which the file is taken to end."""
         self._lengths: dict[bytes, int] = {}
         """What the first bytes of records say that were seen to be intact: most are alike."""
         self._descriptor = _open(self.path)
@@ -118,7 +120,20 @@ class TraceReader:
     def resume(self, offset: int) -> None:
         """Go on from an :attr:`offset` that a reader of this file had before."""
         self._base, self._at, self._buffer = offset, 0, b""
+        self._searching = False
         self._decoded = max(self._decoded, 1)
+
+    def seek(self, offset: int) -> int | None:
+        """Go on from the first intact record that begins at ``offset`` or after it, and tell where
+        that is; None where there is none."""
+        self.resume(max(0, offset - 1))
+        self._searching = True
+        found = self._payloads(1)
+        if not len(found):
+            return None
+        start = found.offsets[0] - LENGTH.size
+        self.resume(start)
+        return start
 
     def placed(self, limit: int = 1000) -> Placed[RecordView]:
         """Like :meth:`records`, with their places; a frame as a view of what was read."""
@@ -329,7 +344,10 @@ class TraceReader:
         pieces = [self._buffer]
         end = self._base + len(self._buffer)
         while missing > 0:
-            piece = os.pread(self._descriptor, max(_CHUNK, missing), end)
+            wanted = max(_CHUNK, missing)
+            if self.until is not None:
+                wanted = min(wanted, self.until - end)
+            piece = os.pread(self._descriptor, wanted, end) if wanted > 0 else b""
             if not piece:
                 break
             pieces.append(piece)

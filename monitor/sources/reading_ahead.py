@@ -3,16 +3,19 @@
 Handing over every record costs more than reading it, for the two threads then wait for each other.
 So the screen is given what the model holds, now and then, as it is when a trace is opened again.
 The model takes in one stretch while the next is read from the file: numpy does most of the one, and
-lets go of the interpreter meanwhile.
+lets go of the interpreter meanwhile. Of a very long trace another process reads the later part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
-from monitor.model_state import Arrays, pack
+from monitor.joining import join
+from monitor.model_state import Arrays, pack, unpack
 from monitor.run_model import RunModel
+from monitor.sources.later_part import LaterPart, Part
 from monitor.sources.record_store import RecordStore
 from probe.schema import Record, RecordView
 
@@ -35,6 +38,13 @@ class ReadingAhead:
         """It holds more than the screen."""
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="reading-ahead")
         self._under_way: Future[None] | None = None
+        self._later: LaterPart | None = None
+
+    def share(self, path: Path) -> None:
+        """Have the later part of the trace read by another process, where that saves time."""
+        self._later = LaterPart.begun(path, self._store.end, self._store.size)
+        if self._later is not None:
+            self._store.stop_at(self._later.start)
 
     def catch_up(self) -> bool:
         """Take in some more of what the screen holds; True once that is all there."""
@@ -49,6 +59,36 @@ class ReadingAhead:
         self._finish()
         self._under_way = self._beside.submit(self._model.read, records)
         self.beyond = True
+
+    def join_later(self, goal: int) -> bool:
+        """Go on beyond the part that is read here: with the later one, where it was read and lies
+        before the step ``goal``. False while that is still being read."""
+        if self._later is None or self._later.pending:
+            return self._later is None
+        self._finish()
+        part = self._later.part()
+        if part is not None and self._fits(part, goal):
+            later = RunModel()
+            unpack(later, part.arrays)
+            join(self._model, later)
+            self._store.resume(part.end, part.arrays)
+            self._store.count_damaged(part.damaged)
+        else:
+            self._store.resume(self._store.end)
+        self._leave_later()
+        return True
+
+    def _fits(self, part: Part, goal: int) -> bool:
+        """It begins where this one ends, under the same header, and none of it is too much."""
+        steps = part.arrays["store.steps"]
+        header = self._model.header
+        one = header is not None and header == self._store.first_header
+        return one and part.start == self._store.end and len(steps) > 0 and int(steps[-1]) < goal
+
+    def _leave_later(self) -> None:
+        later, self._later = self._later, None
+        if later is not None:
+            later.close()
 
     def _finish(self) -> None:
         under_way, self._under_way = self._under_way, None
@@ -68,4 +108,7 @@ class ReadingAhead:
 
     def close(self) -> None:
         """It is not wanted any more."""
+        if self._later is not None:
+            self._store.resume(self._store.end)
+            self._leave_later()
         self._beside.shutdown(wait=False)

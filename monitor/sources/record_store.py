@@ -25,6 +25,9 @@ def _time_of(record: RecordView) -> float:
     return math.nan if isinstance(record, Header) else record.time
 
 
+_PLACES = ("offsets", "lengths", "times", "frames", "steps")
+
+
 class RecordStore:
     """Grows with the file. Raises TraceError as :class:`TraceReader` does."""
 
@@ -41,14 +44,25 @@ class RecordStore:
         """Step of each frame."""
         self.ended = False
         """The last record is an end."""
+        self.at_bound = False
+        """All was read up to where :meth:`stop_at` told it to stop."""
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     @property
+    def first_header(self) -> Header | None:
+        """The one that the trace begins with."""
+        return next((r for r in self._held.values() if isinstance(r, Header)), None)
+
+    @property
     def damaged(self) -> int:
         """Damaged places passed so far."""
         return self._reader.damaged
+
+    def count_damaged(self, places: int) -> None:
+        """Another reader passed them."""
+        self._reader.damaged += places
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Where everything lies, to be kept in a file."""
@@ -61,23 +75,36 @@ class RecordStore:
             "store.held": np.array(sorted(self._held), np.int64),
         }
 
-    def resume(self, end: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Know already what lies before offset ``end``. Raises KeyError for other arrays."""
-        for place, name in (
-            (self._offsets, "offsets"),
-            (self._lengths, "lengths"),
-            (self._times, "times"),
-            (self.frames, "frames"),
-            (self.steps, "steps"),
+    def resume(self, end: int, arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        """Go on from offset ``end``; ``arrays`` tell of the records between here and there. Raises
+        KeyError for other arrays."""
+        if arrays is not None:
+            self._know(arrays)
+        self._reader.resume(end)
+        self._reader.until = None
+        self.at_bound = False
+
+    def _know(self, arrays: Mapping[str, np.ndarray]) -> None:
+        before = len(self)
+        told = {name: arrays[f"store.{name}"] for name in _PLACES}
+        for place, values in (
+            (self._offsets, told["offsets"]),
+            (self._lengths, told["lengths"]),
+            (self._times, told["times"]),
+            (self.frames, told["frames"] + before),
+            (self.steps, told["steps"]),
         ):
-            place.frombytes(arrays[f"store.{name}"].tobytes())
-        for number in arrays["store.held"].tolist():
+            place.frombytes(values.tobytes())
+        for number in (arrays["store.held"] + before).tolist():
             record = self._reader.at(self._offsets[number], self._lengths[number])
             if record is not None:
                 self._held[number] = record
         last = self._held.get(len(self) - 1)
         self.ended = isinstance(last, End)
-        self._reader.resume(end)
+
+    def stop_at(self, offset: int) -> None:
+        """Take the file to end at the record at ``offset``, until :meth:`resume`."""
+        self._reader.until = offset
 
     @property
     def end(self) -> int:
@@ -103,6 +130,7 @@ class RecordStore:
         for at, record in enumerate(records):
             if type(record) is not FrameView and type(record) is not Scalars:
                 self._held[number + at] = record  # type: ignore[assignment]
+        self.at_bound = self._reader.until is not None and len(records) < limit
         if records:
             self.ended = isinstance(records[-1], End)
         return records

@@ -234,12 +234,17 @@ class ReplaySource:
         due: now and then, and on arrival."""
         if self._ahead is None:
             self._ahead = ReadingAhead(self._records, self._next, self._clock)
+            self._ahead.share(self._path)
         if not self._ahead.catch_up():
             return None
         if self._told == self._known:
             self._told = self._known = self._next
-        if self._on_the_way():
+        if self._on_the_way() and not self._records.at_bound:
             self._ahead.take(self._next_records())
+        if self._records.at_bound and self._jump is not None and self._on_the_way():
+            if not self._ahead.join_later(self._jump):
+                return None
+            self._known = self._next = len(self._records)
         arrived, text = not self._on_the_way(), self._text()
         if not (arrived or text or self._ahead.due):
             self._position = self._where()
@@ -384,5 +389,5 @@ class ReplaySource:
         found = self._records.load(limit)
         if found:
             self._told_end = False
-        self._complete = len(found) < limit
+        self._complete = len(found) < limit and not self._records.at_bound
         return found

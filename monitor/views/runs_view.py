@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 
 from monitor.charts.chart_pane import ChartPane
 from monitor.comparison import WATCHED
+from monitor.help_topics import HelpTopic, run_topic
 from monitor.run_catalogue import ListedRun
 from monitor.sources.source import SourceError
 from monitor.views import chart_page
@@ -90,6 +91,12 @@ class RunsView(View):
     def labels(self) -> dict[str, str]:
         charted = ("cursor(-1)", "zoom(0.5)", "next_compared(-1)")
         return {} if self._side_by_side else dict.fromkeys(charted, "")
+
+    def help_topics(self) -> list[HelpTopic]:
+        """The chosen run, then the metric of the chart beside it."""
+        listed = self.chosen_run
+        charted = super().help_topics() if self._side_by_side else []
+        return [*([run_topic(listed)] if listed is not None else []), *charted]
 
     @property
     def chosen_run(self) -> ListedRun | None:

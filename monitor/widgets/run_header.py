@@ -30,6 +30,11 @@ _STATES: dict[str, tuple[str, str, str]] = {
 }
 
 
+YOUNG_SECONDS = 30.0
+"""A run younger than this was looked at a dozen times at once, for an early verdict: what the probe
+costs is still falling to its budget."""
+
+
 @dataclass(frozen=True)
 class HeaderData:
     """What the header says."""
@@ -44,6 +49,8 @@ class HeaderData:
     overhead: float = float("nan")
     every: str = ""
     """Which steps the probe samples, as it was told: a number, or ``auto``."""
+    seconds: float = float("inf")
+    """How long the run has been training, as far as is known."""
     ignored: int = 0
     link: Link = "connecting"
     state: str = ""
@@ -118,8 +125,10 @@ def _numbers(data: HeaderData, width: int) -> Line:
         fields.insert(1, ("", f"{number(data.steps_per_second)} steps/s", "fg"))
     if math.isfinite(data.overhead):
         # Who asked for it knows why it costs what it costs; who looks at a demo does not.
-        dense = " to measure every step" if data.every == "1" else ""
-        fields.append(("probe costs", f"{number(data.overhead * 100, 2)} %{dense}", "fg"))
+        told = " to measure every step" if data.every == "1" else ""
+        if data.every == "auto" and data.seconds < YOUNG_SECONDS:
+            told = " at first"
+        fields.append(("probe costs", f"{number(data.overhead * 100, 2)} %{told}", "fg"))
     if data.ignored:
         fields.append(("ignored", f"{data.ignored} unreadable", "warn"))
     for name, value, role in fields:

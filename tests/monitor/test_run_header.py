@@ -37,3 +37,11 @@ def test_a_probe_told_to_measure_every_step_says_so_beside_its_cost(every, told)
     text = "".join(part for part, _ in line)
     assert "probe costs 465 %" in text
     assert ("to measure every step" in text) is told
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds", "told"), [("auto", 4.0, True), ("auto", 40.0, False), ("10", 4.0, False)]
+)
+def test_what_a_young_run_costs_is_told_to_be_that_of_its_start(every, seconds, told):
+    _, line = header_lines(HeaderData("x", overhead=0.03, every=every, seconds=seconds), 100)
+    assert ("probe costs 3.0 % at first" in "".join(part for part, _ in line)) is told

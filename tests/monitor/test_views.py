@@ -270,6 +270,17 @@ async def test_runs_that_cannot_be_listed_say_why():
         await settle(pilot, lambda: "belongs to another user" in text(app, RunsPane))
 
 
+async def test_help_in_the_list_of_runs_tells_of_the_chosen_one(tmp_path):
+    runs = (listed(tmp_path / "a.trace", "first"), listed(tmp_path / "b.trace", "second"))
+    async with running(find_runs=lambda: runs) as (app, pilot):
+        await pilot.press("7")
+        await settle(pilot, lambda: "second" in text(app, RunsPane))
+        await pilot.press("down", "question_mark")
+        shown = "".join(str(app.screen.query_one("#help-text").render()).split())
+        assert f"defaultpp-monitorreplay{tmp_path / 'b.trace'}" in shown
+        assert "a.trace" not in shown and "crossentropy" not in shown
+
+
 async def test_another_run_is_opened_in_place_of_this_one(tmp_path):
     from streams import a_run, store
 

@@ -42,8 +42,9 @@ def _older_copy(at: At) -> bool:
 
 
 def _keys_alone(at: At) -> bool:
-    """Positions turn keys; values have none."""
-    return _of(at, "value_error") < 0.3 * _of(at, "key_error")
+    """Positions turn keys; values have none. What is older than it should be is wrong otherwise."""
+    turned = _of(at, "value_error") < 0.3 * _of(at, "key_error")
+    return turned and not _of(at, "stale_share") > 0.01
 
 
 def _values_alone(at: At) -> bool:

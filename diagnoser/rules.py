@@ -117,6 +117,8 @@ RULES: tuple[Rule, ...] = (
     ),
     # Bounds that healthy training stays far from: 0.4 and 0.0003 were seen.
     Rule(("ffn",), "grad_weight_cosine", ("ffn/regularization",), low=0.7),
+    # A penalty on the weights in the loss. Of a norm's few weights the gradient may point anywhere.
+    Rule(_NORMS, "grad_weight_cosine", ("layernorm/regularization",), low=0.99, soft=True),
     Rule(("training",), "grad_limited", ("residual/gradient_clipping",), low=0.003),
     Rule(("training",), "grad_norm", ("residual/gradient_clipping",), low=0.01, moment="lifted"),
     # Recipes clip to a norm of 1, few to less.
@@ -319,8 +321,6 @@ RULES: tuple[Rule, ...] = (
     *_FFN_SCALE,
     Rule(("embedding",), "small_rows", ("embedding/input_initialization",), soft=True),
     Rule(("output",), "small_rows", ("output/output_dimension",), soft=True),
-    # A penalty on the weights in the loss. Of a norm's few weights the gradient may point anywhere.
-    Rule(_NORMS, "grad_weight_cosine", ("layernorm/regularization",), low=0.99, soft=True),
     # Decay that plain healthy scripts have too, from a single parameter group.
     Rule(_NORMS, "decay_severity", ("layernorm/regularization",), soft=True),
 )

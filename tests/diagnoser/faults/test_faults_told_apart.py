@@ -72,6 +72,14 @@ def first_cause(
         ("bert", "MSD", "other_side"),
         ("gpt2", "MSD", "other_side"),
         ("bert", "MSD", "strict_diagonal"),
+        ("gpt2", "MCB", 0.3),
+        ("gpt2", "OST", None),
+        ("llama", "OST", None),
+        ("gpt2", "OZR", "rare"),
+        ("llama", "RSS", 0.9),
+        ("bert", "RSS", 0.5),
+        ("llama", "RWS", None),
+        ("bert", "RGV", 0.01),
     ],
 )
 def test_the_cause_is_that_of_the_fault(family, code, value, tmp_path):
@@ -85,6 +93,8 @@ def test_the_cause_is_that_of_the_fault(family, code, value, tmp_path):
     [
         ("RGC", 10.0, 0.5, "residual/gradient_clipping"),
         ("NZG", None, None, "layernorm/scale_parameter"),
+        ("ORI", "kaiming", None, "output/output_type"),
+        ("NLP", 0.1, 0.5, "layernorm/regularization"),
     ],
 )
 def test_what_changes_within_a_run_is_told_from_before(code, value, clip, cause, tmp_path):

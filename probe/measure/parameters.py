@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -101,6 +101,8 @@ METRICS = (
 )
 
 
+_Key = TypeVar("_Key")
+
 _SAMPLE = 1024
 
 _RESOLVED = 1e-6
@@ -136,6 +138,11 @@ class _Samples:
     rows: torch.Tensor
     of_batch: bool = False
     """They are those that one batch uses: another batch's are others."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Alike where the same elements of the same parameters can be compared."""
+        return self.places, self.counts, self.rows.device
 
 
 class _Level(NamedTuple):
@@ -322,7 +329,7 @@ def read_after(
         _add_unmoved(found, moving, changes, levels, rates, plain)
         _add_between(found, moving, last)
         last.parameters = tuple(id(watch.parameter) for watch in found)
-        last.samples = samples
+        last.samples = _comparable(samples)
     return moving.values
 
 
@@ -344,46 +351,67 @@ def _moved(
 
 def _add_between(found: list[Watched], moving: Moving, last: LastWeights) -> None:
     """Add how far each site's weights moved since the last sampled step, where there was one."""
-    if last.parameters != tuple(id(watch.parameter) for watch in found):
+    same = last.parameters == tuple(id(watch.parameter) for watch in found)
+    samples = _comparable(moving.before)
+    # Moved to another device, or spread otherwise, the same parameters are other samples.
+    if not same or [s.shape for s in samples] != [s.shape for s in last.samples]:
         return
     changes: dict[str, list[torch.Tensor]] = {}
     sizes: dict[str, list[torch.Tensor]] = {}
-    for before, now in zip(last.samples, moving.before, strict=True):
-        if now.of_batch or before.rows.shape != now.rows.shape:
-            continue
+    for before, now in zip(last.samples, samples, strict=True):
         own = vector_norm(now.rows - before.rows, dim=1).unbind()
         # Of weights set to zero in between, nothing is left to compare with.
         larger = torch.maximum(vector_norm(now.rows, dim=1), vector_norm(before.rows, dim=1))
         for place, change, size in zip(now.places, own, larger.unbind(), strict=True):
             changes.setdefault(found[place].site, []).append(change)
             sizes.setdefault(found[place].site, []).append(size)
-    for site, moved in changes.items():
-        ratio = _norm(moved) / _norm(sizes[site]).clamp_min(TINY)
+    for site, ratio in _ratios(changes, sizes).items():
         moving.values.setdefault(site, {})["moved_between"] = ratio
+
+
+def _comparable(samples: list[_Samples]) -> list[_Samples]:
+    """Those that are the same elements at every sample."""
+    return [some for some in samples if not some.of_batch]
 
 
 def _add_ratios(
     found: list[Watched], moving: Moving, changes: list[torch.Tensor], levels: list[_Level]
 ) -> None:
     """Add update ratios, of the sites and of their parts."""
-    places: dict[tuple[str, str], list[int]] = {}
+    moved: dict[tuple[str, str], list[torch.Tensor]] = {}
+    whole: dict[tuple[str, str], list[torch.Tensor]] = {}
     for at, watch in enumerate(found):
-        places.setdefault((watch.site, "update_ratio"), []).append(at)
+        names = ["update_ratio"]
         if watch.part and watch.parameter.dim() >= 2:
-            places.setdefault((watch.site, f"{watch.part}_update"), []).append(at)
-    device = changes[0].device
-    moved, whole = (
-        torch.stack([_norm([norms[at] for at in own]).to(device) for own in places.values()])
-        for norms in (changes, [level.size for level in levels])
-    )
-    ratios = moved / whole.clamp_min(TINY)
-    for (site, name), ratio in zip(places, ratios.unbind(), strict=True):
+            names.append(f"{watch.part}_update")
+        for name in names:
+            moved.setdefault((watch.site, name), []).append(changes[at])
+            whole.setdefault((watch.site, name), []).append(levels[at].size)
+    for (site, name), ratio in _ratios(moved, whole).items():
         moving.values.setdefault(site, {})[name] = ratio
 
 
-def _norm(norms: list[torch.Tensor]) -> torch.Tensor:
-    """Norm of several tensors together, from the norms of each."""
-    return vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
+def _ratios(
+    moved: dict[_Key, list[torch.Tensor]], whole: dict[_Key, list[torch.Tensor]]
+) -> dict[_Key, torch.Tensor]:
+    """Under every key the norm of what moved over that of the whole, from the norms of the parts,
+    0-d. Keys of as many parts are reckoned together."""
+    alike: dict[tuple[int, torch.device], list[_Key]] = {}
+    for key, norms in moved.items():
+        alike.setdefault((len(norms), norms[0].device), []).append(key)
+    found: dict[_Key, torch.Tensor] = {}
+    for (count, device), keys in alike.items():
+        top, bottom = (
+            vector_norm(_stacked([norm for key in keys for norm in of[key]], device, count), dim=1)
+            for of in (moved, whole)
+        )
+        found.update(zip(keys, (top / bottom.clamp_min(TINY)).unbind(), strict=True))
+    return found
+
+
+def _stacked(norms: list[torch.Tensor], device: torch.device, count: int) -> torch.Tensor:
+    """(keys, count) of the norms of every key's ``count`` parts."""
+    return torch.stack([norm.to(device) for norm in norms]).view(-1, count)
 
 
 def _add_unmoved(

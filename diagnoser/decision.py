@@ -3,6 +3,10 @@
 The score is the mean of the last frames' logits. A run is flagged when that stays high for some
 frames in a row, and cleared only after it stayed low for longer: one odd frame does neither. A
 contract that no healthy model breaks, and that was broken more than once, needs no more waiting.
+
+Which category it is the network tells better than any contract, whose causal order is a guess where
+several are broken. Which root cause within it a contract tells better, where one speaks for it; so
+it is where pairs, families and operators are held out.
 """
 
 from __future__ import annotations
@@ -23,6 +27,11 @@ HOLD = 2
 RELEASE = 5
 ENOUGH_FRAMES = 3
 ENOUGH_MEASURED = 0.15
+
+
+NAMED = 0.8
+"""Share of a category's probability for the root cause that its contracts name. Any above a half
+makes it the first."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Score:
     origin: Floats
     certain: bool = False
     """A contract that no healthy model breaks is broken."""
+    named: Floats | None = None
+    """(45,) 1 for the root cause of each category that its contracts name; None: none are heard."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ class Decision:
         weights = _probability(logits) + 1e-9
         category = np.average([s.category for s in self._scores], axis=0, weights=weights)
         cause = np.average([s.cause for s in self._scores], axis=0, weights=weights)
+        cause = as_named(cause, score.named, self._cause_category)
         return State(
             enough=enough,
             flagged=self._flagged,
@@ -108,6 +120,16 @@ class Decision:
             self._flagged, self._since = True, step
         elif self._flagged and self._low >= RELEASE:
             self._flagged, self._since = False, None
+
+
+def as_named(
+    cause: Floats, named: Floats | None, cause_category: npt.NDArray[np.integer]
+) -> Floats:
+    """(45,) probability of each root cause given its category, with what contracts name."""
+    if named is None:
+        return cause
+    share = NAMED * np.bincount(cause_category, weights=named)[cause_category]
+    return (1.0 - share) * cause + share * named
 
 
 def _probability(logit: Any) -> Any:

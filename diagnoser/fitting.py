@@ -197,7 +197,7 @@ def _best_cause(logits: torch.Tensor, labels: torch.Tensor) -> float:
     nothing = torch.empty(0)
 
     def cost(temperature: float) -> float:
-        output = Output(nothing, nothing, logits, nothing, nothing, nothing, nothing)
+        output = Output(nothing, nothing, logits, nothing, nothing, nothing, nothing, nothing)
         return float(functional.nll_loss(cause_log_probabilities(output, temperature), labels))
 
     return min(TEMPERATURES, key=cost)

@@ -60,6 +60,8 @@ class Output:
     pooled: torch.Tensor
     certain: torch.Tensor
     """(G,) bool: a contract is broken for sure."""
+    named: torch.Tensor
+    """(G, 45) 1 for the root cause of each category that its contracts name, where they do."""
 
 
 SILENCED = 0.3
@@ -195,7 +197,7 @@ class DiagnosisNetwork(nn.Module):
         pooled = self.pool(both, batch)
         heard, causes, categories = self.votes(batch.fired)
         own = self._flat(self.pool_own(start, batch), heard, causes)
-        certain = self.votes.certain(heard)
+        certain, named = self.votes.certain(heard), self.votes.named(heard)
         flagged = self.votes.flagged(heard)
         if self.training and self.shape.dropout > 0:
             # A fault must be known by its other effects too, where its contract is not measured.
@@ -213,6 +215,7 @@ class DiagnosisNetwork(nn.Module):
             origin=self.origin(torch.cat([both, context], dim=1)).squeeze(-1),
             pooled=pooled.flatten(1),
             certain=certain,
+            named=named,
         )
 
     def _propagate(self, state: torch.Tensor, batch: Batch) -> torch.Tensor:

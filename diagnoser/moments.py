@@ -15,6 +15,7 @@ import numpy as np
 
 from diagnoser import schema
 from diagnoser.contracts import Firing
+from diagnoser.decision import as_named
 from diagnoser.origin import locate
 from diagnoser.replay import Prediction
 from diagnoser.rules import RULES
@@ -69,7 +70,7 @@ def broken_at(sample: Sample) -> tuple[Firing, ...]:
 def _beyond(values: npt.NDArray[np.floating], kind: str, rule: Rule) -> npt.NDArray[np.bool_]:
     """(sites,) where a rule's contract is over its tolerance, or its metric within its bounds."""
     names = schema.feature_names(kind)
-    if rule.moment in ("start", "lifted"):  # where it was is no longer to be seen
+    if rule.moment in ("start", "moved", "lifted"):  # where it was is no longer to be seen
         return np.ones(len(values), dtype=bool)
     if rule.moment == "jump":
         jumps = np.abs(values[:, names.index(f"{rule.metric}:jump")].astype(np.float32))
@@ -110,7 +111,9 @@ def answer(trained: Scorer, run: Run, samples: Sequence[Sample]) -> Prediction:
     ]
     last, score, category = samples[-1], scores[-1], named[-1]
     firings = broken_at(last)
-    within = np.where(np.array(CAUSE_CATEGORY) == category, score.cause, -1.0)
+    of_category = np.array(CAUSE_CATEGORY)
+    cause = as_named(score.cause, score.named, of_category)
+    within = np.where(of_category == category, cause, -1.0)
     origin = locate(last.graph, score.origin, firings, CATEGORY_NAMES[category])
     met = np.flatnonzero(last.fired).tolist()
     first = RULES[met[0]].causes[0].split("/") if met else (None, None)

@@ -62,6 +62,13 @@ class Votes(nn.Module):
         weight = heard * 0.5**earlier
         return weight[:, :, None] * self.causes[None]
 
+    def named(self, heard: torch.Tensor) -> torch.Tensor:
+        """(G, 45) 1 for the first cause of the first rule that speaks for its category."""
+        first = nn.functional.one_hot(self.causes.argmax(dim=1), self.causes.shape[1]).float()
+        speaking = heard[:, :, None] * (first @ self.members)[None]
+        earliest = speaking * (speaking.cumsum(dim=1) == 1.0)
+        return earliest.amax(dim=2) @ first
+
     def certain(self, heard: torch.Tensor) -> torch.Tensor:
         """(G,) bool: a reliable rule is met that no healthy model meets."""
         return (heard * self.hard).amax(dim=1) > 0

@@ -76,10 +76,11 @@ class Trained:
         category = (output.category / c.category_temperature).softmax(dim=-1).numpy()
         cause = cause_log_probabilities(output, c.cause_temperature).exp().numpy()
         origin = output.origin.sigmoid()[batch.order].numpy()
+        named = output.named.numpy()
         ends = np.cumsum([len(graph.node_kind) for graph in graphs])
         pieces = np.split(origin, ends[:-1])
         scores = [
-            Score(float(logit), category[n], cause[n], pieces[n], bool(output.certain[n]))
+            Score(float(logit), category[n], cause[n], pieces[n], bool(output.certain[n]), named[n])
             for n, logit in enumerate(logits.tolist())
         ]
         return scores, output

@@ -67,3 +67,21 @@ def test_it_clears_only_after_a_longer_calm_and_flags_anew():
 
 def test_the_joint_probability_is_category_times_root_cause():
     assert states([0.5])[0].joint.tolist() == [1.0, 0.0]
+
+
+def test_within_a_category_the_cause_is_the_one_that_contracts_name_now():
+    three = np.array([0, 0, 1])
+    decision = Decision(Thresholds(0.9, 0.4), tuple(three.tolist()))
+
+    def told(named):
+        cause = np.array([0.9, 0.1, 1.0])
+        return Score(3.0, np.array([0.7, 0.3]), cause, np.zeros(3), False, named)
+
+    silent = decision.update(0, told(np.zeros(3)), 1.0)
+    assert silent.joint.argmax() == 0
+    spoken = decision.update(1, told(np.array([0.0, 1.0, 0.0])), 1.0)
+    assert spoken.joint.argmax() == 1
+    assert np.allclose(spoken.joint, [0.7 * 0.18, 0.7 * 0.82, 0.3])
+    # Over the category, and over what was said before, contracts have no say.
+    other = decision.update(2, told(np.array([0.0, 0.0, 1.0])), 1.0)
+    assert other.joint.argmax() == 0 and other.category.argmax() == 0

@@ -162,6 +162,19 @@ def test_only_an_exact_and_reliable_contract_is_certain():
     assert not votes.certain(votes(met("score/precision_gap"))[0]).any(), "muted"
 
 
+def test_the_first_rule_of_each_category_names_its_cause():
+    votes = Votes()
+    muted = met("residual_ffn/branch_gain")
+    votes.fit(muted.repeat(100, 1))
+    rules = met(
+        "qkv/tied_heads", "qkv/zero_weights", "ffn/dead_neurons", "residual_ffn/branch_gain"
+    )
+    named = votes.named(votes(rules)[0])[0]
+    keys = {ROOT_CAUSE_KEYS[at] for at in named.nonzero()[:, 0].tolist()}
+    assert keys == {"qkv/parameter_initialization", "ffn/neuron_dropout"}
+    assert not votes.named(torch.zeros(1, len(RULES))).any()
+
+
 def test_a_certain_contract_is_not_outvoted(network):
     one = sample("bert", 2)
     with torch.no_grad():

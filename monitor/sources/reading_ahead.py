@@ -19,7 +19,7 @@ from monitor.sources.later_part import LaterPart, Part
 from monitor.sources.record_store import RecordStore
 from probe.schema import Record, RecordView
 
-SHOWN_EVERY = 1.5
+SHOWN_EVERY = 2.0
 """Seconds from one picture of the way to the next: drawing one holds up the reading for 0.2 s."""
 _AT_ONCE = 1000
 

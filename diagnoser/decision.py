@@ -28,7 +28,6 @@ RELEASE = 5
 ENOUGH_FRAMES = 3
 ENOUGH_MEASURED = 0.15
 
-
 NAMED = 0.8
 """Share of a category's probability for the root cause that its contracts name. Any above a half
 makes it the first."""

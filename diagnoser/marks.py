@@ -26,9 +26,6 @@ BEYOND_UPDATES = 10.0
 """A change is a jump from this many times what the updates measured before and after it would make.
 Healthy training reaches 8, where a schedule moves between two samples that lie far apart."""
 
-MOVED = "moved_between"
-"""The metric that measures a change by itself."""
-
 EXACT = 1e-4
 """A clipped norm lies within this of the limit, which people set to one or two digits."""
 
@@ -63,9 +60,10 @@ class Marks:
     def _bind(self, columns: Columns) -> None:
         self._columns = columns
         self._starts = self._ruled("start")
-        self._jumps = self._ruled("jump") + self._ruled("moved")
+        self._jumps = self._ruled("jump")
+        self._moves = self._ruled("moved")
         self._lifts = self._ruled("lifted")
-        self._update_of = self._beside(self._jumps, "update_ratio")
+        self._update_of = self._beside(self._jumps + self._moves, "update_ratio")
         self._limit_of = self._beside(self._lifts, "clip_level")
 
     def _beside(self, ruled: list[tuple[int, int, Rule]], metric: str) -> dict[int, int | None]:
@@ -110,10 +108,15 @@ class Marks:
                         self._add(Mark(place, rank, rule, float(raw[place]), frame.step))
             self._last = raw.copy()
         else:
+            steps = max(1, frame.step - self._step)
             for place, rank, rule in self._jumps:
-                factor = self._jump(place, raw, frame.step - self._step)
+                factor = self._jump(place, raw, steps)
                 if rule.low <= abs(factor) <= rule.high:
                     self._add(Mark(place, rank, rule, factor, frame.step))
+            for place, rank, rule in self._moves:
+                moved = self._move(place, raw, steps)
+                if rule.low <= moved <= rule.high:
+                    self._add(Mark(place, rank, rule, moved, frame.step))
             for place, rank, rule in self._lifts:
                 factor = self._beyond_limit(place, raw)
                 if rule.low <= factor <= rule.high:
@@ -136,15 +139,11 @@ class Marks:
         return seen > 0
 
     def _jump(self, place: int, raw: npt.NDArray[np.float32], steps: int) -> float:
-        """log2 of how much a column grew since the last frame, or how far weights moved; NaN where
-        updates explain it or were not measured."""
+        """log2 of how much a column grew since the last frame, NaN where its updates explain it or
+        were not measured."""
         update = self._update_of[place]
         assert self._last is not None
         before, now = float(self._last[place]), float(raw[place])
-        if self._columns.metrics[place].name == MOVED:
-            rate = np.fmax(self._last[update], raw[update]) if update is not None else np.nan
-            explained = BEYOND_UPDATES * rate * max(1, steps)
-            return now if 0.0 < explained < now else np.nan
         if update is None or not (before > 0.0 and now >= 0.0):
             return np.nan
         # Of weights that were cut down an update is large beside what is left, not what was there.
@@ -156,8 +155,18 @@ class Marks:
         if not measured:
             return np.nan
         factor = float(np.log2(max(now / before, SMALLEST)))
-        explained = float(np.log2(np.e)) * max(measured) * max(1, steps)
+        explained = float(np.log2(np.e)) * max(measured) * steps
         return factor if abs(factor) > BEYOND_UPDATES * explained else np.nan
+
+    def _move(self, place: int, raw: npt.NDArray[np.float32], steps: int) -> float:
+        """How far weights moved since the last frame, against their size; NaN where updates explain
+        it or were not measured."""
+        update = self._update_of[place]
+        assert self._last is not None
+        if update is None:
+            return np.nan
+        explained = BEYOND_UPDATES * float(np.fmax(self._last[update], raw[update])) * steps
+        return float(raw[place]) if 0.0 < explained < raw[place] else np.nan
 
     def _beyond_limit(self, place: int, raw: npt.NDArray[np.float32]) -> float:
         """log2 of a gradient's norm over what it was clipped to before; NaN where it was not."""

@@ -2,7 +2,7 @@
 
 One interpreter cannot check and decode on two cores. The other process knows nothing of what came
 before its part but the header, gives its model and where its records lie to its standard output,
-and ends; :meth:`monitor.sources.reading_ahead.ReadingAhead.join` puts the two parts together.
+and ends; :meth:`monitor.sources.reading_ahead.ReadingAhead.join_later` puts the parts together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RECORDS = 4000
 
 @dataclass(frozen=True)
 class Part:
-    """What was read from the record at offset ``start`` up to ``end``, bytes, under ``header``."""
+    """What was read from the record at offset ``start`` up to ``end``, bytes."""
 
     start: int
     end: int

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from probe.adapters import adds_to_loss, is_adapted_linear, parts_within
+from probe.habits import Habits
 from probe.intent import Intent, read_config, read_intent, states_tie
 from probe.nodes import of_cross
 from probe.recognition import (
@@ -188,6 +189,8 @@ class ModelParts:
     """The token ids are (length, batch) too."""
     begun: dict[str, torch.Tensor] = field(default_factory=dict)
     """By site and metric, what the first sample told of weights as they were made, 0-d."""
+    habits: Habits = field(default_factory=Habits)
+    """What the first samples of a model without a config did alike."""
     heads_seen: int = 0
     kv_heads_seen: int = 0
     head_dim_seen: int = 0

@@ -46,7 +46,7 @@ class Measurement:
 
 def measure_forward(parts: ModelParts, capture: Capture) -> Measurement:
     """All metrics of a forward."""
-    stacks = prepare(parts, capture)
+    stacks = prepare(parts, capture, counted=True)
     measured = Measurement()
     found = measured.values
     table = parts.token_embedding

@@ -146,7 +146,7 @@ METRICS = (
         ("attention",),
         "share",
         "0 or 1",
-        "a different attention implementation ran than the config asks for",
+        "a different attention implementation ran than the config asks for; without a config, than ran in the first samples",
         "0",
         contract=True,
     ),
@@ -222,6 +222,8 @@ def measure(
         return values, {}
     maps, heads = _maps(sampled, kept)
     values |= maps | _kernel(sampled, kept, made, dropout)
+    if not sampled.intent.family:
+        values["kernel_changed"] = _left_habit(sampled, layer, kept.call.by_hand)
     values |= _output(sampled, layer, kept, heads_meant(sampled.intent, layer, kept, made))
     return values, heads
 
@@ -325,6 +327,17 @@ def _kernel(
             call.output.float().nan_to_num(), call.reference, weight
         )
     return values
+
+
+def _left_habit(sampled: Sampled, layer: LayerParts, by_hand: bool) -> float:
+    """Whether another kernel runs than in the first samples; NaN until they have agreed on one."""
+    habits = sampled.parts.habits
+    # Evaluation may rightly take another one.
+    name = f"{layer.site('attention')}/by_hand/{sampled.parts.root.training}"
+    now = torch.tensor(by_hand)
+    formed, meant = habits.formed(name), habits.held_to(name, now)
+    habits.saw(name, now)
+    return float(meant != now) if formed else math.nan
 
 
 def _values_widened(kept: LayerCapture) -> bool:

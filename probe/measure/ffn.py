@@ -316,14 +316,17 @@ def _activation_error(
 
 def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -> None:
     """Where no config states the activation, the one that fits most layers is what all should
-    use. NaN where none of the usual ones fits."""
+    use, and go on using. NaN where none of the usual ones fits."""
     fits = {at: v.pop(_FITS) for at, v in of_layers.items() if _FITS in v}
     if not fits:
         return
     errors = torch.stack([e for e in fits.values() if isinstance(e, torch.Tensor)])
     typical = errors.median(dim=0).values
-    best = typical.argmin()
-    known = typical[best] < 0.02
+    fitting, name = typical.argmin(), f"{sampled.stack.name}/activation"
+    now = torch.where(typical[fitting] < 0.02, fitting, -1)
+    sampled.parts.habits.saw(name, now)
+    meant = sampled.parts.habits.held_to(name, now)
+    known, best = meant >= 0, meant.clamp_min(0)
     for at, error in zip(fits, errors.index_select(1, best[None])[:, 0], strict=True):
         of_layers[at]["activation_error"] = torch.where(known, error, torch.nan)
         # A neuron that ReLU silences is nothing unusual.

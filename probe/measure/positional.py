@@ -128,7 +128,9 @@ def _learned(sampled: Sampled) -> Values:
     assert table is not None
     if flow is None:
         # Of a model that is given its encoder's states, as it generates, no encoder runs.
-        return {"missing": 1.0} if tokens is not None and capture.stream is not None else {}
+        if tokens is None or capture.stream is None:
+            return {}
+        return {"missing": _missing_uncalled(sampled, table)}
     if flow.out is None or tokens is None or tokens.out is None:
         return {}
     added = flow.out.float()
@@ -202,6 +204,17 @@ def _from_first_real(
         sure = sure & (before == 0)
     behind, known = sampled.picked.take_ids(places - before), sampled.picked.take_ids(sure)
     return (behind.float(), known.float()) if behind is not None and known is not None else None
+
+
+def _missing_uncalled(sampled: Sampled, table: torch.nn.Embedding) -> torch.Tensor | float:
+    """Whether the embeddings' sum lacks the rows of a table that was not called: a model may read
+    its weights by itself."""
+    rows, _ = _implied_rows(sampled, table)
+    tokens = sampled.capture.token_embedding
+    if rows is None or tokens is None or tokens.out is None:
+        return 1.0
+    added = table.weight.detach()[rows.long().clamp(0, table.num_embeddings - 1)]
+    return _missing(sampled, added.float())
 
 
 def _missing(sampled: Sampled, added: torch.Tensor) -> torch.Tensor:

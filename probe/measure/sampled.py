@@ -10,6 +10,7 @@ from probe.adapters import added, base_of
 from probe.anatomy import LayerParts, ModelParts, Stack, weight_of
 from probe.batch import Batch
 from probe.captured import Capture, Flow, LayerCapture
+from probe.habits import Habits
 from probe.intent import Intent
 from probe.measure.numbers import relative
 from probe.recognition import gamma_of
@@ -90,19 +91,22 @@ class Sampled:
         return windows[layer] if layer < len(windows) else None
 
 
-def prepare(parts: ModelParts, capture: Capture) -> list[Sampled]:
-    """Each stack's part, with the mask implied by attention_mask, causality and position ids."""
+def prepare(parts: ModelParts, capture: Capture, counted: bool = False) -> list[Sampled]:
+    """Each stack's part, with the mask implied by attention_mask, causality and position ids.
+
+    ``counted``: where nothing states these, what the layers do counts towards the model's habits.
+    """
     found = []
     done = 0
     for stack in parts.stacks:
         kept = capture.layers[done : done + len(stack.layers)]
         done += len(stack.layers)
-        found.append(_prepare(parts, capture, stack, kept))
-    return found or [_prepare(parts, capture, Stack("", [], parts.intent.causal), [])]
+        found.append(_prepare(parts, capture, stack, kept, counted))
+    return found or [_prepare(parts, capture, Stack("", [], parts.intent.causal), [], False)]
 
 
 def _prepare(
-    parts: ModelParts, capture: Capture, stack: Stack, kept: list[LayerCapture]
+    parts: ModelParts, capture: Capture, stack: Stack, kept: list[LayerCapture], counted: bool
 ) -> Sampled:
     picked, batch = capture.of_stack(stack.name)
     device = picked.rows.device
@@ -115,7 +119,9 @@ def _prepare(
         padding = batch.mask.index_select(0, picked.rows) == 0
         implied = implied & ~padding[:, None, :]
     later = keys[None, :] > picked.positions[:, None]
-    causal = _causal(stack, kept, later)
+    # One token has no later one.
+    counted = counted and picked.length > 1
+    causal = _causal(parts.habits, counted, stack, kept, later)
     if causal is not None:
         implied = implied & ~(later[None] & causal)
     documents = _documents(picked, batch)
@@ -126,13 +132,14 @@ def _prepare(
     if built is not None:
         implied = built
     elif batch.mask is None and (not parts.intent.family or batch.other_mask):
-        implied = _as_most_layers(implied, kept)
+        habit = parts.habits, f"{stack.name}/hides", counted
+        implied = _as_most_layers(*habit, implied, kept)
     return Sampled(parts, capture, stack, kept, picked, batch, implied, padding, documents, causal)
 
 
 def over_memory(sampled: Sampled) -> Sampled | None:
     """The same stack's cross-attention: every query may see every real token of the states that
-    keys and values come from. None where none was seen to run."""
+    keys and values come from. None where none was seen to run. Once a sample."""
     capture, picked = sampled.capture, sampled.picked
     pairs = zip(sampled.stack.layers, sampled.kept, strict=True)
     crossing = [(la.cross, k.cross or LayerCapture()) for la, k in pairs if la.cross is not None]
@@ -148,7 +155,8 @@ def over_memory(sampled: Sampled) -> Sampled | None:
         padding = batch.mask.index_select(0, picked.rows) == 0
         implied = implied & ~padding[:, None, :]
     elif not sampled.parts.intent.family or batch.other_mask:
-        implied = _as_most_layers(implied, kept)
+        habit = sampled.parts.habits, f"{sampled.stack.name}/cross_hides", True
+        implied = _as_most_layers(*habit, implied, kept)
     return replace(
         sampled,
         stack=replace(sampled.stack, layers=layers, causal=None),
@@ -161,15 +169,20 @@ def over_memory(sampled: Sampled) -> Sampled | None:
     )
 
 
-def _causal(stack: Stack, kept: list[LayerCapture], later: torch.Tensor) -> torch.Tensor | None:
+def _causal(
+    habits: Habits, counted: bool, stack: Stack, kept: list[LayerCapture], later: torch.Tensor
+) -> torch.Tensor | None:
     if stack.causal is not None:
         return torch.tensor(stack.causal, device=later.device)
     calls = [layer.call for layer in kept if layer.call is not None]
     if not calls:
         return None
-    # Nothing states it: what most layers do is what the others should do.
+    # Nothing states it: what most layers do is what the others should do, and go on doing.
     shown = torch.stack([(call.visible & later).float().sum() for call in calls])
-    return shown.median() == 0
+    now, name = shown.median() == 0, f"{stack.name}/causal"
+    if counted:
+        habits.saw(name, now)
+    return habits.held_to(name, now)
 
 
 def _given_mask(picked: Picked, batch: Batch) -> torch.Tensor | None:
@@ -183,14 +196,23 @@ def _given_mask(picked: Picked, batch: Batch) -> torch.Tensor | None:
     return shown.any(dim=2)
 
 
-def _as_most_layers(implied: torch.Tensor, kept: list[LayerCapture]) -> torch.Tensor:
+def _as_most_layers(
+    habits: Habits, name: str, counted: bool, implied: torch.Tensor, kept: list[LayerCapture]
+) -> torch.Tensor:
     """A hand-written model that was given no mask may make one of its own, from the ids or by a
-    window: what most layers hide, the others should hide."""
+    window: what most layers hide, the others should hide. One that never hid a key from some
+    queries and not from others goes on so; padding is hidden from all, and may come at any time."""
     calls = [layer.call for layer in kept if layer.call is not None]
     if not calls:
         return implied
     seen = [call.visible.any(dim=1).expand_as(implied).float() for call in calls]
-    return implied & (torch.stack(seen).median(dim=0).values > 0)
+    most = implied & (torch.stack(seen).median(dim=0).values > 0)
+    left_out = ~most.any(dim=1, keepdim=True) | ~most.any(dim=2, keepdim=True)
+    chosen = implied & ~most & ~(left_out & most.any())
+    now = chosen.any()
+    if counted:
+        habits.saw(name, now)
+    return most | (chosen & ~habits.held_to(name, now))
 
 
 def _documents(picked: Picked, batch: Batch) -> torch.Tensor | None:

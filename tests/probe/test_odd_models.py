@@ -171,3 +171,31 @@ def test_projections_are_read_in_the_order_the_kernel_shows(tmp_path):
         assert seen[f"qkv@2/{name}"].max() < 1e-5
     assert abs(seen["score@2/scale_ratio"]).max() < 1e-4
     assert seen["positional/missing"].max() == 0.0
+
+
+class Table(nn.Embedding):
+    """Positions whose rows the model reads by itself."""
+
+    def forward(self, places):
+        raise AssertionError("not called")
+
+
+class ReadByItself(Model):
+    def __init__(self, adds: bool) -> None:
+        super().__init__(Interleaved)
+        self.pos, self.adds = Table(40, WIDTH), adds
+
+    def forward(self, idx):
+        x = self.tok(idx) * WIDTH**0.5
+        x = x + self.pos.weight[: idx.shape[1]] if self.adds else x
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.last(x))
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_positions_that_are_added_without_a_call_are_not_missing(adds, tmp_path):
+    torch.manual_seed(2)
+    seen = run(ReadByItself(adds), tmp_path / "t")
+    assert seen["positional/missing"].tolist() == [float(not adds)] * 5
+    assert set(over(seen)) == (set() if adds else {"positional/missing", "positional/unmoved"})

@@ -37,8 +37,10 @@ def _only_scaled(at: At) -> bool:
 def _older_copy(at: At) -> bool:
     """Weights as they were before: every class is off by a part, or the logits are nearly those
     expected, and smaller."""
-    every = _of(at, "wrong_classes") > 0.9 and _of(at, "head_error") < 0.7
-    return every or (_of(at, "head_gain") < 0.0 and 1.0 < _beyond_scale(at) < 1.2)
+    wrong, smaller = _of(at, "wrong_classes"), _of(at, "head_gain") < 0.0
+    # Of classes in each other's place one at least is right.
+    every = (wrong == 1.0 or (smaller and wrong > 0.9)) and _of(at, "head_error") < 0.7
+    return every or (smaller and 1.0 < _beyond_scale(at) < 1.2)
 
 
 def _keys_alone(at: At) -> bool:
@@ -119,8 +121,9 @@ def _scale_drifts(at: At) -> bool:
 
 
 def _probabilities(at: At) -> bool:
-    """The logits are small, nearly alike, and unlike those expected."""
-    return 1e-5 < _of(at, "logit_std") < 0.5 and _of(at, "head_error") > 0.9
+    """The logits are small, nearly alike, and all of them unlike those expected."""
+    alike = 1e-5 < _of(at, "logit_std") < 0.5
+    return alike and _of(at, "head_error") > 0.9 and not _of(at, "wrong_classes") < 1.0
 
 
 def _more_than_dead(at: At) -> bool:
@@ -147,6 +150,15 @@ def _no_sum(at: At) -> bool:
 def _only_coefficients(at: At) -> bool:
     """The stream is the sum of its two parts, with other coefficients."""
     return _of(at, "misfit") < 1e-3
+
+
+def _rows_dropped(at: At) -> bool:
+    """The branch is missing in some rows of a batch, other ones each time, and scaled up in the
+    rest."""
+    gains = [_of(at, name) for name in ("branch_gain", before("branch_gain"))]
+    uneven = max(_of(at, name) for name in ("misfit", before("misfit"))) > 0.01
+    skipped = max(abs(_of(at, name)) for name in ("skip_gain", before("skip_gain")))
+    return uneven and abs(gains[0] - gains[1]) > 0.02 and skipped < 0.02
 
 
 def _both_off(at: At) -> bool:
@@ -183,6 +195,7 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
     "output cut": _output_cut,
     "no sum": _no_sum,
     "only coefficients": _only_coefficients,
+    "rows dropped": _rows_dropped,
     "both off": _both_off,
     "larger than gamma": _larger_than_gamma,
 }

@@ -225,6 +225,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_NORMS, "formula_error", ("layernorm/stability_parameter", "layernorm/bias_parameter")),
     Rule(_SUMS, "detached", ("residual/residual_path",)),
     Rule(_SUMS, "dropout_gap", ("residual/dropout_rate",)),
+    Rule(_SUMS, "branch_gain", ("residual/dropout_rate",), when="rows dropped"),
     Rule(("embedding", "output"), "dropout_gap", ("residual/dropout_rate",)),
     # The size of a 16-bit rounding, where the stream is kept in 32.
     Rule(_SUMS, "sum_error", ("residual/residual_path",), high=6e-3),

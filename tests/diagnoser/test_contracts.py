@@ -226,6 +226,24 @@ WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
             "output/output_type",
         ),
         (
+            "output",
+            "head_gain",
+            {"head_gain": 0.3, "head_error": 0.4, "wrong_classes": 0.997},
+            "output/output_dimension",
+        ),
+        (
+            "output",
+            "head_gain",
+            {"head_gain": 0.3, "head_error": 1.2, "logit_std": 0.2, "wrong_classes": 1.0},
+            "output/output_scaling",
+        ),
+        (
+            "output",
+            "head_gain",
+            {"head_gain": 0.3, "head_error": 1.2, "logit_std": 0.2, "wrong_classes": 0.75},
+            "output/output_dimension",
+        ),
+        (
             "kv_cache",
             "stale_share",
             {"stale_share": 0.1, "key_error": 0.4, "value_error": 0.01, "last_error": 0.6},
@@ -242,6 +260,32 @@ WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
             "skip_gain",
             {"skip_gain": -0.1, "branch_gain": 0.05, "misfit": 0.1},
             "residual/skip_connection",
+        ),
+        (
+            "residual_ffn",
+            "branch_gain",
+            {
+                "branch_gain": 0.11,
+                "misfit": 1e-7,
+                "skip_gain": 0.0,
+                before("branch_gain"): -0.2,
+                before("misfit"): 0.1,
+                before("skip_gain"): 1e-3,
+            },
+            "residual/dropout_rate",
+        ),
+        (
+            "residual_ffn",
+            "branch_gain",
+            {
+                "branch_gain": 0.11,
+                "misfit": 1e-7,
+                "skip_gain": 0.0,
+                before("branch_gain"): 0.11,
+                before("misfit"): 1e-7,
+                before("skip_gain"): 0.0,
+            },
+            "residual/residual_scaling",
         ),
         (
             "mask",

@@ -126,9 +126,17 @@ def _probabilities(at: At) -> bool:
     return alike and _of(at, "head_error") > 0.9 and not _of(at, "wrong_classes") < 1.0
 
 
+def _same_dead(at: At) -> bool:
+    """As many neurons are dead as in the sample before: the same ones. Those that an activation
+    silences depend on the batch."""
+    dead = _of(at, "dead_neurons")
+    return dead > 0.0 and abs(dead - _of(at, before("dead_neurons"))) < 1e-6
+
+
 def _more_than_dead(at: At) -> bool:
-    """The activation is off by more than the dead neurons make."""
-    return _of(at, "activation_error") > 1.5 * math.sqrt(max(_of(at, "dead_neurons"), 0.0))
+    """The activation is off by more than the dead neurons make, which are others each time."""
+    made = math.sqrt(max(_of(at, "dead_neurons"), 0.0))
+    return not _same_dead(at) and _of(at, "activation_error") > 1.5 * made
 
 
 def _queries_right(at: At) -> bool:
@@ -190,6 +198,7 @@ CONDITIONS: dict[str, Callable[[At], bool]] = {
     "only the scale": _only_the_scale,
     "scale drifts": _scale_drifts,
     "probabilities": _probabilities,
+    "same dead": _same_dead,
     "more than dead": _more_than_dead,
     "queries right": _queries_right,
     "output cut": _output_cut,

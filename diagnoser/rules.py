@@ -217,9 +217,10 @@ RULES: tuple[Rule, ...] = (
         ("kernel/silent_fallback", "kernel/hardware_incompatibility"),
     ),
     # The stream through a layer.
+    Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",), when="same dead"),
     Rule(("ffn",), "activation_error", ("ffn/activation_function",), when="more than dead"),
-    Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "activation_error", ("ffn/activation_function", "ffn/neuron_dropout")),
+    Rule(("ffn",), "dead_neurons", ("ffn/neuron_dropout",)),
     Rule(("ffn",), "linear_error", ("ffn/weight_scaling", "ffn/neuron_dropout")),
     Rule(_NORMS, "formula_error", ("layernorm/scale_parameter",), when="larger than gamma"),
     Rule(_NORMS, "formula_error", ("layernorm/stability_parameter", "layernorm/bias_parameter")),

@@ -358,6 +358,18 @@ WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
             "ffn/activation_function",
         ),
         (
+            "ffn",
+            "activation_error",
+            {"activation_error": 0.57, "dead_neurons": 0.2, before("dead_neurons"): 0.21},
+            "ffn/activation_function",
+        ),
+        (
+            "ffn",
+            "dead_neurons",
+            {"activation_error": 0.57, "dead_neurons": 0.1, before("dead_neurons"): 0.1},
+            "ffn/neuron_dropout",
+        ),
+        (
             "output",
             "head_gain",
             {"head_gain": 0.15, "head_error": 1.16, "logit_std": 0.03},

@@ -37,6 +37,11 @@ def number(value: float) -> str:
     return f"{value:.1e}"
 
 
+def factor_of(exponent: float) -> str:
+    """2 ** ``exponent``; 0 from 2 ** -30 on, which is nothing."""
+    return "0" if exponent <= -30.0 else number(2.0 ** min(exponent, 30.0))
+
+
 def percent(value: float) -> str:
     """A share as a percentage; two digits where it is small."""
     share = 100.0 * value
@@ -56,12 +61,12 @@ def describe(firings: Sequence[Firing], columns: Columns) -> Evidence:
         phrase = f"{metric.meaning}: {{value}}"
     phrase = phrase or "{value}"
     # A factor is told where the metric is its logarithm, or what it differs from 1 by.
-    factor = expected == "0" and ("{factor}" in phrase or "{gain}" in phrase)
+    is_factor = expected == "0" and ("{factor}" in phrase or "{gain}" in phrase)
     said = phrase.format(
         value=number(worst.value),
         percent=percent(worst.value),
         size=number(abs(worst.value)),
-        factor=number(2.0 ** float(np.clip(worst.value, -30, 30))),
+        factor=factor_of(worst.value),
         gain=number(1.0 + worst.value),
         direction="over" if worst.value > 0 else "under",
     )
@@ -69,7 +74,7 @@ def describe(firings: Sequence[Firing], columns: Columns) -> Evidence:
     many = len(firings) > 1 and len(layers) == len(firings)
     where = f"{worst.node} of {layer_list(layers)}" if many else worst.site
     when = f"at step {since}, as the run began" if worst.lasting else f"since step {since}"
-    text = f"At {where} {said} (expected {1 if factor else expected}), {when}"
+    text = f"At {where} {said} (expected {1 if is_factor else expected}), {when}"
     return Evidence(worst.site, worst.metric, worst.value, expected, since, text)
 
 

@@ -7,8 +7,8 @@ Fields: ``value``, ``percent``, ``size`` (without sign), ``factor`` (of a log2),
 from __future__ import annotations
 
 _JUMPED = (
-    "the weights' size changed {factor} times from one sample to the next, far more than their "
-    "updates make"
+    "the weights' size changed by a factor of {factor} from one sample to the next, far more than "
+    "their updates make"
 )
 _WEIGHTS = (
     "head_weight",

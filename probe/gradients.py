@@ -21,6 +21,8 @@ from probe.shards import is_sharded, local
 
 _SAMPLED = 512
 """Elements of each gradient that are looked at one by one."""
+_LIMITED_TOGETHER = 3
+"""Parameters that a limit on every element shows in, at least."""
 
 
 class Gradients:
@@ -73,8 +75,9 @@ class Gradients:
         self._products.update(zip(map(id, kept), weighed, strict=True))
         size = ours.abs()
         largest = size.amax()
-        at_it, any_at_all = (size == largest).sum(), (size > 0).sum()
-        self._largest.append(torch.stack([largest, at_it.float(), any_at_all.float()]))
+        at_it = (size == largest).sum(dim=1)
+        counts = at_it.sum(), (at_it > 0).sum(), (size > 0).sum()
+        self._largest.append(torch.stack([largest, *(count.float() for count in counts)]))
 
     def listen(
         self, parameters: Iterable[nn.Parameter], on_error: Callable[[BaseException], None]
@@ -146,14 +149,18 @@ class Gradients:
 
     def limited(self) -> torch.Tensor | None:
         """Share of the elements that are not zero that stand at the largest magnitude, one aside:
-        0-d, from a sample. NaN where all are zero; None where none was looked at."""
+        0-d, from a sample. 0 where all that do are of one parameter or two: a weight whose inputs
+        are saturated and its bias have equal ones too. NaN where all are zero; None where none was
+        looked at."""
         if not self._largest:
             return None
         device = self._largest[0].device
-        largest, at_it, any_at_all = torch.stack([row.to(device) for row in self._largest]).T
-        there = torch.where(largest == largest.amax(), at_it, torch.zeros_like(at_it)).sum()
-        total = any_at_all.sum()
-        return torch.where(total > 0, (there - 1.0) / total.clamp_min(1.0), torch.nan)
+        largest, *counts = torch.stack([row.to(device) for row in self._largest]).T
+        at_limit = (largest == largest.amax()).float()
+        there, parameters, total = (counts[0] * at_limit, counts[1] * at_limit, counts[2])
+        share = (there.sum() - 1.0) / total.sum().clamp_min(1.0)
+        limited = torch.where(parameters.sum() >= _LIMITED_TOGETHER, share, 0.0)
+        return torch.where(total.sum() > 0, limited, torch.nan)
 
     def reached(self, parameter: nn.Parameter) -> bool:
         """Whether it had a gradient of any kind."""

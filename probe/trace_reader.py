@@ -84,8 +84,7 @@ class TraceReader:
         """Offset of the buffer's first byte in the file."""
         self._searching = False
         """True between a damaged length and the next intact record."""
-        self.until: int | None = None
-        """Offset, of a record, at which the file is taken to end."""
+        self._until: int | None = None
         self._lengths: dict[bytes, int] = {}
         """What the first bytes of records say that were seen to be intact: most are alike."""
         self._descriptor = _open(self.path)
@@ -99,6 +98,17 @@ class TraceReader:
     def offset(self) -> int:
         """Offset in the file, bytes, up to which records were read."""
         return self._base + self._at
+
+    @property
+    def until(self) -> int | None:
+        """Offset, of a record, at which the file is taken to end; None: where it does."""
+        return self._until
+
+    @until.setter
+    def until(self, offset: int | None) -> None:
+        self._until = offset
+        # What the buffer holds may lie beyond it.
+        self._base, self._at, self._buffer = self.offset, 0, b""
 
     @property
     def size(self) -> int:
@@ -345,8 +355,8 @@ class TraceReader:
         end = self._base + len(self._buffer)
         while missing > 0:
             wanted = max(_CHUNK, missing)
-            if self.until is not None:
-                wanted = min(wanted, self.until - end)
+            if self._until is not None:
+                wanted = min(wanted, self._until - end)
             piece = os.pread(self._descriptor, wanted, end) if wanted > 0 else b""
             if not piece:
                 break

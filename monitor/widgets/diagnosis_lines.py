@@ -81,16 +81,17 @@ def _insufficient(diagnosis: Diagnosis, width: int) -> tuple[Line, ...]:
 
 
 def _healthy(diagnosis: Diagnosis, width: int) -> tuple[Line, ...]:
-    return (
-        ((f"{glyphs.HEALTHY} ", "ok bold"), ("healthy", "ok bold")),
-        (),
-        (
-            ("probability of a fault ", "muted"),
-            (percent(diagnosis.probability), "fg"),
-            (f"  after {diagnosis.frames} frames, step {diagnosis.last_step}", "muted"),
-        ),
-        *_evidence(diagnosis, width, 3),
+    probability: Line = (
+        ("probability of a fault ", "muted"),
+        (percent(diagnosis.probability), "fg"),
     )
+    after = f"after {diagnosis.frames} frames, step {diagnosis.last_step}"
+    one = sum(len(text) for text, _ in probability) + 2 + len(after) <= width
+    told: tuple[Line, ...] = (
+        ((*probability, (f"  {after}", "muted")),) if one else (probability, ((after, "muted"),))
+    )
+    head: Line = ((f"{glyphs.HEALTHY} ", "ok bold"), ("healthy", "ok bold"))
+    return (head, (), *told, *_evidence(diagnosis, width, 3))
 
 
 def _faulty(diagnosis: Diagnosis, width: int, height: int) -> tuple[Line, ...]:

@@ -93,7 +93,8 @@ METRICS = (
         "share",
         "share",
         "of the gradients' elements that are not zero, those at the largest magnitude, one aside, "
-        "on strided elements: where each is clipped by itself, many stand at the limit",
+        "on strided elements: where each is clipped by itself, many stand at the limit, in three "
+        "parameters or more",
         "near 0",
     ),
     Metric(

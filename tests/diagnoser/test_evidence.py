@@ -100,3 +100,7 @@ def test_numbers_are_short():
     assert evidence.number(25104.0) == "25104"
     assert evidence.percent(0.231) == "23 %"
     assert evidence.percent(0.0012) == "0.12 %"
+    assert evidence.factor_of(1.0) == "2"
+    assert evidence.factor_of(-1.0) == "0.5"
+    assert evidence.factor_of(-30.0) == "0"
+    assert evidence.factor_of(99.0) == evidence.factor_of(30.0)

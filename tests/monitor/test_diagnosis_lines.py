@@ -92,3 +92,12 @@ def test_other_states():
 def test_a_faulty_run_without_a_cause_is_still_told():
     bare = Diagnosis(run="r", frames=9, last_step=90, verdict="faulty", probability=0.8)
     assert "FAULTY" in text(DiagnosisState("ready", bare))
+
+
+@pytest.mark.parametrize("width", [46, 60])
+def test_a_healthy_run_is_told_in_full_beside_the_graph(width):
+    well = Diagnosis(run="r", frames=1234, last_step=61_700, verdict="healthy", probability=0.01)
+    lines = lines_for(DiagnosisState("ready", well), width, 12)
+    assert max(width_of(line) for line in lines) <= width
+    told = " ".join(text_of(line).strip() for line in lines if line)
+    assert "probability of a fault 1 %" in told and "after 1234 frames, step 61700" in told

@@ -7,30 +7,24 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from long_trace import SCRIPT, counts_as_long, full_model
 from streams import store
 
 from monitor.envelope import Envelope
 from monitor.joining import join
 from monitor.model_state import taken
 from monitor.run_model import RunModel
-from monitor.sources import later_part, overview_file, replay
-from monitor.sources.fake import Script, records
+from monitor.sources import reading_ahead
+from monitor.sources.fake import records
 from monitor.sources.later_part import LaterPart
 from monitor.sources.replay import ReplaySource
-from monitor.sources.source import Batch
 from probe.schema import Frame, Header
 from probe.trace import TraceReader
 
-SCRIPT = Script(steps=600, every=5, layers=2, fault_step=300, fault_layer=1, nan_steps=(100,))
-
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(overview_file, "LEAST_BYTES", 1000)
-    monkeypatch.setattr(later_part, "LEAST_BYTES", 1000)
-    monkeypatch.setattr(later_part.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(replay, "RETELL_AFTER", 0.0)
+def long(monkeypatch, tmp_path):
+    counts_as_long(monkeypatch, tmp_path / "cache", processes=2)
 
 
 @pytest.fixture
@@ -47,10 +41,17 @@ def begun(monkeypatch):
     return seen
 
 
-def full_model(found=None):
-    model = RunModel()
-    model.take(Batch(records=tuple(records(SCRIPT) if found is None else found), link="replay"))
-    return model
+@pytest.fixture
+def joined(monkeypatch):
+    """The later parts that were put behind the first."""
+    seen = []
+
+    def told(model, later):
+        seen.append(later)
+        join(model, later)
+
+    monkeypatch.setattr(reading_ahead, "join", told)
+    return seen
 
 
 def arrived(path, goal=sys.maxsize):
@@ -97,11 +98,12 @@ def same(model, other):
         assert model.measured(key) == other.measured(key)
 
 
-def test_two_processes_give_what_one_gives(tmp_path, begun):
+def test_two_processes_give_what_one_gives(tmp_path, begun, joined):
     path = store(tmp_path / "t.trace", records(SCRIPT))
     model, source = arrived(path)
     ((_, part),) = begun
     assert part is not None and part.end == path.stat().st_size
+    assert len(joined) == 1
     same(model, full_model())
     assert len(source._records) == len(records(SCRIPT)) and source._records.ended
     # Every record is found where it was said to lie.
@@ -123,10 +125,12 @@ def test_a_trace_that_grows_is_followed_beyond_both_parts(tmp_path, begun):
     source.close()
 
 
-@pytest.mark.parametrize("goal", [295, 400, 590])
-def test_a_goal_inside_the_later_part_shows_nothing_of_what_follows(tmp_path, begun, goal):
+@pytest.mark.parametrize("goal", [200, 400, 590])
+def test_a_goal_before_the_end_shows_nothing_of_what_follows(tmp_path, begun, joined, goal):
     path = store(tmp_path / "t.trace", records(SCRIPT))
     model, source = arrived(path, goal)
+    # The first part is not read beyond a goal that lies in it.
+    assert bool(begun) == (goal > 300) and joined == []
     assert model.sampled_steps()[-1] == goal
     source.close()
 
@@ -170,6 +174,30 @@ def test_under_another_header_both_parts_are_read_here(tmp_path, begun, share):
     model, source = arrived(store(tmp_path / "t.trace", found))
     if share > 0.5:
         assert [part for _, part in begun] == [None]
+    same(model, full_model(found))
+    source.close()
+
+
+def test_a_header_of_as_many_columns_is_another_one_too(tmp_path, begun, joined):
+    found = list(records(SCRIPT))
+    header = next(r for r in found if isinstance(r, Header))
+    turned = msgspec.structs.replace(header, revision=1, columns=header.columns[::-1])
+    found.insert(60, turned)
+    model, source = arrived(store(tmp_path / "t.trace", found))
+    assert begun[0][1] is not None and joined == []
+    same(model, full_model(found))
+    source.close()
+
+
+def test_what_the_later_part_alone_measured_is_measured(tmp_path, joined):
+    def unmeasured(frame):
+        values = np.frombuffer(frame.values, "<f4").copy()
+        values[-1] = np.nan
+        return msgspec.structs.replace(frame, values=values.tobytes())
+
+    found = [unmeasured(r) if isinstance(r, Frame) and r.step < 500 else r for r in records(SCRIPT)]
+    model, source = arrived(store(tmp_path / "t.trace", found))
+    assert len(joined) == 1
     same(model, full_model(found))
     source.close()
 

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from long_trace import SCRIPT, counts_as_long, full_model
 from screen_driver import app_for, settle
 from streams import store
 
@@ -15,21 +16,11 @@ from monitor.sources.replay import ReplaySource
 from monitor.sources.source import Batch
 from probe.schema import Frame
 
-SCRIPT = Script(steps=600, every=5, layers=2, fault_step=300, fault_layer=1, nan_steps=(100,))
-
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(overview_file, "LEAST_BYTES", 1000)
-    monkeypatch.setattr(replay, "RETELL_AFTER", 0.0)
+    counts_as_long(monkeypatch, tmp_path / "cache", processes=1)
     return tmp_path / "cache" / "defaultpp-monitor" / "overviews"
-
-
-def full_model():
-    model = RunModel()
-    model.take(Batch(records=records(SCRIPT), link="replay"))
-    return model
 
 
 def same(one, other):

@@ -74,11 +74,20 @@ def test_elements_clipped_one_by_one_stand_at_the_limit():
 
 
 def test_the_limit_is_that_of_all_optimizers_parameters():
-    one, two = layer(torch.full((4,), 2.0), torch.ones(4)), layer(torch.ones(6), torch.ones(6))
+    limited = [layer(torch.full((4,), 2.0), torch.ones(4)) for _ in range(3)]
     found = Gradients()
-    found.read([two], None)
-    found.read([one], None)
-    assert float(found.limited()) == pytest.approx(3 / 10)
+    found.read([layer(torch.ones(6), torch.ones(6)), limited[0]], None)
+    found.read(limited[1:], None)
+    assert float(found.limited()) == pytest.approx(11 / 18)
+
+
+def test_a_saturated_input_is_no_limit():
+    """What a classifier is given is 1 or -1 everywhere: a row of its gradient is its bias's."""
+    errors, states = noise(6, 3, seed=8), noise(6, 16, seed=9).sign()
+    weight = layer(errors.t() @ (states[:1] * torch.ones(6, 1)), torch.ones(3, 16))
+    bias = layer(errors.sum(dim=0), torch.ones(3))
+    small = layer(noise(30, 10, seed=1) / 10, torch.ones(30, 10))
+    assert float(read(weight, bias, small).limited()) == 0.0
 
 
 def test_a_norm_clipped_as_a_whole_limits_no_element():

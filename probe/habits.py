@@ -6,6 +6,8 @@ with. A model that goes from one to another by itself, batch by batch, has no su
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 _SAMPLES = 6
@@ -38,6 +40,14 @@ class Habits:
         first, agreed = known
         counted = torch.where(now == first, agreed + 1, -torch.inf)
         self._kept[name] = first, torch.where(self.formed(name), agreed, counted)
+
+    def first_number(self, name: str, now: float) -> float:
+        """What the first samples agreed on, NaN where they have not yet or never will. Counts
+        ``now``; once a sample."""
+        value = torch.tensor(float(now))
+        first = float(self.held_to(name, value)) if self.formed(name) else math.nan
+        self.saw(name, value)
+        return first
 
     def _known(self, name: str, now: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """None also after the model was moved to another device: it begins anew there."""

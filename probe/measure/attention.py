@@ -331,13 +331,10 @@ def _kernel(
 
 def _left_habit(sampled: Sampled, layer: LayerParts, by_hand: bool) -> float:
     """Whether another kernel runs than in the first samples; NaN until they have agreed on one."""
-    habits = sampled.parts.habits
     # Evaluation may rightly take another one.
     name = f"{layer.site('attention')}/by_hand/{sampled.parts.root.training}"
-    now = torch.tensor(by_hand)
-    formed, meant = habits.formed(name), habits.held_to(name, now)
-    habits.saw(name, now)
-    return float(meant != now) if formed else math.nan
+    first = sampled.parts.habits.first_number(name, by_hand)
+    return math.nan if math.isnan(first) else float(first != by_hand)
 
 
 def _values_widened(kept: LayerCapture) -> bool:

@@ -74,7 +74,8 @@ METRICS = (
         ("embedding",),
         "signed",
         "log2",
-        "segment embedding output against its table's rows, as a ratio of norms",
+        "segment embedding output against its table's rows, as a ratio of norms, and as it enters "
+        "the embeddings' sum",
         "0",
         contract=True,
         tolerance=1e-3,
@@ -108,6 +109,10 @@ METRICS = (
         contract=True,
     ),
 )
+
+
+_PLAIN_SUM = 0.01
+"""How far the sum may be off from its parts, relative: 16 bits round to less."""
 
 
 def measure(sampled: Sampled) -> Values:
@@ -149,8 +154,28 @@ def measure(sampled: Sampled) -> Values:
         assert type_table is not None
         expected = type_table.weight.detach()[capture.type_ids]
         values["type_gap"] = log2_ratio(rms(type_table.weight), rms(table.weight))
-        values["type_scale"] = log2_ratio(types.out.float().norm(), expected.float().norm())
+        made = log2_ratio(types.out.float().norm(), expected.float().norm())
+        values["type_scale"] = made + _entered(sampled, types.out.float())
     return values
+
+
+def _entered(sampled: Sampled, types: torch.Tensor) -> torch.Tensor | float:
+    """log2 of the factor that ``types`` (r, p, d) enter the embeddings' sum with; 0 where that is 1,
+    or where the sum has other parts."""
+    capture = sampled.capture
+    places, tokens = capture.position_embedding, capture.token_embedding
+    if capture.stream is None or tokens is None or tokens.out is None:
+        return 0.0
+    stream = capture.stream.float()
+    added = 0.0 if places is None or places.out is None else places.out.float()
+    if stream.shape != tokens.out.shape or stream.shape != types.shape:
+        return 0.0
+    rest = (stream - tokens.out.float() - added) * sampled.tokens
+    types = types * sampled.tokens
+    factor = (rest * types).sum() / types.square().sum().clamp_min(1e-12)
+    off = (rest - factor * types).norm() / rest.norm().clamp_min(1e-12)
+    told = (off < _PLAIN_SUM) & (factor > 0.0) & ((factor - 1.0).abs() > _PLAIN_SUM)
+    return torch.where(told, factor, 1.0).log2()
 
 
 def _scale(table: torch.nn.Embedding) -> float | torch.Tensor | None:

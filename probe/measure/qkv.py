@@ -156,7 +156,7 @@ METRICS = (
         ("qkv",),
         "signed",
         "log2",
-        "heads the kernel sees against the config's",
+        "heads the kernel sees against the config's; without a config, against the first samples'",
         "0",
         contract=True,
     ),
@@ -222,6 +222,9 @@ def measure(
         values["cos_kv"] = mean(torch.cosine_similarity(k, v, dim=-1), of_keys)
     if meant:
         values["head_count"] = math.log2(count / meant)
+    elif not sampled.intent.family:
+        name = f"{layer.site('qkv')}/heads"
+        values["head_count"] = math.log2(count / sampled.parts.habits.first_number(name, count))
     if made is not None:
         values |= _against_weights(sampled, kept, made)
     return values, heads

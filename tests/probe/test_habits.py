@@ -24,7 +24,7 @@ class Habit(nn.Module):
         super().__init__()
         self.seen = torch.ones(LENGTH, LENGTH).tril().bool()
         self.activate, self.by_hand = F.gelu, False
-        self.hides_padding = False
+        self.hides_padding, self.heads = False, HEADS
 
     def attend(self, q, k, v, ids):
         shown = self.seen[None, None]
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
     def forward(self, x, ids):
         parts = self.qkv(self.ln1(x)).chunk(3, dim=-1)
-        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in parts)
+        q, k, v = (t.unflatten(-1, (self.habit.heads, -1)).transpose(1, 2) for t in parts)
         x = x + self.proj(self.habit.attend(q, k, v, ids).transpose(1, 2).flatten(2))
         return x + self.down(self.habit.activate(self.up(self.ln2(x))))
 
@@ -104,19 +104,21 @@ ALL = torch.ones(LENGTH, LENGTH).bool()
         (from_change("activate", lambda x: F.gelu(F.gelu(x))), "ffn@1/activation_error",
          "ffn/activation_error"),
         (from_change("by_hand", True), "attention@1/kernel_changed", "attention/kernel_changed"),
+        (from_change("heads", HEADS // 2), "qkv@1/head_count", "qkv/head_count"),
     ],
-    ids=["mask gone", "window", "mask inverted", "tanh", "twice", "kernel"],
+    ids=["mask gone", "window", "mask inverted", "tanh", "twice", "kernel", "heads"],
 )  # fmt: skip
 def test_a_change_in_all_layers_at_once_is_seen(change, metric, contract, tmp_path):
     seen = watched(tmp_path / "t", change)
     assert seen.fired(until=CHANGE - 1) == set()
     assert contract in seen.fired(from_step=CHANGE)
-    assert (seen[metric][CHANGE:] > 1e-3).all()
+    assert (abs(seen[metric][CHANGE:]) > 1e-3).all()
 
 
-def test_kernels_are_compared_once_there_is_a_habit(tmp_path):
-    changed = watched(tmp_path / "t", lambda habit, step: None)["attention@0/kernel_changed"]
-    assert np.isnan(changed[:6]).all() and (changed[6:] == 0.0).all()
+def test_kernels_and_heads_are_compared_once_there_is_a_habit(tmp_path):
+    seen = watched(tmp_path / "t", lambda habit, step: None)
+    for key in ("attention@0/kernel_changed", "qkv@0/head_count"):
+        assert np.isnan(seen[key][:6]).all() and (seen[key][6:] == 0.0).all()
 
 
 def by_turns(name, *values):
@@ -129,9 +131,10 @@ def by_turns(name, *values):
         by_turns("seen", ALL, ALL, ALL.tril()),
         by_turns("activate", F.gelu, F.relu),
         by_turns("by_hand", False, False, False, True),
+        by_turns("heads", HEADS, 1),
         lambda habit, step: None,
     ],
-    ids=["masks", "activations", "kernels", "nothing"],
+    ids=["masks", "activations", "kernels", "heads", "nothing"],
 )
 def test_a_model_that_goes_by_turns_has_no_habit(change, tmp_path):
     assert watched(tmp_path / "t", change).fired() == set()

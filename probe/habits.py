@@ -23,7 +23,7 @@ class Habits:
 
     def formed(self, name: str) -> torch.Tensor:
         """0-d bool: whether the first samples agreed."""
-        _, agreed = self._kept.get(name, (None, torch.zeros(())))
+        _, agreed = self._kept.get(name, (None, torch.zeros((), device="cpu")))
         return agreed >= _SAMPLES
 
     def held_to(self, name: str, now: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,8 @@ class Habits:
     def first_number(self, name: str, now: float) -> float:
         """What the first samples agreed on, NaN where they have not yet or never will. Counts
         ``now``; once a sample."""
-        value = torch.tensor(float(now))
+        # Not where new tensors go by default: reading it would wait for that device.
+        value = torch.tensor(float(now), device="cpu")
         first = float(self.held_to(name, value)) if self.formed(name) else math.nan
         self.saw(name, value)
         return first

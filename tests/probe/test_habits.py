@@ -197,3 +197,10 @@ def test_on_another_device_it_begins_anew():
     assert habits.held_to("a", there) is there
     habits.saw("a", there)
     assert habits.held_to("a", torch.tensor(5)).item() == 5
+
+
+def test_a_number_is_not_asked_of_the_default_device():
+    habits = Habits()
+    with torch.device("meta"):
+        first = [habits.first_number("heads", 4) for _ in range(8)]
+    assert np.isnan(first[:6]).all() and first[6:] == [4.0, 4.0]

@@ -191,9 +191,8 @@ class Recorder(TorchFunctionMode):
         visible, added = _visibility(mask, scores, is_causal, self.picked)
         weights = torch.softmax(added, dim=-1).nan_to_num(0.0)
         reference = _weigh(weights, v_all)
-        backend, best = _backends(
-            query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
-        )
+        given = _as_run((query, key, value, attn_mask), out.dtype)
+        backend, best = _backends(*given, dropout_p, is_causal, scale, enable_gqa)
         self.calls.append(
             AttentionCall(
                 q=q,
@@ -393,6 +392,26 @@ def _visibility(
         added = scores + mask.float()
         visible = visible & (mask.float() > -1e4)
     return visible, added.masked_fill(~visible, float("-inf"))
+
+
+def _as_run(
+    given: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """q, k, v and the mask as the kernel itself got them, which ran in its result's ``dtype``:
+    autocast casts inside. Where that changes one, of the first row alone, laid out as it was."""
+    query, key, value, mask = given
+    if query.dtype == key.dtype == value.dtype == dtype:
+        return given
+
+    def cast(tensor: torch.Tensor) -> torch.Tensor:
+        alone = tensor.detach()[:1] if tensor.dim() == 4 else tensor.detach()
+        return alone.to(dtype).requires_grad_(tensor.requires_grad)
+
+    if mask is not None and mask.dtype != torch.bool:
+        mask = cast(mask)
+    elif mask is not None and mask.dim() == 4:
+        mask = mask[:1]
+    return cast(query), cast(key), cast(value), mask
 
 
 def _backends(

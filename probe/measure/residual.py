@@ -230,9 +230,11 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
         return values | _in_16_bits(sampled, junction, branch, values, dropout)
     if dropout is not None or not sampled.intent.family:
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
-            real = tokens > 0
-            zero = (((after - before == 0) | (branch == 0)) & real).sum().float()
-            values["dropout_gap"] = _beyond_chance(zero, valid.sum() * width, dropout)
+            count = valid.sum() * width
+            zero = ((branch == 0) & (tokens > 0)).float().sum()
+            lost, large = _left_out(before, branch, after, tokens)
+            zero = zero + (count - zero) * lost / large.clamp_min(1.0)
+            values["dropout_gap"] = _beyond_chance(zero, count, dropout)
         else:
             values |= _dropped_unseen(sampled, junction, branch, values, dropout)
     return values
@@ -252,9 +254,7 @@ def _dropped_unseen(
     grown by the intended rate, or by what fits best where no rate is stated or another one ran.
     """
     before, after, tokens = junction.before.float(), junction.after.float(), sampled.tokens
-    eps = torch.finfo(junction.after.dtype).eps
-    large = (branch.abs() > 8.0 * eps * before.abs()) & (tokens > 0)
-    zero, count = ((after == before) & large).float().sum(), large.float().sum()
+    zero, count = _left_out(before, branch, after, tokens)
     share = zero / count.clamp_min(1.0)
     left = branch * (after != before)
     skip, gain = _fit(before * tokens, left * tokens, after * tokens)
@@ -275,6 +275,17 @@ def _dropped_unseen(
         for name, value in found.items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def _left_out(
+    before: torch.Tensor, branch: torch.Tensor, after: torch.Tensor, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Elements of the branch that changed nothing, and how many could not have been rounded away."""
+    eps = torch.full((), torch.finfo(after.dtype).eps, device=after.device)
+    for dtype in (torch.float16, torch.bfloat16):  # what a float32 tensor may have come through
+        eps = torch.where((after.to(dtype) == after).all(), torch.finfo(dtype).eps, eps)
+    large = (branch.abs() > 8.0 * eps * before.abs()) & (tokens > 0)
+    return ((after == before) & large).float().sum(), large.float().sum()
 
 
 _RATE_NOISE = 0.05

@@ -92,6 +92,15 @@ def test_a_rate_that_is_not_the_stated_one_is_seen(tmp_path):
     assert all(found[key] == pytest.approx(0.3, abs=0.05) for key in keys)
 
 
+def test_a_sum_kept_in_16_bits_drops_nothing(tmp_path):
+    """What it rounds away of a small branch was not left out by dropout."""
+    rounding = rewritten(lambda s: s.replace(SUM, f"({SUM}).bfloat16().float()"))
+    seen = run(made("olmo2"), batch("olmo2"), tmp_path / "t", rounding)
+    for node in ("residual_attention@1", "residual_ffn@1"):
+        assert f"{node}/sum_error" in over(seen)
+        assert (seen[f"{node}/dropout_gap"] == 0.0).all()
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("how", ["autocast", "weights", "float32"])

@@ -331,9 +331,7 @@ def _kernel(
 
 def _left_habit(sampled: Sampled, layer: LayerParts, by_hand: bool) -> float:
     """Whether another kernel runs than in the first samples; NaN until they have agreed on one."""
-    # Evaluation may rightly take another one.
-    name = f"{layer.site('attention')}/by_hand/{sampled.parts.root.training}"
-    first = sampled.parts.habits.first_number(name, by_hand)
+    first = sampled.parts.habits.first_number(f"{layer.site('attention')}/by_hand", by_hand)
     return math.nan if math.isnan(first) else float(first != by_hand)
 
 

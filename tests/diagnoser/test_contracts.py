@@ -134,6 +134,15 @@ def test_one_metric_tells_two_causes_apart_by_its_value():
 
 WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
 """Of a mask that hides far pairs on both sides."""
+IN_TURN = {
+    "branch_gain": 0.11,
+    "misfit": 1e-7,
+    "skip_gain": 0.0,
+    before("branch_gain"): 0.11,
+    before("misfit"): 0.1,
+    before("skip_gain"): 1e-3,
+}
+"""Of a branch that is scaled, in two samples alike; in one of them not the whole of it was there."""
 
 
 @pytest.mark.parametrize(
@@ -264,27 +273,25 @@ WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
         (
             "residual_ffn",
             "branch_gain",
-            {
-                "branch_gain": 0.11,
-                "misfit": 1e-7,
-                "skip_gain": 0.0,
-                before("branch_gain"): -0.2,
-                before("misfit"): 0.1,
-                before("skip_gain"): 1e-3,
-            },
+            IN_TURN | {before("branch_gain"): -0.2},
             "residual/dropout_rate",
         ),
         (
             "residual_ffn",
             "branch_gain",
-            {
-                "branch_gain": 0.11,
-                "misfit": 1e-7,
-                "skip_gain": 0.0,
-                before("branch_gain"): 0.11,
-                before("misfit"): 1e-7,
-                before("skip_gain"): 0.0,
-            },
+            IN_TURN,
+            "residual/residual_scaling",
+        ),
+        (
+            "residual_ffn",
+            "branch_gain",
+            IN_TURN | {before("branch_gain"): -0.2, before("misfit"): 1e-7},
+            "residual/residual_scaling",
+        ),
+        (
+            "residual_ffn",
+            "branch_gain",
+            IN_TURN | {before("branch_gain"): -0.2, "skip_gain": 0.3},
             "residual/residual_scaling",
         ),
         (
@@ -406,6 +413,13 @@ WINDOW = {"leaked": 0.0, "hidden_near": 0.0, "hidden_later": 0.5}
 def test_what_else_the_site_shows_tells_causes_apart(node, metric, at, cause):
     met = rule_for(node, metric, at)
     assert met is not None and met[1].causes[0] == cause
+
+
+@pytest.mark.parametrize(("dead_before", "may_be_dropped"), [(0.1, True), (0.12, False)])
+def test_neurons_that_stay_dead_may_be_why_an_activation_is_off(dead_before, may_be_dropped):
+    at = {"activation_error": 0.57, "dead_neurons": 0.1, before("dead_neurons"): dead_before}
+    met = rule_for("ffn", "activation_error", at)
+    assert met is not None and ("ffn/neuron_dropout" in met[1].causes) is may_be_dropped
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.when])

@@ -75,11 +75,17 @@ def watched(path, change, begun=lambda habit: None, ids_of=lambda step, ids: ids
     with probe.attach(model, optimizer, endpoint=False, trace=path, every=1, budget=None):
         for step in range(STEPS):
             change(model.habit, step)
+            model.train(model.habit.training)
             ids = ids_of(step, torch.randint(1, VOCABULARY, (4, LENGTH)))
             F.cross_entropy(model(ids).flatten(0, 1), ids.roll(-1, 1).flatten()).backward()
             optimizer.step()
             optimizer.zero_grad()
     return Seen(path)
+
+
+def ever(seen):
+    """What fired in any sample."""
+    return set().union(*(seen.fired(step, step) for step in range(STEPS)))
 
 
 def from_change(name, value):
@@ -137,10 +143,11 @@ def by_turns(name, *values):
     ids=["masks", "activations", "kernels", "heads", "nothing"],
 )
 def test_a_model_that_goes_by_turns_has_no_habit(change, tmp_path):
-    assert watched(tmp_path / "t", change).fired() == set()
+    assert ever(watched(tmp_path / "t", change)) == set()
 
 
-def test_padding_may_come_at_any_time(tmp_path):
+@pytest.mark.parametrize("shown", [ALL, ALL.tril()], ids=["both ways", "causal"])
+def test_padding_may_come_at_any_time(shown, tmp_path):
     """A mask made of the ids hides nothing in the first batches, which are full."""
 
     def padded_late(step, ids):
@@ -149,17 +156,27 @@ def test_padding_may_come_at_any_time(tmp_path):
         return ids
 
     def begun(habit):
-        habit.hides_padding = True
+        habit.seen, habit.hides_padding = shown, True
 
     seen = watched(tmp_path / "t", lambda habit, step: None, begun, padded_late)
-    assert seen.fired() == set()
+    assert ever(seen) == set()
 
 
 def test_a_window_from_the_start_is_a_habit_too(tmp_path):
     def begun(habit):
         habit.seen = windowed(6)
 
-    assert watched(tmp_path / "t", lambda habit, step: None, begun).fired() == set()
+    assert ever(watched(tmp_path / "t", lambda habit, step: None, begun)) == set()
+
+
+def test_evaluation_may_take_another_kernel(tmp_path):
+    """Only training is sampled."""
+
+    def change(habit, step):
+        habit.train(step < CHANGE)
+        habit.by_hand = not habit.training
+
+    assert ever(watched(tmp_path / "t", change)) == set()
 
 
 def answers(*given):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from textual import events
 from textual.app import SystemCommand
 from textual.screen import Screen
 
@@ -23,6 +24,13 @@ class HelpActions(AppBase):
         facts = header.facts if header is not None else {}
         closing = self.keys.of("help").keys
         self.push_screen(HelpScreen(self.keys_now(), topics, facts, closing))
+
+    def on_key(self, event: events.Key) -> None:
+        """A key that nothing took on its way here."""
+        told = self.keys.elsewhere(event.key, self.is_replay, self.viewing.view)
+        if told and len(self.screen_stack) == 1:
+            self.message = told
+            self.draw()
 
     def keys_now(self) -> tuple[Key, ...]:
         """Keys of any view that work on this source, those of the view on screen first."""

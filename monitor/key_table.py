@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from textual.keys import KEY_NAME_REPLACEMENTS, Keys
 
 from monitor.keys import KEYS, Key
-from monitor.view_names import NAMES, ViewName
+from monitor.view_names import NAMES, ViewName, title_of
 
 _MODIFIERS = ("ctrl", "shift", "alt", "super", "meta")
 _NAMED = {key.value for key in Keys} | {f"f{number}" for number in range(1, 25)}
@@ -58,6 +58,18 @@ class KeyTable:
         return not found or any(
             key.in_mode(replay) and (not key.views or view in key.views) for key in found
         )
+
+    def elsewhere(self, pressed: str, replay: bool, view: ViewName) -> str:
+        """Where a key works that does nothing here; empty where it does, or works nowhere."""
+        found = [key for key in self.keys if pressed in key.keys.split(",")]
+        there = [key for key in found if key.in_mode(replay)]
+        if not found or any(not key.views or view in key.views for key in there):
+            return ""
+        if not there:
+            of = "a live run, not on a replay" if replay else "a replay, not on a live run"
+            return f"{found[0].shown} works on {of}"
+        titles = [title_of(name) for name in NAMES if any(name in key.views for key in there)]
+        return f"{there[0].shown} works in {', '.join(titles)}"
 
     def in_ascii(self) -> KeyTable:
         """The same with arrows by name: as ``<`` and ``>`` they would be read as those keys."""

@@ -319,3 +319,23 @@ async def test_recorded_runs_are_found(tmp_path, monkeypatch):
     assert found["20260101-a"].name == "small"
     assert found["20260101-a"].detail.startswith("Small, ")
     assert "unreadable" in found["20260102-b"].detail
+
+
+@pytest.mark.parametrize(
+    ("source", "view", "key", "told"),
+    [
+        (FakeReplay, "overview", "p", "p works on a live run, not on a replay"),
+        (FakeSource, "overview", "greater_than_sign", "> works on a replay, not on a live run"),
+        (FakeSource, "graph", "l", "l works in Overview, Metrics"),
+        (FakeSource, "events", "right_square_bracket", "] works in Overview, Layers, Metrics, Runs"),
+        (FakeSource, "overview", "l", ""),
+        (FakeSource, "overview", "f12", ""),
+    ],
+)
+async def test_a_key_that_does_nothing_here_says_where_it_works(source, view, key, told):
+    async with running(source(FAULTY), size=(80, 24)) as (app, pilot):
+        app.action_show_view(view)
+        await pilot.press(key)
+        assert app.message == told
+        if told:
+            assert told in app.query_one(StatusLine).text

@@ -142,7 +142,7 @@ IN_TURN = {
     before("misfit"): 0.1,
     before("skip_gain"): 1e-3,
 }
-"""Of a branch that is scaled, in two samples alike; in one of them not the whole of it was there."""
+"""Of a scaled branch, alike in two samples; in one of them not all of it was there."""
 
 
 @pytest.mark.parametrize(

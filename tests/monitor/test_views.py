@@ -327,7 +327,7 @@ async def test_recorded_runs_are_found(tmp_path, monkeypatch):
         (FakeReplay, "overview", "p", "p works on a live run, not on a replay"),
         (FakeSource, "overview", "greater_than_sign", "> works on a replay, not on a live run"),
         (FakeSource, "graph", "l", "l works in Overview, Metrics"),
-        (FakeSource, "events", "right_square_bracket", "] works in Overview, Layers, Metrics, Runs"),
+        (FakeSource, "events", "plus", "+ works in Overview, Diagnosis, Layers, Metrics, Runs"),
         (FakeSource, "overview", "l", ""),
         (FakeSource, "overview", "f12", ""),
     ],

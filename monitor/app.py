@@ -20,6 +20,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
+from diagnoser.diagnosis import Diagnosis
 from monitor.breakpoints import Breakpoints
 from monitor.chart_actions import ChartActions
 from monitor.compare_actions import CompareActions
@@ -113,7 +114,8 @@ class MonitorApp(
 
     ``engine_factory`` makes the diagnosis of a header; None loads the product's, in a thread.
     ``settings`` are the person's: its theme is a Textual theme's name, None ours, dark; its ``fps``
-    bounds how often the screen is redrawn. ``find_runs`` lists what the Runs view offers.
+    bounds how often the screen is redrawn. ``find_runs`` lists what the Runs view offers;
+    ``remember`` is told the verdict of a run that is left.
     """
 
     CSS_PATH = "monitor.tcss"
@@ -131,6 +133,7 @@ class MonitorApp(
         settings: Settings | None = None,
         title: str | None = None,
         find_runs: Callable[[], tuple[ListedRun, ...]] = discover,
+        remember: Callable[[Diagnosis | None], None] = lambda diagnosis: None,
     ) -> None:
         self.settings = settings or Settings()
         self.keys, complaints = remapped(self.settings.keys)
@@ -148,7 +151,7 @@ class MonitorApp(
         for key in self.keys.keys:
             self.bind(key.keys, key.action, description=key.help, show=False)
         self.ascii_only = self.settings.ascii
-        self.find_runs = find_runs
+        self.find_runs, self.remember = find_runs, remember
         self.viewing = Viewing(
             smoothing=self.settings.smoothing,
             grid=self.settings.charts,
@@ -240,9 +243,11 @@ class MonitorApp(
         self.reader.stop()
         for part in self.comparison.clear():
             part.stop()
+        self.remember(self.diagnosis.diagnosis)
 
     def switch_source(self, source: Source) -> None:
         """Watch another run instead; what was open is closed."""
+        self.remember(self.diagnosis.diagnosis)
         old: list[Stoppable] = [self.controlling, self.diagnosing, self.reader]
         old += self.comparison.clear()
         # The engine once loaded serves every run.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from monitor.remembered import Remembered, remembered
 from monitor.sources.source import Source, SourceError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class ListedRun:
     """Seconds since it started (live) or was written to last (trace)."""
     entry: RunEntry | None = None
     path: Path | None = None
+    verdict: Remembered | None = None
+    """What it was told to be when it was last watched."""
 
 
 def discover(now: float | None = None) -> tuple[ListedRun, ...]:
@@ -39,9 +42,11 @@ def discover(now: float | None = None) -> tuple[ListedRun, ...]:
     try:
         live = _live(now)
         written = {run.entry.trace for run in live if run.entry is not None}
-        return (*live, *(run for run in _traces(now) if str(run.path) not in written))
+        found = (*live, *(run for run in _traces(now) if str(run.path) not in written))
     except (DirectoryError, OSError) as error:
         raise SourceError(str(error)) from None
+    known = remembered()
+    return tuple(replace(run, verdict=known.get(run.run)) for run in found)
 
 
 def _live(now: float) -> list[ListedRun]:

@@ -7,6 +7,7 @@ from monitor import glyphs
 from monitor.charts.line import Piece
 from monitor.diagnosing import DiagnosisState
 from monitor.formatting import spoken
+from monitor.remembered import Remembered
 from monitor.run_model import RunModel
 
 _NONE = "no verdict"
@@ -31,12 +32,17 @@ def short_verdict(state: DiagnosisState, model: RunModel) -> Piece:
 
 
 def _words(diagnosis: Diagnosis) -> Piece:
-    if diagnosis.verdict == "healthy":
-        return f"{glyphs.HEALTHY} healthy", "ok"
     if diagnosis.verdict == "insufficient":
         frames = f"{diagnosis.frames} frame{'' if diagnosis.frames == 1 else 's'}"
         return f"{glyphs.WAITING} not enough evidence yet, {frames}", "accent"
-    names = [spoken(name) for name in (diagnosis.category, diagnosis.root_cause) if name]
+    return in_words(diagnosis)
+
+
+def in_words(known: Diagnosis | Remembered) -> Piece:
+    """A verdict that was given: sign and word, category and root cause. And its role."""
+    if known.verdict == "healthy":
+        return f"{glyphs.HEALTHY} healthy", "ok"
+    names = [spoken(name) for name in (known.category, known.root_cause) if name]
     cause = f" {glyphs.RIGHT} ".join(names) or "no cause stands out"
     return f"{glyphs.FAULTY} FAULTY {cause}", "bad bold"
 

@@ -67,6 +67,7 @@ def show(source: Source, options: argparse.Namespace) -> int:
         # Asked before anything else reads from the terminal.
         theme = theme or theme_of_terminal()
         from monitor.app import MonitorApp
+        from monitor.remembered import remember
 
         # What was typed goes before what the file says.
         settings = replace(
@@ -75,7 +76,7 @@ def show(source: Source, options: argparse.Namespace) -> int:
             ascii=getattr(options, "ascii", settings.ascii),
             fps=getattr(options, "fps", settings.fps),
         )
-        app = MonitorApp(source, settings=settings)
+        app = MonitorApp(source, settings=settings, remember=remember)
         app.run()
         return app.return_code or 0
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from monitor.model_state import Arrays
+from monitor.user_cache import cache_directory
 
 LEAST_BYTES = 16 * 1024 * 1024
 """Smaller traces are read as fast as their overview."""
@@ -24,20 +25,10 @@ _FORMAT = 1
 _HEAD = 64 * 1024
 
 
-def directory() -> Path | None:
-    """``$XDG_CACHE_HOME/defaultpp-monitor/overviews``, usually below ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        home = Path(base) if base and os.path.isabs(base) else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return home / "defaultpp-monitor" / "overviews"
-
-
 def _place(trace: Path) -> Path | None:
-    where = directory()
+    where = cache_directory()
     name = hashlib.sha256(str(trace.absolute()).encode()).hexdigest()[:32]
-    return where / f"{name}.npz" if where is not None else None
+    return where / "overviews" / f"{name}.npz" if where is not None else None
 
 
 def _identity(trace: Path, end: int) -> str:

@@ -62,14 +62,14 @@ class RunsView(View):
         header = self.monitor.model.header
         current = header.run if header else ""
         app = self.monitor
-        letters = {other.run: other.letter for other in app.comparison.runs}
-        if current and letters:
-            letters[current] = WATCHED
+        letters = {other.run: other.letter for other in app.comparison.runs} | {current: WATCHED}
         name = header.name or header.run if header else app.run_title
         rows = rows_of(app.model, name, app.comparison, app.shown.diagnosis)
-        verdicts = {row.sign: row.verdict for row in rows}
+        told = {row.sign: row.verdict for row in rows}
+        verdicts = {run: told[letter] for run, letter in letters.items()}
+        shown = letters if app.comparison.runs else {}
         self.query_one(RunsPane).show(
-            self._runs, self._chosen, current, self._note, letters, verdicts
+            self._runs, self._chosen, current, self._note, shown, verdicts
         )
         self.query_one(ComparisonPane).show(rows)
         chart = self.query_one(ChartPane)

@@ -9,6 +9,7 @@ from monitor import glyphs
 from monitor.charts.line import Line, Piece, fitted
 from monitor.formatting import ago, clipped, left_clipped
 from monitor.run_catalogue import ListedRun
+from monitor.short_verdict import in_words
 from monitor.widgets.list_pane import ListPane
 from monitor.widgets.list_window import first_shown
 from monitor.widgets.pane_title import set_title
@@ -32,8 +33,8 @@ def hint(again: str) -> tuple[str, ...]:
 def details(
     listed: ListedRun, another: str, width: int, verdict: Piece | None = None
 ) -> tuple[Line, ...]:
-    """What was found of the chosen run where it is compared, where it is, and how one that is not
-    listed is opened: by the key ``another``."""
+    """What was found of the chosen run, where it is, and how one that is not listed is opened: by
+    the key ``another``."""
     told = [("run", listed.run)]
     if listed.path is not None:
         told.append(("trace", str(listed.path)))
@@ -73,26 +74,33 @@ def heading(width: int) -> Line:
     return fitted([(text, "muted")], width)
 
 
-def run_line(listed: ListedRun, width: int, chosen: bool, current: bool, letter: str = "") -> Line:
-    """Sign and word of its kind, name, id, age, detail; ``letter`` where it is compared."""
+def run_line(
+    listed: ListedRun,
+    width: int,
+    chosen: bool,
+    current: bool,
+    letter: str = "",
+    verdict: Piece | None = None,
+) -> Line:
+    """Sign and word of its kind, name, id, age, verdict, detail; ``letter`` where compared."""
     live = listed.kind == "live"
     sign = glyphs.LIVE if live else glyphs.ENDED
     word = "watched" if current else "live" if live else "recorded"
     role = "accent bold" if chosen else "fg"
     name = f"{clipped(listed.name, _NAME):<{_NAME}} "
     run = f"{clipped(listed.run, _RUN):<{_RUN}} " if width > 100 else ""
-    return fitted(
-        (
-            (glyphs.SELECTED if chosen else " ", "accent bold"),
-            (f"{letter or ' '} ", "accent bold"),
-            (f"{sign} {word:<9} ", "ok" if live or current else "muted"),
-            (name, role),
-            (run, "muted"),
-            (f"{ago(listed.age) + ' ago':>{_AGE}}  ", "muted"),
-            (listed.detail, "muted"),
-        ),
-        width,
-    )
+    pieces: list[Piece] = [
+        (glyphs.SELECTED if chosen else " ", "accent bold"),
+        (f"{letter or ' '} ", "accent bold"),
+        (f"{sign} {word:<9} ", "ok" if live or current else "muted"),
+        (name, role),
+        (run, "muted"),
+        (f"{ago(listed.age) + ' ago':>{_AGE}}  ", "muted"),
+    ]
+    if verdict is not None:
+        room = max(1, width - sum(len(text) for text, _ in pieces))
+        pieces += [(clipped(verdict[0], room), verdict[1]), ("  ", "fg")]
+    return fitted([*pieces, (listed.detail, "muted")], width)
 
 
 class RunsPane(ListPane):
@@ -117,7 +125,8 @@ class RunsPane(ListPane):
         verdicts: Mapping[str, Piece] | None = None,
     ) -> None:
         """Draw a list; ``current`` is the id of the run being watched, ``note`` stands for it,
-        ``letters`` are those of the runs compared, by id, ``verdicts`` theirs, by letter."""
+        ``letters`` are those of the runs compared, by id, ``verdicts`` those of the runs that are
+        read now."""
         self._letters, self._verdicts = letters or {}, verdicts or {}
         self._runs, self._chosen = tuple(runs), chosen
         self._current, self._note = current, note
@@ -147,11 +156,19 @@ class RunsPane(ListPane):
                 index == self._chosen,
                 self._runs[index].run == self._current,
                 self._letters.get(self._runs[index].run, ""),
+                self._verdict(self._runs[index]),
             )
             for index in shown
         ]
         if height - len(lines) >= _SPARE and self._chosen < count:
             listed = self._runs[self._chosen]
-            verdict = self._verdicts.get(self._letters.get(listed.run, ""))
-            lines += details(listed, keys.of("open_address").shown, width, verdict)
+            lines += details(listed, keys.of("open_address").shown, width, self._verdict(listed))
         return tuple(lines)
+
+    def _verdict(self, listed: ListedRun) -> Piece | None:
+        """Of a run that is read now, else what it was told to be when it was last watched."""
+        now = self._verdicts.get(listed.run)
+        if now is not None or listed.verdict is None:
+            return now
+        words, role = in_words(listed.verdict)
+        return f"{words}, at step {listed.verdict.step}", role

@@ -162,13 +162,15 @@ class RunsPane(ListPane):
         ]
         if height - len(lines) >= _SPARE and self._chosen < count:
             listed = self._runs[self._chosen]
-            lines += details(listed, keys.of("open_address").shown, width, self._verdict(listed))
+            verdict = self._verdict(listed, dated=True)
+            lines += details(listed, keys.of("open_address").shown, width, verdict)
         return tuple(lines)
 
-    def _verdict(self, listed: ListedRun) -> Piece | None:
-        """Of a run that is read now, else what it was told to be when it was last watched."""
+    def _verdict(self, listed: ListedRun, dated: bool = False) -> Piece | None:
+        """Of a run that is read now, else what it was told to be when it was last watched;
+        ``dated``: and at which step that was."""
         now = self._verdicts.get(listed.run)
         if now is not None or listed.verdict is None:
             return now
         words, role = in_words(listed.verdict)
-        return f"{words}, at step {listed.verdict.step}", role
+        return (f"{words}, at step {listed.verdict.step}" if dated else words), role

@@ -18,17 +18,10 @@ from diagnoser.faults.parts import Anatomy
 KERNEL_WAYS = Table("kernel", beyond=True)
 
 
-def _has_a_fused_backend(anatomy: Anatomy) -> bool:
-    """Those of the CPU know no dropout: where it is asked for, the slow one runs in any case."""
-    on_cpu = anatomy.embedding.weight.device.type == "cpu"
-    return not (on_cpu and configured_dropout(anatomy.config) > 0)
-
-
 @KERNEL_WAYS.operator(
     "KFM",
     "silent_fallback",
     "a forced math backend stays switched on",
-    requires=_has_a_fused_backend,
     happens="`sdpa_kernel(SDPBackend.MATH)` or `enable_flash_sdp(False)` left from debugging; the "
     "config still asks for the fused kernel",
 )

@@ -1,7 +1,7 @@
 """Verdicts of runs that were watched before."""
 
 import pytest
-from screen_driver import FakeReplay, Script, running, settle
+from screen_driver import FakeReplay, FakeSource, Script, running, settle
 
 from diagnoser.diagnosis import Diagnosis
 from monitor import remembered as kept
@@ -70,6 +70,13 @@ def test_recorded_runs_are_listed_with_what_they_were_told_to_be():
         "r1": "faulty",
         "r2": None,
     }
+
+
+async def test_a_run_is_left_for_another_one_too():
+    async with running(FakeReplay(Script(fault_step=200)), remember=remember) as (app, _):
+        watched = app.diagnosis.diagnosis
+        app.switch_source(FakeSource(Script(steps=20)))
+        assert remembered()[watched.run].step == watched.last_step
 
 
 async def test_a_run_that_is_left_is_remembered_and_shown(tmp_path):

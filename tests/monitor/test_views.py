@@ -337,5 +337,14 @@ async def test_a_key_that_does_nothing_here_says_where_it_works(source, view, ke
         app.action_show_view(view)
         await pilot.press(key)
         assert app.message == told
+        assert KeyTable().elsewhere(key, app.is_replay, view) == told
         if told:
             assert told in app.query_one(StatusLine).text
+
+
+async def test_over_the_help_a_key_says_nothing():
+    async with running(FakeReplay(FAULTY), size=(80, 24)) as (app, pilot):
+        app.action_help()
+        await pilot.pause()
+        await pilot.press("p")
+        assert app.message == ""

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "with --variants"
             )
         found = predictions.load(options.predictions)
-        material = Material(None, (options.table,))
+        material = Material(learnt=options.table)
         settings = Settings(epochs=options.epochs, seed=options.seed)
         source = material.source
         of = {"corpus": source.checksum, "runs": len(source.runs)}

@@ -3,15 +3,16 @@
     python -m diagnoser.evaluate                # tables from the committed answers
     python -m diagnoser.evaluate --check        # and some of it again, from the feature tables
     python -m diagnoser.evaluate --corpus DIR   # train every fold and answer anew
-    python -m diagnoser.evaluate --corpus DIR --also TABLE    # train on runs of a table too
+    python -m diagnoser.evaluate --ask DIR...   # ... on the feature table, and ask about traces
     python -m diagnoser.evaluate --final DIR    # the shipped weights on the final hold-out, anew
     python -m diagnoser.evaluate --fresh DIR    # ... and on trainings built since
 
 Held out in turn: model-task pairs, families, the largest models, some operators of each root cause
 (:mod:`diagnoser.holdout`). Every run is replayed through the engine; its answer is the engine's
-state at the end of the trace. Runs of a table are learnt from, and held out, like any others, but
-cannot be replayed: they are not asked about. An interrupted evaluation goes on where it was. What
-the network is compared with: :mod:`diagnoser.compare`.
+state at the end of the trace. A feature table holds no traces: with ``--ask`` its runs are learnt
+from, and those of the folders are asked about, each by a network that its group was held out from.
+An interrupted evaluation goes on where it was. What the network is compared with:
+:mod:`diagnoser.compare`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from diagnoser.holdout import plan
 from diagnoser.predictions import Evaluation, PredictionsError
 from diagnoser.replay import replay
 from diagnoser.report import COMPARED, README, pictures, report, write_between
-from diagnoser.selfcheck import FINAL, TABLE, score_final, train_again
+from diagnoser.selfcheck import FINAL, TABLE, score_final, there, train_again
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +48,12 @@ PREDICTIONS = Path(__file__).parent / "weights" / "predictions.jsonl.gz"
 def evaluate(material: Material, folds: list[Fold], workers: int, seed: int) -> Evaluation:
     """The answers of all folds."""
     runs = material.source.runs
-    asked = material.extracted.runs if material.extracted is not None else runs
     result = Evaluation(
         {
             "corpus": material.source.checksum,
             "runs": len(runs),
-            "answered": len(asked),
+            "answered": len(material.asked),
+            "asked": material.asked_checksum,
             "pairs": len({run.group for run in runs}),
             "families": sorted({run.family for run in runs}),
             "seed": seed,
@@ -102,6 +103,21 @@ def without_stale(found: Evaluation) -> Evaluation:
             del about[view]
             answers = {key: parts for key, parts in answers.items() if key[0] != view}
     return Evaluation(about, answers)
+
+
+def material_of(options: argparse.Namespace) -> Material:
+    """What ``--corpus`` or ``--ask`` means. Raises :class:`~diagnoser.manifest.CorpusError` where a
+    folder cannot be used, or names runs twice."""
+    if options.corpus is not None:
+        if options.ask:
+            raise manifest.CorpusError(
+                "--corpus learns from the traces that it asks about, --ask from the feature table: "
+                "give one of them"
+            )
+        return Material((sources.prepare(options.corpus, options.workers),))
+    traces = tuple(sources.prepare(folder, options.workers) for folder in options.ask)
+    sources.joined([sources.of_corpus(found) for found in traces])
+    return Material(traces, there(options.table, "feature table"))
 
 
 def check(found: Evaluation, options: argparse.Namespace) -> int:
@@ -157,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diagnoser.evaluate", description=__doc__)
     parser.add_argument("--corpus", type=Path, help="folder with manifest.jsonl: train anew")
     parser.add_argument(
-        "--also", type=Path, nargs="+", default=[], metavar="TABLE", help="train on these runs too"
+        "--ask", type=Path, nargs="+", default=[], metavar="DIR", help="train on --table, ask these"
     )
     parser.add_argument("--final", type=Path, help="the final hold-out's traces: answer anew")
     parser.add_argument("--fresh", type=Path, help="traces built since the weights: answer anew")
@@ -169,28 +185,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_common(parser)
     options = parser.parse_args(arguments)
     try:
-        if options.corpus is None:
+        if options.corpus is None and not options.ask:
             found = predictions.load(options.predictions)
         else:
-            material = Material(
-                sources.prepare(options.corpus, options.workers), tuple(options.also)
-            )
+            material = material_of(options)
+            runs = material.source.runs
             settings = Settings(epochs=options.epochs, seed=options.seed)
-            planned = plan(material.source.runs, options.folds, settings)
-            if not planned:
+            folds = plan(runs, options.folds, settings, asked=material.asked)
+            if not folds:
                 raise manifest.CorpusError(
                     "the corpus has a single model-task pair: nothing can be held out, add others"
                 )
-            folds = material.asked(planned)
             found = evaluate(material, folds, options.workers, options.seed)
-            with suppress(PredictionsError):  # a comparison says itself which runs it is of
+            with suppress(PredictionsError):  # these say themselves what they are of
                 kept = predictions.load(options.predictions)
                 found.adopt(kept, COMPARED.values(), "compared")
+                for view in SHIPPED:
+                    found.adopt(kept, (view,), view)
         asked = {view: getattr(options, view) for view in SHIPPED}
         for view, folder in asked.items():
             if folder is not None:
                 answer_shipped(found, view, folder, options.workers, options.table)
-        if any([options.corpus, *asked.values()]):
+        if any([options.corpus, options.ask, *asked.values()]):
             predictions.save(found, options.predictions)
         found = without_stale(found)
     except (manifest.CorpusError, PredictionsError, weights.WeightsError) as error:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,51 +16,67 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from diagnoser import moments, schema, sources
+from diagnoser import moments, schema, sources, table
 from diagnoser.fitting import fit
 from diagnoser.holdout import TREES
-from diagnoser.replay import Prediction, replay
+from diagnoser.replay import Prediction, Scorer, replay
 from diagnoser.trees import fit_trees
 
 if TYPE_CHECKING:
     from diagnoser.extract import Extracted
     from diagnoser.holdout import Fold
+    from diagnoser.manifest import Run
     from diagnoser.sources import Source
 
 
 @dataclass(frozen=True)
 class Material:
-    """What is learnt from: a corpus of traces, feature tables, or both.
+    """What is learnt from and what is asked about.
 
-    Asked about are the runs with traces, frame by frame; where there are none, those of the
-    tables, at single moments (:mod:`diagnoser.moments`).
+    ``traces``: corpora whose runs are asked about, frame by frame; without any, the runs of
+    ``learnt`` are, at single moments (:mod:`diagnoser.moments`). ``learnt``: a feature table;
+    without it, the traces are learnt from too.
     """
 
-    extracted: Extracted | None
-    tables: tuple[Path, ...] = ()
+    traces: tuple[Extracted, ...] = ()
+    learnt: Path | None = None
 
     @property
     def source(self) -> Source:
-        """All of it."""
-        traces = [] if self.extracted is None else [sources.of_corpus(self.extracted)]
-        return sources.joined([*map(_table, self.tables), *traces])
+        """What is learnt from."""
+        if self.learnt is not None:
+            return _table(self.learnt)
+        return sources.joined([sources.of_corpus(found) for found in self.traces])
+
+    @property
+    def asked(self) -> tuple[Run, ...]:
+        """The runs that are asked about."""
+        return tuple(self._owners) if self.traces else self.source.runs
+
+    @property
+    def asked_checksum(self) -> str:
+        """Of the corpora that are asked about."""
+        if not self.traces:
+            return self.source.checksum
+        return table.joined(*(found.manifest.checksum for found in self.traces))
 
     @property
     def kept(self) -> Path:
         """Where finished folds lie."""
-        folder = self.tables[0] if self.extracted is None else self.extracted.manifest.folder
+        folder = self.traces[0].manifest.folder if self.traces else self.learnt
+        assert folder is not None, "neither traces nor a table"
         return folder / "evaluation"
 
-    def asked(self, folds: Sequence[Fold]) -> list[Fold]:
-        """The folds, each with those of its held-out runs that can be asked about."""
-        if self.extracted is None:
-            return list(folds)
-        at_hand = {run.id for run in self.extracted.runs}
-        found = [
-            replace(fold, held=tuple(run for run in fold.held if run.id in at_hand))
-            for fold in folds
-        ]
-        return [fold for fold in found if fold.held]
+    def answers(self, trained: Scorer, runs: Sequence[Run]) -> list[Prediction]:
+        """What a learner says of some of the runs that are asked about."""
+        if not self.traces:
+            return moments.answers(trained, self.source.samples(runs))
+        owners = self._owners
+        return [replay(trained, run, owners[run].features(run)) for run in runs]
+
+    @property
+    def _owners(self) -> dict[Run, Extracted]:
+        return {run: found for found in self.traces for run in found.runs}
 
 
 _table = cache(sources.of_table)
@@ -88,16 +104,12 @@ def _quiet_start() -> None:
 def run_fold(material: Material, fold: Fold) -> list[Prediction]:
     """Train on a fold's training runs and ask about its held-out ones."""
     source = material.source
-    kept = material.kept / f"{_name(source, fold)}.json"
+    kept = material.kept / f"{_name(material, fold)}.json"
     if kept.is_file():
         return msgspec.json.decode(kept.read_bytes(), type=list[Prediction])
     learn = fit_trees if fold.variant == TREES else fit
     trained = learn(source.samples(fold.training), fold.settings)
-    if material.extracted is None:
-        found = moments.answers(trained, source.samples(fold.held))
-    else:
-        features = material.extracted.features
-        found = [replay(trained, run, features(run)) for run in fold.held]
+    found = material.answers(trained, fold.held)
     kept.parent.mkdir(exist_ok=True)
     partial_file = kept.with_suffix(".partial")
     partial_file.write_bytes(msgspec.json.encode(found))
@@ -105,9 +117,10 @@ def run_fold(material: Material, fold: Fold) -> list[Prediction]:
     return found
 
 
-def _name(source: Source, fold: Fold) -> str:
+def _name(material: Material, fold: Fold) -> str:
     """Of everything that a fold's answers depend on: another code gives other answers too."""
     runs = [run.id for run in fold.training] + [""] + [run.id for run in fold.held]
-    parts = [source.checksum, schema.digest(), fold.variant, repr(fold.settings), *runs]
+    of = [material.source.checksum, material.asked_checksum, schema.digest()]
+    parts = [*of, fold.variant, repr(fold.settings), *runs]
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256("\n".join(parts).encode() + code).hexdigest()[:24]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from diagnoser.fitting import Settings
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from diagnoser.fitting import Settings
     from diagnoser.manifest import Run
 
 TREES = "trees"
@@ -36,48 +35,74 @@ class Fold:
         return replace(self, variant=variant, settings=replace(self.settings, shape=shape))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A group of runs held out, told by what ``held`` says of a run."""
+
+    view: str
+    name: str
+    held: Callable[[Run], bool]
+
+    def fold(self, runs: Sequence[Run], asked: Sequence[Run], settings: Settings) -> Fold:
+        """Trained on the runs that are not held out, asked about those of ``asked`` that are."""
+        return Fold(
+            self.view,
+            self.name,
+            tuple(run for run in runs if not self.held(run)),
+            tuple(run for run in asked if self.held(run)),
+            settings,
+        )
+
+
 def plan(
-    runs: Sequence[Run], count: int, settings: Settings, variants: Collection[str] = ()
+    runs: Sequence[Run],
+    count: int,
+    settings: Settings,
+    variants: Collection[str] = (),
+    asked: Sequence[Run] | None = None,
 ) -> list[Fold]:
-    """All trainings of an evaluation. ``variants`` are compared where pairs are held out; the trees
-    everywhere."""
-    pairs = by_pairs(runs, count, settings)
-    others = [*by_family(runs, settings), *by_size(runs, settings), *by_operator(runs, settings)]
-    planned = [*pairs, *others]
-    for variant in variants:
-        chosen = [*pairs, *others] if variant == TREES else pairs
-        planned += [fold.varied(variant) for fold in chosen]
-    return planned
+    """All trainings of an evaluation that have a run to answer for. ``variants`` are compared where
+    pairs are held out; the trees everywhere. ``asked``: about these instead of those learnt from;
+    what is held out depends on ``runs`` alone."""
+    cuts = [*by_pairs(runs, count), *by_family(runs), *by_size(runs), *by_operator(runs)]
+    every = [cut.fold(runs, runs if asked is None else asked, settings) for cut in cuts]
+    planned = [fold for fold in every if fold.held]
+    pairs = [fold for fold in planned if fold.view == "pairs"]
+    varied = [
+        fold.varied(variant)
+        for variant in variants
+        for fold in (planned if variant == TREES else pairs)
+    ]
+    return [*planned, *varied]
 
 
-def by_pairs(runs: Sequence[Run], count: int, settings: Settings) -> list[Fold]:
+def by_pairs(runs: Sequence[Run], count: int) -> list[Cut]:
     """Model-task pairs, dealt into ``count`` folds."""
     grouped = group_folds(runs, count)
     if len(grouped) < 2:
         return []
-    return [_fold("pairs", name, runs, _in_groups(held), settings) for name, held in grouped]
+    return [Cut("pairs", name, _in_groups(held)) for name, held in grouped]
 
 
-def by_family(runs: Sequence[Run], settings: Settings) -> list[Fold]:
+def by_family(runs: Sequence[Run]) -> list[Cut]:
     """One family after the other, with its kin."""
     lineages = sorted({run.lineage for run in runs})
     if len(lineages) < 2:
         return []
-    return [_fold("families", name, runs, _in_lineage(name), settings) for name in lineages]
+    return [Cut("families", name, _in_lineage(name)) for name in lineages]
 
 
-def by_size(runs: Sequence[Run], settings: Settings, share: float = 0.2) -> list[Fold]:
+def by_size(runs: Sequence[Run], share: float = 0.2) -> list[Cut]:
     """The largest models: about ``share`` of the runs, by layers times width."""
     sizes = sorted(run.cells for run in runs)
     if not sizes or sizes[0] == sizes[-1]:
         return []
     limit = sizes[round((1 - share) * (len(sizes) - 1))]
     limit = limit if limit > sizes[0] else sizes[-1]
-    name = f"layers × width ≥ {limit}"
-    return [_fold("sizes", name, runs, lambda run: run.cells >= limit, settings)]
+    return [Cut("sizes", f"layers × width ≥ {limit}", lambda run: run.cells >= limit)]
 
 
-def by_operator(runs: Sequence[Run], settings: Settings, count: int = 2) -> list[Fold]:
+def by_operator(runs: Sequence[Run], count: int = 2) -> list[Cut]:
     """Of every root cause that several operators bring about, some of these, in turn; with them the
     clean runs of some model-task pairs. A cause with a single operator is never asked for."""
     operators: dict[str, set[str]] = {}
@@ -87,7 +112,7 @@ def by_operator(runs: Sequence[Run], settings: Settings, count: int = 2) -> list
     grouped = group_folds([run for run in runs if not run.faulty], count)
     if len(grouped) < 2 or all(len(found) < 2 for found in operators.values()):
         return []
-    folds = []
+    cuts = []
     for number, (_, groups) in enumerate(grouped):
         left = {
             operator
@@ -95,9 +120,8 @@ def by_operator(runs: Sequence[Run], settings: Settings, count: int = 2) -> list
             if len(found) > 1
             for operator in sorted(found)[number::count]
         }
-        held = _of_operators(left, groups)
-        folds.append(_fold("operators", ", ".join(sorted(left)), runs, held, settings))
-    return folds
+        cuts.append(Cut("operators", ", ".join(sorted(left)), _of_operators(left, groups)))
+    return cuts
 
 
 def group_folds(runs: Sequence[Run], count: int) -> list[tuple[str, set[str]]]:
@@ -131,15 +155,3 @@ def _in_lineage(lineage: str) -> Callable[[Run], bool]:
 
 def _of_operators(operators: set[str], groups: set[str]) -> Callable[[Run], bool]:
     return lambda run: run.operator in operators if run.faulty else run.group in groups
-
-
-def _fold(
-    view: str, name: str, runs: Sequence[Run], held: Callable[[Run], bool], settings: Settings
-) -> Fold:
-    return Fold(
-        view,
-        name,
-        tuple(run for run in runs if not held(run)),
-        tuple(run for run in runs if held(run)),
-        settings,
-    )

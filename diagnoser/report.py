@@ -184,13 +184,12 @@ def _categories(predictions: Sequence[Prediction]) -> list[str]:
 
 
 def _asked(about: Mapping[str, Any]) -> str:
-    """A sentence where not every run was asked about."""
-    answered = about.get("answered", about["runs"])
-    if answered == about["runs"]:
+    """A sentence where others were asked about than were learnt from."""
+    if about.get("asked", about["corpus"]) == about["corpus"]:
         return ""
     return (
-        f" Asked about are the {answered} of them whose traces were at hand; the others are learnt "
-        "from, and held out with their group."
+        f" Asked about are {about['answered']} runs whose traces were at hand, each by a network "
+        "that its group was held out from."
     )
 
 

@@ -90,7 +90,7 @@ def train_again(
 
     Raises :class:`~diagnoser.manifest.CorpusError` where the table is missing or of another corpus.
     """
-    source = sources.load([_there(folder, "feature table")], workers=1)
+    source = sources.load([there(folder, "feature table")], workers=1)
     if source.checksum != kept.about.get("corpus"):
         raise CorpusError(
             f"the kept answers are of corpus {kept.about.get('corpus')}, the table in {folder} of "
@@ -112,7 +112,7 @@ def score_final(kept: Evaluation, folder: Path, trained: Trained, digest: str) -
     """The weights' answers to the final hold-out's table, beside those kept of the same weights
     (``digest`` of their file). Raises :class:`~diagnoser.manifest.CorpusError` where the table is
     missing, not the final hold-out's, or what the weights were trained on."""
-    found = table.read(_there(folder, "feature table of the final hold-out"))
+    found = table.read(there(folder, "feature table of the final hold-out"))
     if not all(run.final for run in found.runs):
         raise CorpusError(f"{folder} is not the final hold-out: weights may have seen its runs")
     if found.checksum == trained.about.get("corpus_checksum"):
@@ -125,7 +125,8 @@ def score_final(kept: Evaluation, folder: Path, trained: Trained, digest: str) -
     )
 
 
-def _there(folder: Path, what: str) -> Path:
+def there(folder: Path, what: str) -> Path:
+    """The folder. Raises :class:`~diagnoser.manifest.CorpusError` where it holds no table."""
     if not table.is_table(folder):
         raise CorpusError(
             f"no {what} in {folder}: make one with `python -m diagnoser.corpus pack DIR --out "

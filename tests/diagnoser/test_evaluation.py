@@ -67,8 +67,8 @@ def test_every_way_holds_out_whole_groups(synthetic_corpus):
 
 def test_a_cause_with_one_operator_is_not_asked_for_without_it(synthetic_corpus):
     runs = synthetic_corpus.runs
-    assert holdout.by_operator(runs, Settings()) == []
-    assert holdout.by_size(runs, Settings()) == []
+    assert holdout.by_operator(runs) == []
+    assert holdout.by_size(runs) == []
 
 
 @pytest.fixture(scope="module")
@@ -198,24 +198,44 @@ def test_answers_are_kept_and_the_tables_come_from_them(small_corpus, tmp_path):
     assert out.read_bytes() == first
 
 
-def test_runs_of_a_table_are_learnt_from_but_not_asked_about(small_corpus, tmp_path):
+def test_traces_are_asked_about_by_networks_of_a_table_without_their_group(small_corpus, tmp_path):
     extracted = sources.prepare(small_corpus, workers=1)
-    there, here = (replace(extracted, runs=extracted.runs[at::2]) for at in (0, 1))
-    table.pack(there, tmp_path / "t")
-    options = Settings(epochs=1)
-    material = folds_of.Material(here, (tmp_path / "t",))
-    together = holdout.plan((*there.runs, *here.runs), 2, options, ["messages"])
-    folds = material.asked(together)
-    at_hand = {run.id for run in here.runs}
-    assert [fold.name for fold in folds] == [fold.name for fold in together]
-    for mine, whole in zip(folds, together, strict=True):
-        assert mine.training == whole.training
-        assert mine.held == tuple(run for run in whole.held if run.id in at_hand)
+    learnt, fresh = (replace(extracted, runs=extracted.runs[at::2]) for at in (0, 1))
+    table.pack(learnt, tmp_path / "t")
+    material = folds_of.Material((fresh, replace(extracted, runs=learnt.runs[:3])), tmp_path / "t")
+    assert material.asked == (*fresh.runs, *learnt.runs[:3])
+    folds = holdout.plan(material.source.runs, 2, Settings(epochs=1), asked=material.asked)
+    alone = holdout.plan(learnt.runs, 2, Settings(epochs=1))
+    # What is held out is told by what is learnt from, whatever is asked about.
+    assert [(f.name, f.training) for f in folds] == [(f.name, f.training) for f in alone]
+    for fold in folds:
+        if fold.view == "pairs":
+            trained_on = {run.group for run in fold.training}
+            assert fold.held and not trained_on & {run.group for run in fold.held}
+    assert sorted(run.id for f in folds if f.view == "pairs" for run in f.held) == sorted(
+        run.id for run in material.asked
+    )
     answers = folds_of.run_fold(material, folds[0])
     assert [answer.id for answer in answers] == [run.id for run in folds[0].held]
+    # The same fold asked about others is another one; nobody to ask, no training.
+    other = folds_of.Material((fresh,), tmp_path / "t")
+    few = holdout.plan(learnt.runs, 2, Settings(epochs=1), asked=fresh.runs[:1])
+    assert {f.name for f in few} < {f.name for f in folds} and all(f.held for f in few)
+    assert folds_of.run_fold(other, few[0]) and len(list(material.kept.iterdir())) >= 2
     found = evaluate.evaluate(material, folds[:1], 1, 0)
-    assert found.about["runs"] == len(extracted.runs)
-    assert f"Asked about are the {len(here.runs)} of them" in report(found)
+    assert found.about["runs"] == len(learnt.runs)
+    assert f"Asked about are {len(fresh.runs) + 3} runs" in report(found)
+
+
+def test_what_is_asked_and_what_is_learnt_from_is_checked(small_corpus, tmp_path, capsys):
+    common = ["--readme", str(tmp_path / "r"), "--predictions", str(tmp_path / "p")]
+    folder = str(small_corpus)
+    assert evaluate.main([*common, "--corpus", folder, "--ask", folder]) == 3
+    assert "give one of them" in capsys.readouterr().err
+    assert evaluate.main([*common, "--ask", folder, folder, "--table", folder]) == 3
+    assert "two of the corpora hold the run" in capsys.readouterr().err
+    assert evaluate.main([*common, "--ask", folder, "--table", str(tmp_path / "none")]) == 3
+    assert "no feature table in" in capsys.readouterr().err
 
 
 def test_baselines_are_compared_at_single_moments_of_the_table(small_corpus, tmp_path, capsys):
@@ -243,13 +263,17 @@ def test_baselines_are_compared_at_single_moments_of_the_table(small_corpus, tmp
     kept = {path: path.stat().st_mtime_ns for path in (packed / "evaluation").iterdir()}
     assert len(kept) == 4 and compare.main([*options, "--views", "pairs"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (packed / "evaluation").iterdir()} == kept
-    # Another evaluation keeps the comparison, which says what it is of.
+    # Another evaluation keeps the comparison and the shipped weights' answers, which say what they
+    # are of.
     assert "as it was with" not in readme.read_text()
     of = predictions.load(out)
+    of.add("final", "", "final", of.all("pairs")[:2])
+    of.about["final"] = {"corpus": "f", "runs": 2, "weights": weights.digest()}
     of.about["compared"] = {"corpus": "earlier", "runs": 7}
     predictions.save(of, out)
     assert evaluate.main(["--corpus", str(small_corpus), *common]) == 0
-    assert predictions.load(out).answers == of.answers
+    again = predictions.load(out)
+    assert again.answers == of.answers and again.about["final"] == of.about["final"]
     assert "as it was with 7 runs (corpus earlier)" in readme.read_text()
     # The next comparison, of the runs at hand, takes its place.
     assert compare.main([*options, "--views", "sizes"]) == 0

@@ -101,7 +101,7 @@ def test_a_table_that_weights_may_have_seen_is_no_final_hold_out(some, final, tr
 
 def test_a_fold_is_trained_again_and_compared(some, trained, replayed, tmp_path, monkeypatch):
     table.pack(some, tmp_path / "t")
-    folds = by_pairs(some.runs, 2, Settings())
+    folds = [cut.fold(some.runs, some.runs, Settings()) for cut in by_pairs(some.runs, 2)]
     kept = Evaluation({"corpus": some.manifest.checksum, "seed": 0})
     by_id = {p.id: p for p in replayed}
     for fold in folds:

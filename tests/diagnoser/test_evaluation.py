@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diagnoser import compare, evaluate, holdout, predictions, sources, table
+from diagnoser import compare, evaluate, holdout, predictions, sources, table, weights
 from diagnoser import folds as folds_of
 from diagnoser.ablation import ABLATIONS, reduced
 from diagnoser.batch import collate

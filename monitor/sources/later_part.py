@@ -96,9 +96,9 @@ def read(path: Path, start: int) -> Arrays | None:
     """Of the records from offset ``start`` on what :class:`Part` holds; None where they stand under
     another header than the trace's first. Raises :class:`TraceError`."""
     with TraceReader(path) as reader:
-        header = next((r for r in reader.records(_RECORDS) if isinstance(r, Header)), None)
+        begins_with = reader.records(1)
         size = reader.size
-    if header is None:
+    if not begins_with or not isinstance(header := begins_with[0], Header):
         return None
     model, store = RunModel(), RecordStore(path)
     model.read([header])

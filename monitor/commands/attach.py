@@ -61,13 +61,15 @@ def show(source: Source, options: argparse.Namespace) -> int:
     try:
         from monitor.settings import load
         from monitor.terminal_background import theme_of_terminal
+        from monitor.undisturbed import uncollected
 
         settings = load()
         theme = getattr(options, "theme", None) or settings.theme
         # Asked before anything else reads from the terminal.
         theme = theme or theme_of_terminal()
-        from monitor.app import MonitorApp
-        from monitor.remembered import remember
+        with uncollected():
+            from monitor.app import MonitorApp
+            from monitor.remembered import remember
 
         # What was typed goes before what the file says.
         settings = replace(

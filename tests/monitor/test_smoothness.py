@@ -4,6 +4,7 @@ import gc
 import sys
 
 import numpy as np
+import pytest
 from screen_driver import FakeSource, Script, laid_out, running, settle, show
 
 from monitor import in_pieces
@@ -16,7 +17,7 @@ from monitor.in_pieces import InPieces
 from monitor.run_model import RunModel
 from monitor.sources.fake import records
 from monitor.sources.source import Batch
-from monitor.undisturbed import SWITCH_SECONDS, Undisturbed
+from monitor.undisturbed import SWITCH_SECONDS, Undisturbed, uncollected
 
 
 def test_a_picture_in_pieces_makes_room_after_each_slice(monkeypatch):
@@ -90,6 +91,21 @@ def test_threads_take_short_turns_and_start_up_is_not_collected_again():
     assert (sys.getswitchinterval(), gc.get_threshold()) == before
     assert gc.get_freeze_count() < 1000
     setting.end()
+
+
+def test_nothing_is_collected_while_libraries_load():
+    assert gc.isenabled()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            held = gc.get_freeze_count()
+            loaded = [[] for _ in range(100)]
+        assert gc.isenabled() and gc.get_freeze_count() >= held + len(loaded)
+        with pytest.raises(ImportError), uncollected():
+            raise ImportError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
 
 
 def test_curves_are_the_same_objects_until_more_is_read():

@@ -75,9 +75,10 @@ class Columns:
         nodes = {site.name: site.node for site in header.anatomy.sites}
         layers = {site.name: site.layer for site in header.anatomy.sites}
         stacks = {site.name: site.stack for site in header.anatomy.sites}
+        defined = {(found.name, kind): found for found in header.metrics for kind in found.nodes}
         definitions: list[Metric] = []
         for column in header.columns:
-            metric = header.metric(column.metric, nodes.get(column.site, ""))
+            metric = defined.get((column.metric, kind_of(nodes.get(column.site, ""))))
             if metric is None:
                 raise schema.SchemaMismatch(
                     f"run {header.run} has a column {column.key} that its header does not define: "

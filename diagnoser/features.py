@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -261,20 +262,25 @@ class RollingFeatures:
         return shift / self.columns.floor * (100.0 / span)
 
     def _by_node(self, by_statistic: dict[str, Floats]) -> dict[str, Floats]:
-        padded = {
-            name: np.append(values, np.float32(0.0)).astype(np.float32)
-            for name, values in by_statistic.items()
-        }
+        values = np.zeros((len(by_statistic), len(self.columns) + 1), dtype=np.float32)
+        values[:, :-1] = list(by_statistic.values())  # the last is that of no column
         nodes: dict[str, Floats] = {}
         for kind, table in self.columns.targets.items():
-            blocks = [
-                padded[statistic][table[:, number]]
-                for number, metric in enumerate(schema.metrics_of(kind))
-                for statistic in schema.statistics_of(metric)
-            ]
-            nodes[kind] = np.stack(blocks, axis=-1) if len(table) else _empty(kind)
+            metrics, statistics = _places(kind, tuple(by_statistic))
+            nodes[kind] = values[statistics, table[:, metrics]]
         return nodes
 
 
-def _empty(kind: str) -> Floats:
-    return np.zeros((0, len(schema.feature_names(kind))), dtype=np.float32)
+@cache
+def _places(
+    kind: str, names: tuple[str, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of each feature of a kind, (features,): the number of its metric among the kind's, and of its
+    statistic among ``names``."""
+    found = [
+        (number, names.index(statistic))
+        for number, metric in enumerate(schema.metrics_of(kind))
+        for statistic in schema.statistics_of(metric)
+    ]
+    metrics, statistics = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return metrics, statistics

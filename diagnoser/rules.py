@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -328,19 +329,23 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def rules_on(node: str, metric: str) -> list[tuple[int, Rule]]:
+def rules_on(node: str, metric: str) -> tuple[tuple[int, Rule], ...]:
     """The rules on a metric at a node that hold at any moment, with their places in the order."""
     return rules_at("", node, metric)
 
 
-def rules_at(moment: Moment, node: str, metric: str) -> list[tuple[int, Rule]]:
+def rules_at(moment: Moment, node: str, metric: str) -> tuple[tuple[int, Rule], ...]:
     """The rules on a metric at a node that ask for a moment, with their places in the order."""
-    kind = kind_of(node)
-    return [
+    return _rules_of(moment, kind_of(node), metric)
+
+
+@cache  # asked for every column of a header, and layers are alike
+def _rules_of(moment: Moment, kind: str, metric: str) -> tuple[tuple[int, Rule], ...]:
+    return tuple(
         (rank, rule)
         for rank, rule in enumerate(RULES)
         if (metric, moment) == (rule.metric, rule.moment) and kind in rule.nodes
-    ]
+    )
 
 
 def rule_for(node: str, metric: str, at: At) -> tuple[int, Rule] | None:

@@ -7,8 +7,8 @@ Contracts by rule, gradient-boosted trees on the same features, and networks tha
 each (:data:`diagnoser.ablation.ABLATIONS`), trained on the same runs and asked about the same ones.
 It needs the feature table alone, so that all are asked at single moments
 (:mod:`diagnoser.moments`), the network too: compare these with each other, not with the rolling
-engine's. The ablations are trained where pairs are held out. An interrupted comparison goes on
-where it was.
+engine's. Trees and the network without message passing are trained whatever is held out, the others
+where pairs are. An interrupted comparison goes on where it was.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 TREES = "trees"
 """The variant that is no network: gradient-boosted trees on the same features."""
+EVERYWHERE = (TREES, "messages")
+"""Variants compared whatever is held out: what is no network, and what is no graph network."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def plan(
     asked: Sequence[Run] | None = None,
 ) -> list[Fold]:
     """All trainings of an evaluation that have a run to answer for. ``variants`` are compared where
-    pairs are held out; the trees everywhere. ``asked``: about these instead of those learnt from;
-    what is held out depends on ``runs`` alone."""
+    pairs are held out, those of :data:`EVERYWHERE` everywhere. ``asked``: about these instead of
+    those learnt from; what is held out depends on ``runs`` alone."""
     cuts = [*by_pairs(runs, count), *by_family(runs), *by_size(runs), *by_operator(runs)]
     every = [cut.fold(runs, runs if asked is None else asked, settings) for cut in cuts]
     planned = [fold for fold in every if fold.held]
@@ -71,7 +73,7 @@ def plan(
     varied = [
         fold.varied(variant)
         for variant in variants
-        for fold in (planned if variant == TREES else pairs)
+        for fold in (planned if variant in EVERYWHERE else pairs)
     ]
     return [*planned, *varied]
 

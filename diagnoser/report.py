@@ -41,18 +41,19 @@ HEAD = (
 
 
 def row(name: str, f: Figures) -> str:
-    """A line under :data:`HEAD`."""
+    """A line under :data:`HEAD`. Without faulty runs there is nothing to find: a dash."""
     low, high = f.interval
+    found = f.detection
+    told = ("–", "–", "–")
+    if f.faulty:
+        detection = f"{found.f1:.3f} ({found.precision:.3f} / {found.recall:.3f})"
+        told = (detection, f"{f.category_f1:.3f}", f"{f.cause_f1:.3f}")
     share = 100 * f.clean_flagged / f.clean if f.clean else float("nan")
     layer = f"{f.layer_right}/{f.layer_runs}" if f.layer_runs else "–"
     if f.layer_runs:
         layer = f"{f.layer_right / f.layer_runs:.3f} ({layer})"
-    return (
-        f"| {name} | {f.faulty} / {f.clean} "
-        f"| {f.detection.f1:.3f} ({f.detection.precision:.3f} / {f.detection.recall:.3f}) "
-        f"| {f.category_f1:.3f} | {f.cause_f1:.3f} | {layer} "
-        f"| {f.clean_flagged} of {f.clean}: {share:.1f} % [{100 * low:.1f}, {100 * high:.1f}] |"
-    )
+    flagged = f"{f.clean_flagged} of {f.clean}: {share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"| {name} | {f.faulty} / {f.clean} | {' | '.join(told)} | {layer} | {flagged} |"
 
 
 VIEWS = {

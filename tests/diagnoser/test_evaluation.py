@@ -20,7 +20,7 @@ from diagnoser.fitting import Settings
 from diagnoser.graph import RELATIONS
 from diagnoser.model import DiagnosisNetwork, Shape
 from diagnoser.replay import replay
-from diagnoser.report import BEGIN, END, report
+from diagnoser.report import BEGIN, END, report, row
 from diagnoser.trees import fit_trees
 from diagnoser.weights import Trained, load, save
 
@@ -292,6 +292,12 @@ def test_answers_that_cannot_be_read_give_one_line(content, tmp_path, capsys):
     assert evaluate.main(["--predictions", str(path), "--readme", str(tmp_path / "r")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "--corpus" in line
+
+
+def test_healthy_runs_alone_have_no_figures_of_faults(trained, synthetic_corpus):
+    runs = [run for run in synthetic_corpus.runs if not run.faulty][:2]
+    found = figures([replay(trained, run, synthetic_corpus.features(run)) for run in runs])
+    assert row("healthy", found).startswith("| healthy | 0 / 2 | – | – | – | – | ")
 
 
 def test_a_report_of_nothing_is_its_head():

@@ -21,6 +21,8 @@ from diagnoser.figures import (
 )
 from diagnoser.holdout import TREES
 from diagnoser.manifest import LINEAGES
+from diagnoser.peer import beside
+from diagnoser.taxonomy import ROOT_CAUSE_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -119,7 +121,8 @@ def report(
         return "\n".join(lines)
     held = found.all(main)
     now = figures(held)
-    lines += ["", f"With {VIEWS[main]}:", "", *_categories(held), "", *_weakest(held)]
+    lines += ["", f"With {VIEWS[main]}:", "", *_categories(held), "", *beside(held)]
+    lines += ["", *_weakest(held), "", *_every_cause(held)]
     lines += [
         "",
         f"Faulty runs flagged before their fault began: {now.early} of {now.faulty}. "
@@ -204,15 +207,25 @@ def _of_others(about: Mapping[str, Any]) -> str:
 
 def _weakest(predictions: Sequence[Prediction], count: int = 10) -> list[str]:
     """The root causes that are told worst, and what they are taken for."""
+    causes = by_class(cause_pairs(predictions))
+    worst = sorted(causes, key=lambda name: causes[name].f1)[:count]
+    title = f"The {len(worst)} root causes of {len(causes)} that are told worst:"
+    return [title, "", *_causes(predictions, worst)]
+
+
+def _every_cause(predictions: Sequence[Prediction]) -> list[str]:
+    """All root causes, in the taxonomy's order."""
+    asked = {truth for truth, _ in cause_pairs(predictions)}
+    names = [key for key in ROOT_CAUSE_KEYS if key in asked]
+    title = f"<summary>All {len(names)} root causes</summary>"
+    return ["<details>", title, "", *_causes(predictions, names), "", "</details>"]
+
+
+def _causes(predictions: Sequence[Prediction], names: Sequence[str]) -> list[str]:
     pairs = cause_pairs(predictions)
     causes = by_class(pairs)
-    lines = [
-        f"The {min(count, len(causes))} root causes of {len(causes)} that are told worst:",
-        "",
-        "| root cause | runs | P / R / F1 | taken for |",
-        "|---|---|---|---|",
-    ]
-    for name in sorted(causes, key=lambda name: causes[name].f1)[:count]:
+    lines = ["| root cause | runs | P / R / F1 | taken for |", "|---|---|---|---|"]
+    for name in names:
         answers = Counter(answer or "healthy" for truth, answer in pairs if truth == name)
         total = sum(answers.values())
         others = ", ".join(f"{a} {n}" for a, n in answers.most_common(4) if a != name)

@@ -116,7 +116,7 @@ def material_of(options: argparse.Namespace) -> Material:
             )
         return Material((sources.prepare(options.corpus, options.workers),))
     traces = tuple(sources.prepare(folder, options.workers) for folder in options.ask)
-    sources.joined([sources.of_corpus(found) for found in traces])
+    sources.joined([sources.of_corpus(found) for found in traces])  # raises where runs are twice
     return Material(traces, there(options.table, "feature table"))
 
 

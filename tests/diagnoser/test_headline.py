@@ -24,6 +24,6 @@ def test_the_first_page_tells_what_was_measured(view, left_out):
         f"{found.layer_right / found.layer_runs:.0%}".replace("%", " %"),
         f"{found.clean_flagged} of {found.clean}",
     ]
-    text = FIRST_PAGE.read_text()
+    text = FIRST_PAGE.read_text(encoding="utf-8")
     assert f"| {' | '.join(cells)} |" in text
-    assert f"Asked about {found.runs} recorded trainings" in text
+    assert f"Asked about {found.runs} recorded runs of" in text

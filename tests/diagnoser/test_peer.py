@@ -29,6 +29,8 @@ def test_encoders_and_decoders_stand_apart_beside_what_is_published():
     lines = beside(asked)
     assert "| runs (faulty / clean) | 2 / 1 | | 2 / 0 | |" in lines
     assert "| detection F1 | 0.667 | 0.826 | 1.000 | 0.909 |" in lines
+    assert "| category macro-F1 | 0.667 | 0.850 | 1.000 | 0.868 |" in lines
+    assert "| root cause macro-F1 | 0.500 | 0.851 | 1.000 | 0.867 |" in lines
     assert "| … root causes of qkv | 0.500 | 0.765 | 1.000 | 0.646 |" in lines
     assert "| … root causes of kv_cache | – | – | 1.000 | 0.758 |" in lines
     assert set(CAUSES) <= {key.split("/")[0] for key in ROOT_CAUSE_KEYS}

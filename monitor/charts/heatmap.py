@@ -267,15 +267,11 @@ def _half_row(upper: IntArray, lower: IntArray, two_sided: bool) -> Line:
 
 
 def _joined(pieces: list[Piece]) -> Line:
-    if not pieces:
-        return ()
-    roles = np.array([role for _, role in pieces], dtype=object)
-    return from_cells(np.array([text for text, _ in pieces]), roles)
+    return from_cells([text for text, _ in pieces], [role for _, role in pieces])
 
 
 def _axis(found: Heat, start: int, stop: int) -> Line:
-    characters = np.full(stop - start, glyphs.HORIZONTAL)
-    roles = np.full(stop - start, "faint", dtype=object)
+    characters, roles = [glyphs.HORIZONTAL] * (stop - start), ["faint"] * (stop - start)
     for column, mark in found.marks:
         if start <= column < stop:
             characters[column - start] = mark_glyph(mark.kind)

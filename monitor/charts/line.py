@@ -8,6 +8,7 @@ A role is a few words: a colour name of the palette (``fg muted faint accent ok 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +49,14 @@ def spread(left: Iterable[Piece], right: Iterable[Piece], width: int) -> Line:
     return (*fitted(left, room), *right)
 
 
-def from_cells(characters: npt.NDArray[np.str_], roles: npt.NDArray[np.object_]) -> Line:
+def from_cells(characters: Sequence[str], roles: Sequence[str]) -> Line:
     """A line from one character and one role per cell, equal neighbours joined."""
-    names = list(dict.fromkeys(roles.tolist()))
-    codes = {name: code for code, name in enumerate(names)}
-    found = np.array([codes[role] for role in roles], np.int64)
-    return from_grid(characters[None, :], found[None, :], names)[0]
+    pieces, start = [], 0
+    for role, alike in groupby(roles):
+        stop = start + sum(1 for _ in alike)
+        pieces.append(("".join(characters[start:stop]), role))
+        start = stop
+    return tuple(pieces)
 
 
 def from_grid(

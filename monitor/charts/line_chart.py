@@ -192,16 +192,19 @@ def _plot(data: ChartData, plot: Plotted, scale: Scale, plain: bool, total: int)
     height, width = owner.shape
     owners = [*_owner_roles(data), "fg"]  # the last one's are the empty cells: their owner is -1
     roles = list(dict.fromkeys([*owners, *MARK_ROLES, "accent"]))
-    codes = np.array([roles.index(role) for role in owners])[owner]
     empty = owner < 0
+    # An empty cell is of the colour before it: a row is then a few pieces instead of one a dot.
+    before = np.maximum.accumulate(np.where(empty, 0, np.arange(width)), axis=1)
+    owner = owner[np.arange(height)[:, None], before]
+    codes = np.array([roles.index(role) for role in owners])[owner]
     for mark in data.marks:
-        column = int(raster.dot_columns([mark.step], data.span, width)[0])
+        column = raster.dot_column(mark.step, data.span, width)
         characters[empty[:, column], column] = glyphs.STEP_MARK
         codes[empty[:, column], column] = roles.index(mark_role(mark))
     if data.healthy is not None:
         shaded = _healthy_rows(data.healthy, scale, height)
         if plain:
-            _dot(characters[shaded], codes[shaded], owner[shaded], roles.index("faint"))
+            _dot(characters[shaded], codes[shaded], roles.index("faint"))
         else:
             codes[shaded] += len(roles)
             roles += [f"{role} on band" for role in roles]
@@ -233,19 +236,14 @@ def _healthy_rows(healthy: tuple[float, float], scale: Scale, height: int) -> sl
     low, high = healthy
     if high < scale.low or low > scale.high:
         return slice(0)
-    top = round((1 - float(scale.position(high))) * (height - 1))
-    bottom = round((1 - float(scale.position(low))) * (height - 1))
+    top = round((1 - scale.share(high)) * (height - 1))
+    bottom = round((1 - scale.share(low)) * (height - 1))
     return slice(top, bottom + 1)
 
 
-def _dot(
-    characters: npt.NDArray[np.str_],
-    codes: npt.NDArray[np.int64],
-    owner: npt.NDArray[np.int64],
-    code: int,
-) -> None:
+def _dot(characters: npt.NDArray[np.str_], codes: npt.NDArray[np.int64], code: int) -> None:
     """Points in place of a shade, where there are no colours."""
-    empty = (owner < 0) & (characters == " ")
+    empty = characters == " "
     empty[:, np.arange(empty.shape[1]) % 4 != 1] = False
     characters[empty] = glyphs.BEAD
     codes[empty] = code
@@ -254,7 +252,7 @@ def _dot(
 def _cursor_column(data: ChartData, width: int) -> int | None:
     if data.cursor is None or not data.span[0] <= data.cursor <= data.span[1]:
         return None
-    return int(raster.dot_columns([data.cursor], data.span, width)[0])
+    return raster.dot_column(data.cursor, data.span, width)
 
 
 MARK_ROLES = ("bad", "warn", "faint")
@@ -274,7 +272,7 @@ def mark_glyph(kind: str) -> str:
 def _tick_rows(scale: Scale, height: int) -> dict[int, str]:
     rows: dict[int, str] = {}
     for tick, label in zip(scale.ticks, tick_labels(scale, LABEL_WIDTH), strict=True):
-        row = round((1 - float(scale.position(tick))) * (height - 1))
+        row = round((1 - scale.share(tick)) * (height - 1))
         if row not in rows and row - 1 not in rows and row + 1 not in rows:
             rows[row] = label
     return rows
@@ -286,7 +284,7 @@ def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[in
     for index, curve in enumerate(curves):
         finite = np.flatnonzero(np.isfinite(curve.high))
         if len(finite):
-            level = float(scale.position(float(curve.high[finite[-1]])))
+            level = scale.share(float(curve.high[finite[-1]]))
             found.setdefault(round((1 - level) * (height - 1)), []).append(index)
     labels = {}
     for row, indices in found.items():
@@ -304,8 +302,7 @@ def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[in
 
 def _axis(data: ChartData, width: int, total: int) -> Line:
     """The horizontal axis: marks of events, and of values that are not finite."""
-    characters = np.full(width, glyphs.HORIZONTAL)
-    roles = np.full(width, "faint", dtype=object)
+    characters, roles = [glyphs.HORIZONTAL] * width, ["faint"] * width
     quiet = [curve for curve in data.curves if curve.sparse]
     for curve in (*quiet, *(curve for curve in data.curves if not curve.sparse)):
         if not curve.marks.any():
@@ -318,11 +315,10 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
         ):
             if bit == NAN and curve.sparse:
                 continue  # measured on rare samples only: absence is no news
-            at = columns[(curve.marks & bit) > 0]
-            characters[at] = glyph
-            roles[at] = "bad"
+            for column in np.unique(columns[(curve.marks & bit) > 0]).tolist():
+                characters[column], roles[column] = glyph, "bad"
     for mark in data.marks:
-        column = int(raster.dot_columns([mark.step], data.span, width)[0])
+        column = raster.dot_column(mark.step, data.span, width)
         characters[column], roles[column] = mark_glyph(mark.kind), mark_role(mark)
     cursor = _cursor_column(data, width)
     if cursor is not None:
@@ -337,15 +333,13 @@ def _step_labels(data: ChartData, width: int, total: int) -> Line:
     """The cursor's step under its column, the first and last step, round ones between; one that
     would touch another already there is left out."""
     told = str if data.step_of is None else duration
-    characters = np.full(width, " ")
-    roles = np.full(width, "muted", dtype=object)
+    placed: list[tuple[int, str, str]] = []
 
     def place(text: str, start: int, role: str = "muted") -> None:
         start = min(max(start, 0), max(width - len(text), 0))
-        around = characters[max(start - 1, 0) : start + len(text) + 1]
-        if len(text) <= width and (around == " ").all():
-            characters[start : start + len(text)] = list(text)
-            roles[start : start + len(text)] = role
+        apart = all(start > at + len(other) or start + len(text) < at for at, other, _ in placed)
+        if len(text) <= width and apart:
+            placed.append((start, text, role))
 
     cursor = _cursor_column(data, width)
     if cursor is not None:
@@ -356,7 +350,11 @@ def _step_labels(data: ChartData, width: int, total: int) -> Line:
     place(last, width - len(last))
     if data.step_of is None:
         for step in round_steps(data.span, width // _APART):
-            column = int(raster.dot_columns([step], data.span, width)[0])
-            place(str(step), column - len(str(step)) // 2)
-    indent = " " * (LABEL_WIDTH + 1)
-    return fitted([(indent, "muted"), *from_cells(characters, roles)], total)
+            text = str(step)
+            place(text, raster.dot_column(step, data.span, width) - len(text) // 2)
+    pieces: list[Piece] = []
+    end = -LABEL_WIDTH - 1
+    for start, text, role in sorted(placed):
+        pieces += [(" " * (start - end), "muted"), (text, role)]
+        end = start + len(text)
+    return fitted(pieces, total)

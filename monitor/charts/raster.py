@@ -18,8 +18,16 @@ BRAILLE = (2, 4)
 """Dots per cell across and down."""
 ASCII = (1, 2)
 
-# Bit of each braille dot, by row and column within the cell (Unicode block 2800).
-_BRAILLE_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+# Bit of each braille dot, down the left column of the cell, then the right (Unicode block 2800).
+_BRAILLE_BITS = (0x01, 0x02, 0x04, 0x40, 0x08, 0x10, 0x20, 0x80)
+_BRAILLE_CHARACTERS = np.array(
+    [" "]
+    + [
+        chr(0x2800 + sum(bit for place, bit in enumerate(_BRAILLE_BITS) if dots >> place & 1))
+        for dots in range(1, 256)
+    ]
+)
+"""By the dots set: bit 0 is the upper left one, bit 7 the lower right one."""
 _ASCII_CHARACTERS = np.array([" ", "'", ".", ":"])
 
 
@@ -28,6 +36,13 @@ def dot_columns(steps: npt.ArrayLike, span: tuple[int, int], width: int) -> IntA
     first, last = span
     share = (np.asarray(steps, np.float64) - first) / max(last - first, 1)
     return np.clip(np.round(share * (width - 1)), 0, width - 1).astype(np.int64)
+
+
+def dot_column(step: float, span: tuple[int, int], width: int) -> int:
+    """The column of one step, as :func:`dot_columns` gives it."""
+    first, last = span
+    share = (step - first) / max(last - first, 1)
+    return min(max(round(share * (width - 1)), 0), width - 1)
 
 
 def cut(curve: Curve, span: tuple[int, int]) -> Curve:
@@ -125,7 +140,7 @@ def _edges(
     middles = (curves[0].first + curves[0].last) / 2
     columns = np.maximum.accumulate(dot_columns(middles, span, width))
     low, high = np.array([curve.low for curve in curves]), np.array([c.high for c in curves])
-    begins = np.flatnonzero(np.diff(columns, prepend=-1))
+    begins = np.flatnonzero(np.concatenate([[True], columns[1:] != columns[:-1]]))
     filled = columns[begins]
     bottom = np.full((len(curves), width), np.nan)
     top = bottom.copy()
@@ -137,9 +152,9 @@ def _edges(
     inner = np.flatnonzero((before >= 0) & (before < len(columns) - 1))
     before = before[inner]
     marks = np.array([curve.marks for curve in curves])
-    whole = [(marks[:, at] == 0) & ~np.isnan(low[:, at]) for at in (before, before + 1)]
+    whole = (marks == 0) & ~np.isnan(low)
     joined = np.zeros((len(curves), width - 1), bool)
-    joined[:, inner] = whole[0] & whole[1]
+    joined[:, inner] = whole[:, before] & whole[:, before + 1]
     # Columns between two buckets: on the straight line from one to the other.
     empty = columns[before] != inner
     before, between = before[empty], inner[empty]
@@ -171,8 +186,8 @@ def cells(
         owner = np.where(touched.any(axis=0), last, owner)
     blocks = union.reshape(height, down, width, across)
     if dots == BRAILLE:
-        codes = np.einsum("hdwa,da->hw", blocks, _BRAILLE_BITS)
-        characters = np.where(codes > 0, codes + 0x2800, ord(" ")).astype(np.uint32)
-        return characters.view("<U1").reshape(height, width), owner
+        columns = blocks.transpose(0, 2, 3, 1).reshape(height, width, across * down)
+        packed = np.packbits(columns, axis=2, bitorder="little")[:, :, 0]
+        return _BRAILLE_CHARACTERS[packed], owner
     bits = blocks[:, 0, :, 0] + 2 * blocks[:, 1, :, 0]
     return _ASCII_CHARACTERS[bits], owner

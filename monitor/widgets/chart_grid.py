@@ -54,10 +54,10 @@ class ChartGrid(Container, can_focus=False):
         self.places = 1
         self._wanted = 0
         self._fitted: tuple[Size, int] | None = None
+        self._all = [ChartPane() for _ in range(MAX_CHARTS)]
 
     def compose(self) -> ComposeResult:
-        for _ in range(MAX_CHARTS):
-            yield ChartPane()
+        yield from self._all
 
     def want(self, count: int) -> None:
         """Show this many charts; 0: as many as fit well."""
@@ -70,19 +70,18 @@ class ChartGrid(Container, can_focus=False):
     def fit(self) -> None:
         """As many places as the area has room for. Also before drawing: a size may be told before
         the charts are there."""
-        panes = self.query(ChartPane)
         now = (self.content_size, self._wanted)
-        if now == self._fitted or not panes:
+        if now == self._fitted or not self.is_mounted:
             return
         self._fitted = now
         columns, rows = grid_shape(*self.content_size, self._wanted)
         self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
         self.places = columns * rows
-        for index, pane in enumerate(panes):
+        for index, pane in enumerate(self._all):
             pane.display = index < self.places
         self.post_message(self.Reshaped())
 
     @property
     def panes(self) -> list[ChartPane]:
         """The charts on screen, in order."""
-        return list(self.query(ChartPane))[: self.places]
+        return self._all[: self.places]

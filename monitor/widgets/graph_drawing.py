@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from monitor import glyphs
 from monitor.charts.line import Line, fitted, from_cells
 from monitor.widgets.graph_layout import GraphLayout, GraphRow, GraphStack
@@ -37,8 +35,7 @@ class _Canvas:
     def lines(self) -> list[Line]:
         lines = []
         for row in self.rows:
-            characters = np.full(self.width, " ")
-            roles = np.full(self.width, "fg", dtype=object)
+            characters, roles = [" "] * self.width, ["fg"] * self.width
             for at, (character, role) in row.items():
                 if 0 <= at < self.width:
                     characters[at], roles[at] = character, role

@@ -13,7 +13,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from monitor.charts.line import Line
+from monitor.charts.line import Line, text_of
 from monitor.glyphs import to_ascii
 from monitor.palette import Palette, palette_for
 
@@ -137,22 +137,13 @@ class LinePane(Widget, can_focus=False):
         return strip
 
     def _made(self, line: Line, width: int, palette: Palette, ground: Style) -> Strip:
+        if not text_of(line).isprintable():
+            line = tuple((safe(text), role) for text, role in line)
+        if self.monitor.ascii_only:
+            line = tuple((to_ascii(text), role) for text, role in line)
         styles = palette.on(ground, plain=self.app.no_color)
-        ascii_only = self.monitor.ascii_only
-        segments: list[Segment] = []
-        before: Style | None = None
-        text = ""
-        for piece, role in line:
-            style = styles[role]
-            if style is before:
-                text += piece
-                continue
-            if text:
-                segments.append(Segment(safe(text), before))
-            text, before = piece, style
-        if text:
-            segments.append(Segment(safe(text), before))
-        if ascii_only:
-            segments = [Segment(to_ascii(text), style) for text, style, _ in segments]
-        taken = sum(cell_len(segment.text) for segment in segments)
-        return Strip(segments, taken).adjust_cell_length(width, ground)
+        segments = [Segment(text, styles[role]) for text, role in line if text]
+        taken = cell_len(text_of(line))
+        if taken < width:
+            segments.append(Segment(" " * (width - taken), ground))
+        return Strip(segments, max(taken, width)).crop(0, width)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, from_cells, width_of
 from monitor.charts.line_chart import mark_glyph, mark_role
-from monitor.charts.raster import dot_columns, step_at
+from monitor.charts.raster import dot_column, step_at
 from monitor.run_model import StepMark
 from monitor.step_window import Span
 from monitor.widgets.line_pane import LinePane
@@ -40,13 +39,11 @@ def rail(data: ScrubData, width: int) -> tuple[Line, int, int]:
     start, room = width_of(left), width - width_of(left) - width_of(right)
     if room < 10:
         return ((*left[:1], *right), start, 0)
-    at = int(dot_columns([data.at], data.span, room)[0])
-    characters = np.full(room, glyphs.HORIZONTAL)
-    characters[:at] = glyphs.STRONG_HORIZONTAL
-    roles = np.full(room, "faint", dtype=object)
-    roles[:at] = "accent"
+    at = dot_column(data.at, data.span, room)
+    characters = [glyphs.STRONG_HORIZONTAL] * at + [glyphs.HORIZONTAL] * (room - at)
+    roles = ["accent"] * at + ["faint"] * (room - at)
     for mark in data.marks:
-        column = int(dot_columns([mark.step], data.span, room)[0])
+        column = dot_column(mark.step, data.span, room)
         characters[column], roles[column] = mark_glyph(mark.kind), mark_role(mark)
     characters[at], roles[at] = glyphs.LIVE, "accent bold"
     return (*left, *from_cells(characters, roles), *right), start, room

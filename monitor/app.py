@@ -75,6 +75,8 @@ _BREATH = 0.005
 """Seconds between two of those, for keys."""
 _FIRST_PICTURE = 0.5  # seconds; then the diagnosis starts though nothing was drawn
 _AT_ONCE = 500
+_NOTHING = (-1, -1)
+"""Drawn so far, before anything was."""
 _ON_THE_WAY = 0.5
 """Seconds between pictures while a replay is read on to where it was sent."""
 _VIEWS: tuple[type[View], ...] = (
@@ -187,7 +189,7 @@ class MonitorApp(
         self.controlling = Controlling(source, self._on_reply)
         self.begin_hearing()
         self._seen: tuple[object, ...] = ()
-        self._drawn: tuple[int, int] = (-1, -1)
+        self._drawn = _NOTHING
         self._pictured = False
         self._remembered = False
 
@@ -364,11 +366,20 @@ class MonitorApp(
         if was_seeking and not self._seeking:
             self.tick()  # arrived: the picture of it does not wait
 
-    def draw(self, gently: bool = False) -> None:
-        """Give every pane on screen its data; each redraws only the lines that changed."""
+    def draw(self, gently: bool = False, *, fresh: bool = True) -> None:
+        """Give every pane on screen its data; each redraws only the lines that changed.
+
+        Not ``fresh``: of what was read up to the picture before. What came since is in the next
+        one, which is not far.
+        """
         self.picture.drop()
         if not self.is_running or not self.screen_stack:
             return
+        if fresh:
+            self.model.hold()
+        elif self.model.behind:
+            self._drawn = _NOTHING
+            self.wake()
         if self.viewing.frozen is None:
             self.shown = shown_now(self.model, self.diagnosis)
         self._draw_edges()
@@ -416,7 +427,7 @@ class MonitorApp(
 
     def acted(self) -> None:
         self.message = ""
-        self.draw()
+        self.draw(fresh=False)
 
     # Actions; each is one row of the key table.
 

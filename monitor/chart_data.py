@@ -16,10 +16,13 @@ from monitor.charts.time_axis import over_time
 from monitor.comparison import WATCHED, Comparison, differences, overlaid
 from monitor.envelope import Curve
 from monitor.healthy_range import healthy_range
+from monitor.kept import Kept
 from monitor.run_model import RunModel, StepMark
 from monitor.step_window import Span
 from monitor.viewing import Viewing
 from probe.schema import Form
+
+_heats: Kept[Heat] = Kept(4)
 
 
 def marks_of(
@@ -165,13 +168,12 @@ def heat_data(
         curves = model.curves(key, viewing.frozen, viewing.rank)
     marks = marks_of(model, diagnosis, viewing.frozen)
     span = viewing.steps.span(whole_span(model, viewing, comparison))
-    found = heat(
-        [cut(curve, span) for curve in curves],
-        "signed" if name else form,
-        columns,
-        marks,
-        cursor=viewing.steps.cursor,
-        tall=tall,
-        whole=viewing.settled(model),
-    )
-    return HeatData(found, curves, name)
+    cursor, whole = viewing.steps.cursor, viewing.settled(model)
+    shown: Form = "signed" if name else form
+
+    def made() -> Heat:
+        seen = [cut(curve, span) for curve in curves]
+        return heat(seen, shown, columns, marks, cursor=cursor, tall=tall, whole=whole)
+
+    settings = (span, shown, columns, marks, cursor, tall, whole)
+    return HeatData(_heats.of(curves, settings, made), curves, name)

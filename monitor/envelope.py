@@ -8,7 +8,10 @@ run stays visible, extremes and NaN survive.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +43,16 @@ class Curve:
     def __len__(self) -> int:
         return len(self.first)
 
-    @property
+    @cached_property
     def sparse(self) -> bool:
         """Most buckets hold no finite value: the metric is measured on rare samples only."""
         return len(self) > 0 and int(np.isfinite(self.high).sum()) * 2 < len(self)
+
+    @cached_property
+    def newest(self) -> float:
+        """The highest value of the last bucket that holds a finite one; NaN where none does."""
+        finite = np.flatnonzero(np.isfinite(self.high))
+        return float(self.high[finite[-1]]) if len(finite) else math.nan
 
     @property
     def measured(self) -> bool:
@@ -184,15 +193,25 @@ class Envelope:
 
     def curve(self, column: int, label: str = "", upto: int | None = None) -> Curve:
         """Copies of one column's buckets, those that begin after step ``upto`` left out."""
+        return self.curves([(column, label)], upto)[0]
+
+    def curves(
+        self, columns: Sequence[tuple[int, str]], upto: int | None = None
+    ) -> tuple[Curve, ...]:
+        """The same of several columns, each with its label; they share the steps."""
         count = self._visible(upto)
-        return Curve(
-            label,
-            self._first[:count].copy(),
-            self._last[:count].copy(),
-            self._low[:count, column].copy(),
-            self._high[:count, column].copy(),
-            self._latest[:count, column].copy(),
-            self._marks[:count, column].copy(),
+        first, last = self._first[:count].copy(), self._last[:count].copy()
+        return tuple(
+            Curve(
+                label,
+                first,
+                last,
+                self._low[:count, column].copy(),
+                self._high[:count, column].copy(),
+                self._latest[:count, column].copy(),
+                self._marks[:count, column].copy(),
+            )
+            for column, label in columns
         )
 
     def _visible(self, upto: int | None) -> int:

@@ -76,8 +76,11 @@ class RunModel:
         self._scalars: dict[str, dict[int, Envelope]] = {}
         self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
         self._groups: dict[str, MetricGroup] | None = None
+        self._numbers: tuple[dict[str, MetricGroup], int, frozenset[str]] | None = None
         self._kept: dict[tuple[str, int | None, int | None], tuple[Curve, ...]] = {}
         self._kept_of = -1
+        self._reach: tuple[int, int | None] = (0, None)
+        self._held = False
 
     def take(self, batch: Batch) -> None:
         """Take in what one read brought."""
@@ -294,11 +297,10 @@ class RunModel:
 
         ``rank`` None where there are several: all together. A chart of one curve has one for each
         rank then, labelled ``r0``, ``r1``; in others each curve spans what the ranks measured.
-        Asked again, they are the same objects until more is read.
+        Asked again, they are the same objects until more is read, or until :meth:`hold` where
+        that was called.
         """
-        if self._kept_of != self.contents:
-            self._kept_of = self.contents
-            self._kept.clear()
+        self._keep_up()
         asked = (key, upto, rank)
         found = self._kept.get(asked)
         if found is None:
@@ -307,12 +309,39 @@ class RunModel:
             found = self._kept[asked] = self._made_curves(key, upto, rank)
         return found
 
+    @property
+    def reach(self) -> tuple[int, int | None]:
+        """First and last step that the curves go over; no last one before the first record."""
+        self._keep_up()
+        return self._reach
+
+    def hold(self) -> None:
+        """Curves are as they are now until this is called again: what is drawn between two pictures
+        of new data, for a key, is of the same data as the picture."""
+        self._held = False
+        self._keep_up()
+        self._held = True
+
+    @property
+    def behind(self) -> bool:
+        """More was read than the curves that are held show."""
+        return self._kept_of != self.contents
+
+    def _keep_up(self) -> None:
+        if self._kept_of != self.contents and not self._held:
+            self._kept_of = self.contents
+            self._kept.clear()
+            self._reach = (self.first_step or 0, self.step)
+
     def _made_curves(self, key: str, upto: int | None, rank: int | None) -> tuple[Curve, ...]:
         group = self.groups.get(key)
         if group is None:
             return ()
         ranks = self.ranks
         if rank is not None or len(ranks) < 2:
+            history = self._history if rank is None else self._histories.get(rank)
+            if history is not None and not any(m.scalar for m in group.members):
+                return history.curves([(m.column, m.label) for m in group.members], upto)
             return tuple(self.curve(m, upto, rank) for m in group.members)
         if len(group.members) == 1:
             member = group.members[0]
@@ -351,10 +380,21 @@ class RunModel:
 
     def measured(self, key: str) -> bool:
         """Some value of this chart was ever a number (infinity counts)."""
-        group = self.groups.get(key)
-        return group is not None and any(
-            m.scalar or self._measured[m.column] for m in group.members
-        )
+        return key in self.measured_keys
+
+    @property
+    def measured_keys(self) -> frozenset[str]:
+        """The charts of which some value ever was."""
+        groups, columns = self.groups, int(np.count_nonzero(self._measured))
+        if self._numbers is None or self._numbers[0] is not groups or self._numbers[1] != columns:
+            seen = self._measured.tolist()
+            found = frozenset(
+                key
+                for key, group in groups.items()
+                if any(m.scalar or seen[m.column] for m in group.members)
+            )
+            self._numbers = (groups, columns, found)
+        return self._numbers[2]
 
     def absence(self, key: str) -> str:
         """Why a chart has no values, in the probe's words; empty where it gave no reason."""

@@ -79,8 +79,8 @@ class Viewing:
 
     def whole(self, model: RunModel) -> Span:
         """All the steps there are to show."""
-        first = model.first_step or 0
-        last = self.frozen if self.frozen is not None else model.step
+        first, last = model.reach
+        last = self.frozen if self.frozen is not None else last
         return first, max(last or 0, first + 1)
 
     def span(self, model: RunModel) -> Span:
@@ -118,16 +118,17 @@ class Viewing:
             if heads or not group.of_heads or key == self.selected
         }
         first = dict.fromkeys((*_FIRST, *self.promoted, *_NEXT))
-        rest = sorted(groups, key=lambda key: not model.measured(key))
-        ordered = [key for key in first if key in groups and model.measured(key)]
-        ordered += [key for key in rest if key not in ordered]
+        measured = model.measured_keys
+        ordered = [key for key in first if key in groups and key in measured]
+        rest = sorted(groups, key=lambda key: key not in measured)
+        keys = tuple(dict.fromkeys([*ordered, *rest]))
         if not self.pattern:
-            return tuple(ordered)
+            return keys
         try:
             matcher = re.compile(self.pattern, re.IGNORECASE)
         except re.error:
             return ()
-        return tuple(key for key in ordered if matcher.search(key))
+        return tuple(key for key in keys if matcher.search(key))
 
     def chosen(self, keys: tuple[str, ...]) -> int:
         """Index of the chosen chart among ``keys``; 0 where it is not among them."""

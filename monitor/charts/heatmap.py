@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,12 @@ IntArray = npt.NDArray[np.int64]
 _ASCII_RAMP = " .,:;-=+*%#@"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Heat:
-    """``levels``: (layers, columns), 0 .. LEVELS - 1 or a code below 0; ``marks`` by column."""
+    """``levels``: (layers, columns), 0 .. LEVELS - 1 or a code below 0; ``marks`` by column.
+
+    It equals itself alone: comparing the levels would take as long as drawing them.
+    """
 
     labels: tuple[str, ...]
     levels: IntArray
@@ -239,31 +243,35 @@ def _colour(level: int, two_sided: bool) -> str:
 
 
 def _row(levels: IntArray, two_sided: bool, plain: bool) -> Line:
-    pieces: list[Piece] = []
-    for level in levels:
-        if level == EMPTY:
-            pieces.append((" ", "fg"))
-        elif level == NOT_A_NUMBER:
-            pieces.append((glyphs.BEAD, "faint"))
-        elif level < 0:
-            glyph = glyphs.PLUS_INFINITY_MARK if level == PLUS else glyphs.MINUS_INFINITY_MARK
-            pieces.append((glyph, "bad bold"))
-        elif plain:
-            pieces.append((_ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"))
-        else:
-            pieces.append((" ", f"fg on {_colour(int(level), two_sided)}"))
-    return _joined(pieces)
+    return _joined([_cell(level, two_sided, plain) for level in levels.tolist()])
+
+
+@cache
+def _cell(level: int, two_sided: bool, plain: bool) -> Piece:
+    if level == EMPTY:
+        return " ", "fg"
+    if level == NOT_A_NUMBER:
+        return glyphs.BEAD, "faint"
+    if level < 0:
+        return (
+            glyphs.PLUS_INFINITY_MARK if level == PLUS else glyphs.MINUS_INFINITY_MARK,
+            "bad bold",
+        )
+    if plain:
+        return _ASCII_RAMP[level * len(_ASCII_RAMP) // LEVELS], "fg"
+    return " ", f"fg on {_colour(level, two_sided)}"
 
 
 def _half_row(upper: IntArray, lower: IntArray, two_sided: bool) -> Line:
-    pieces = []
-    for above, below in zip(upper, lower, strict=True):
-        if above == EMPTY and below == EMPTY:
-            pieces.append((" ", "fg"))
-        else:
-            role = f"{_colour(int(above), two_sided)} on {_colour(int(below), two_sided)}"
-            pieces.append(("▀", role))
-    return _joined(pieces)
+    pairs = zip(upper.tolist(), lower.tolist(), strict=True)
+    return _joined([_half_cell(above, below, two_sided) for above, below in pairs])
+
+
+@cache
+def _half_cell(above: int, below: int, two_sided: bool) -> Piece:
+    if above == EMPTY and below == EMPTY:
+        return " ", "fg"
+    return "▀", f"{_colour(above, two_sided)} on {_colour(below, two_sided)}"
 
 
 def _joined(pieces: list[Piece]) -> Line:

@@ -55,8 +55,10 @@ class _Labels(LinePane):
 class _Tile(StepPane):
     """Some columns of the heatmap."""
 
-    heat: Heat | None = None
-    start = 0
+    def __init__(self, start: int) -> None:
+        super().__init__(classes="heat-tile")
+        self.heat: Heat | None = None
+        self.start = start
 
     def on_click(self, event: Click) -> None:
         at = event.get_content_offset(self)
@@ -109,17 +111,18 @@ class HeatmapPane(Vertical, can_focus=False):
         super().__init__(id=id)
         self._label_width = label_width
         self._fitted = 0
+        self._body = Horizontal(classes="heat-body")
+        self._labels = _Labels(classes="heat-labels")
+        self._labels.styles.width = label_width
+        self._tiles = [_Tile(index * TILE_WIDTH) for index in range(MAX_TILES)]
+        self._legend = _Legend(classes="heat-legend")
+        self._legend.indent = label_width
 
     def compose(self) -> ComposeResult:
-        with Horizontal(classes="heat-body"):
-            labels = _Labels(classes="heat-labels")
-            labels.styles.width = self._label_width
-            yield labels
-            for _ in range(MAX_TILES):
-                yield _Tile(classes="heat-tile")
-        legend_line = _Legend(classes="heat-legend")
-        legend_line.indent = self._label_width
-        yield legend_line
+        with self._body:
+            yield self._labels
+            yield from self._tiles
+        yield self._legend
 
     @property
     def columns(self) -> int:
@@ -142,19 +145,19 @@ class HeatmapPane(Vertical, can_focus=False):
         """Draw a heatmap, or the note that says why there is none; ``chosen`` is a row's label."""
         set_title(self, title)
         self._fit_tiles()
-        labels, key = self.query_one(_Labels), self.query_one(_Legend)
+        labels, key = self._labels, self._legend
         labels.chosen = chosen
         labels.heat, key.heat, key.unit, key.note = heat, heat, unit, note
         if heat is not None:
             # The legend follows the last row; the rest stays empty.
             room = max(1, self.content_size.height - 1)
             rows = rows_for(len(heat.labels), room - 1, heat.tall) + 1
-            self.query_one(".heat-body").styles.height = min(rows, room)
-        labels.redraw()
-        key.redraw()
-        for index, tile in enumerate(self.query(_Tile)):
-            tile.heat, tile.start = heat, index * TILE_WIDTH
-            tile.redraw()
+            self._body.styles.height = min(rows, room)
+        labels.redraw_of(heat, chosen)
+        key.redraw_of(heat, unit, note)
+        for tile in self._tiles:
+            tile.heat = heat
+            tile.redraw_of(heat)
 
     def on_resize(self) -> None:
         self._fit_tiles()
@@ -163,11 +166,10 @@ class HeatmapPane(Vertical, can_focus=False):
         """As many tiles as there are columns. Also before drawing: a size may be told before the
         tiles are there."""
         columns = self.columns
-        tiles = self.query(_Tile)
-        if columns == self._fitted or not tiles:
+        if columns == self._fitted or not self.is_mounted:
             return
         self._fitted = columns
-        for index, tile in enumerate(tiles):
+        for index, tile in enumerate(self._tiles):
             width = min(TILE_WIDTH, columns - index * TILE_WIDTH)
             tile.display = width > 0
             tile.styles.width = max(width, 1)

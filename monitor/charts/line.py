@@ -24,7 +24,7 @@ def text_of(line: Line) -> str:
 
 def width_of(line: Iterable[Piece]) -> int:
     """Cells a line takes; every character the product draws is one cell wide."""
-    return sum(len(text) for text, _ in line)
+    return sum([len(text) for text, _ in line])
 
 
 def fitted(line: Iterable[Piece], width: int, role: str = "fg") -> Line:

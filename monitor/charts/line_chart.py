@@ -6,6 +6,7 @@ monitor's screen; any widget that shows lines can use it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -282,9 +283,8 @@ def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[in
     """Layer numbers at the right edge, at the height where their curves end."""
     found: dict[int, list[int]] = {}
     for index, curve in enumerate(curves):
-        finite = np.flatnonzero(np.isfinite(curve.high))
-        if len(finite):
-            level = scale.share(float(curve.high[finite[-1]]))
+        if not math.isnan(curve.newest):
+            level = scale.share(curve.newest)
             found.setdefault(round((1 - level) * (height - 1)), []).append(index)
     labels = {}
     for row, indices in found.items():
@@ -303,10 +303,8 @@ def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[in
 def _axis(data: ChartData, width: int, total: int) -> Line:
     """The horizontal axis: marks of events, and of values that are not finite."""
     characters, roles = [glyphs.HORIZONTAL] * width, ["faint"] * width
-    quiet = [curve for curve in data.curves if curve.sparse]
-    for curve in (*quiet, *(curve for curve in data.curves if not curve.sparse)):
-        if not curve.marks.any():
-            continue
+    marked = [curve for curve in data.curves if curve.marks.any()]
+    for curve in sorted(marked, key=lambda curve: not curve.sparse):
         columns = raster.dot_columns((curve.first + curve.last) / 2, data.span, width)
         for bit, glyph in (
             (NAN, glyphs.NAN_MARK),

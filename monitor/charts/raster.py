@@ -102,12 +102,16 @@ def _with_same_buckets(curves: Sequence[Curve]) -> list[list[int]]:
     for place, curve in enumerate(curves):
         for places in found:
             other = curves[places[0]]
-            if np.array_equal(curve.first, other.first) and np.array_equal(curve.last, other.last):
+            if _same(curve.first, other.first) and _same(curve.last, other.last):
                 places.append(place)
                 break
         else:
             found.append([place])
     return found
+
+
+def _same(one: IntArray, other: IntArray) -> bool:
+    return one is other or np.array_equal(one, other)
 
 
 def _dots_of_alike(

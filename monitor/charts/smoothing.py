@@ -8,10 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from monitor.envelope import Curve, FloatArray
+from monitor.kept import Kept
 
 WEIGHTS = (0.0, 0.6, 0.9, 0.97)
 """Share of the past in each new value; 0 is off."""
 _NEGLIGIBLE = 1e-3
+KEPT = 512
+"""Averages kept: more than are on screen, twelve charts of forty layers."""
+
+_kept: Kept[Curve] = Kept(KEPT)
 
 
 def ema(values: FloatArray, weight: float) -> FloatArray:
@@ -29,13 +34,22 @@ def ema(values: FloatArray, weight: float) -> FloatArray:
     kept = np.where(finite, values, 0.0).astype(np.float64)
     count = len(values)
     total = np.convolve(kept, kernel)[:count]
-    share = np.convolve(finite.astype(np.float64), kernel)[:count]
+    if finite.all():
+        share = np.full(count, kernel.sum())
+        share[:length] = kernel.cumsum()
+    else:
+        share = np.convolve(finite.astype(np.float64), kernel)[:count]
     smoothed = np.full(count, np.nan)
     np.divide(total, share, out=smoothed, where=finite & (share > 0))
     return smoothed.astype(np.float32)
 
 
 def smoothed(curve: Curve, weight: float) -> Curve:
-    """The curve's average; its infinities and NaN stay marked."""
+    """The curve's average; its infinities and NaN stay marked. Of the same curve it is the same
+    object again."""
+    return _kept.of([curve], weight, lambda: _made(curve, weight))
+
+
+def _made(curve: Curve, weight: float) -> Curve:
     middle = ema(((curve.low + curve.high) / 2).astype(np.float32), weight)
     return replace(curve, low=middle, high=middle, latest=middle)

@@ -22,7 +22,7 @@ class DiagnosisPane(LinePane):
     def show(self, state: DiagnosisState) -> None:
         """Draw a new state."""
         self._state = state
-        self.redraw()
+        self.redraw_of(state)
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         return lines_for(self._state, width, height)

@@ -53,7 +53,7 @@ class EventLog(ListPane):
     def show(self, events: tuple[Event, ...], chosen: int | None = None) -> None:
         """Draw events; without a chosen one as many of the newest as fit."""
         self._events, self._chosen = events, chosen
-        self.redraw()
+        self.redraw_of(events, chosen)
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         self._owners = ()

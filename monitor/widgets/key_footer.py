@@ -78,7 +78,7 @@ class KeyFooter(LinePane):
     def show(self, keys: Sequence[Key], labels: dict[str, str]) -> None:
         """Draw keys, with other labels for some, e.g. ``Unpause`` while paused."""
         self._keys, self._labels = tuple(keys), labels
-        self.redraw()
+        self.redraw_of(self._keys, labels)
 
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         return (footer_line(self._keys, self._labels, width),)

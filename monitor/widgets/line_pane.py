@@ -39,6 +39,7 @@ class LinePane(Widget, can_focus=False):
         super().__init__(id=id, classes=classes)
         self._lines: tuple[Line, ...] = ()
         self._drawn_with: tuple[str, int] = ("", 0)
+        self._drawn_of: tuple[object, ...] = ()
         self._strips: dict[int, tuple[Line, Strip]] = {}
         """What was made of the lines on screen, by their place."""
         self._made_with: tuple[Palette, Style, int] | None = None
@@ -76,6 +77,13 @@ class LinePane(Widget, can_focus=False):
                 new if new != before else before for new, before in zip(lines, old, strict=True)
             )
             self.refresh(*(Region(0, y, width, 1) for y in changed))
+
+    def redraw_of(self, *told: object) -> None:
+        """Compose again unless the picture is of these very things, in this theme and size."""
+        now = (told, self.app.theme, self.content_size)
+        if now != self._drawn_of:
+            self._drawn_of = now
+            self.redraw()
 
     @property
     def up_to_date(self) -> bool:

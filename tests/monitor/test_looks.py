@@ -126,3 +126,29 @@ def test_the_question_is_asked_and_the_answer_read():
 )
 def test_the_variable_some_terminals_set(value, light):
     assert from_variable(value) is light
+
+
+class Saying(LinePane):
+    """Lines as they come from a run."""
+
+    said: tuple[str, ...] = ()
+
+    def compose_lines(self, width, height):
+        return [((text, "fg"), (text, "bad")) for text in self.said]
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_whatever_a_run_says_a_line_has_the_width_of_its_pane(ascii_only):
+    async with running(ascii=ascii_only) as (app, pilot):
+        pane = Saying()
+        await app.screen.mount(pane)
+        pane.said = ("plain", "日本語" * 3, "\x1b[31m\a", "é–↑", "long " * 90, "")
+        await pilot.pause()
+        pane.redraw()
+        strips = [pane.render_line(y) for y in range(len(pane.said) + 1)]
+        assert {strip.cell_length for strip in strips} == {pane.content_size.width}
+        for strip in strips:
+            assert sum(segment.cell_length for segment in strip) == strip.cell_length
+            assert strip.text.isprintable()
+            assert strip.text.isascii() or not ascii_only
+        assert strips[1].text.startswith("?????????" if ascii_only else "日本語")

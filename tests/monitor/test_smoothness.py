@@ -2,10 +2,11 @@
 
 import gc
 import sys
+import weakref
 
 import numpy as np
 import pytest
-from screen_driver import FakeSource, Script, laid_out, running, settle, show
+from screen_driver import FakeSource, GatedSource, Script, laid_out, running, settle, show
 
 from monitor import in_pieces
 from monitor.charts import plotted
@@ -14,10 +15,12 @@ from monitor.charts.raster import BRAILLE, curve_dots, curves_dots
 from monitor.charts.scale import scale_for
 from monitor.envelope import Envelope
 from monitor.in_pieces import InPieces
+from monitor.kept import Kept
 from monitor.run_model import RunModel
 from monitor.sources.fake import records
 from monitor.sources.source import Batch
 from monitor.undisturbed import SWITCH_SECONDS, Undisturbed, uncollected
+from monitor.widgets.chart_grid import ChartGrid
 
 
 def test_a_picture_in_pieces_makes_room_after_each_slice(monkeypatch):
@@ -124,6 +127,88 @@ def test_curves_are_the_same_objects_until_more_is_read():
     assert model.curves(key)[0].last[-1] > found[0].last[-1]
 
 
+def test_between_pictures_the_curves_stay_those_of_the_picture():
+    everything = records(Script(steps=200))
+    model, key = RunModel(), "attention/entropy"
+    model.take(Batch(records=everything[:-20], link="live"))
+    model.hold()
+    found, reach = model.curves(key), model.reach
+    model.take(Batch(records=everything[-20:], link="live"))
+    assert model.behind
+    assert model.curves(key) is found and model.reach == reach
+    assert reach[1] < model.step
+    model.hold()
+    assert not model.behind
+    assert model.reach == (0, model.step)
+    assert model.curves(key)[0].last[-1] > found[0].last[-1]
+
+
+def test_another_run_is_not_held_to_the_picture_of_the_last_one():
+    model, key = RunModel(), "attention/entropy"
+    model.take(Batch(records=records(Script(steps=200)), link="live"))
+    model.hold()
+    model.curves(key)
+    model.take(Batch(records=records(Script(steps=50)), link="live"))
+    assert model.reach == (0, model.step) == (0, 49)
+    assert model.curves(key)[0].last[-1] < 50
+
+
+def drawn_step(app):
+    """The last step that the charts on screen go to."""
+    return app.view.query_one(ChartGrid).panes[0].data.span[1]
+
+
+async def test_a_key_draws_the_data_of_the_picture_and_the_next_picture_all_there_is():
+    script = Script(steps=200)
+    source = GatedSource(script, 30)
+    async with running(source) as (app, pilot):
+        before = drawn_step(app)
+        app.model.take(Batch(records=records(script)[30:60], link="live"))
+        assert app.model.step > before
+        await pilot.press("right_square_bracket")
+        assert drawn_step(app) == before
+        await laid_out(pilot)
+        assert drawn_step(app) == app.model.step
+
+
+async def test_after_such_a_key_the_next_picture_needs_no_word_from_the_source():
+    script = Script(steps=200)
+    async with running(GatedSource(script, 30)) as (app, pilot):
+        app.model.take(Batch(records=records(script)[30:60], link="live"))
+        app._drawn = (app.model.contents, app.diagnoses)  # as if a tick had begun its picture
+        app.picture.drop()
+        await pilot.press("right_square_bracket")
+        for _ in range(2000):
+            if drawn_step(app) == app.model.step:
+                break
+            await pilot.pause(0.005)
+        assert drawn_step(app) == app.model.step
+
+
+def test_what_is_made_of_the_same_objects_is_made_once():
+    kept, made = Kept(2), []
+
+    def of(*objects, settings=()):
+        return kept.of(objects, settings, lambda: made.append(objects) or len(made))
+
+    one, other = [1], [1]
+    assert (of(one), of(one), of(other), of(one, settings=(5,))) == (1, 1, 2, 3)
+    assert kept.size == 2
+    assert of(other) == 2, "asked for later than the first"
+    assert of(one) == 4, "left out to make room"
+
+
+def test_another_object_never_passes_for_one_that_is_gone():
+    kept, array = Kept(2), np.zeros(3)
+    there = weakref.ref(array)
+    kept.of([array], (), lambda: 1)
+    del array
+    assert there() is not None
+    kept.of([[1]], (), lambda: 2)
+    kept.of([[2]], (), lambda: 3)
+    assert there() is None
+
+
 def history(columns, samples, capacity=64, seed=0):
     random = np.random.default_rng(seed)
     values = random.normal(size=(samples, columns)).astype(np.float32)
@@ -148,7 +233,7 @@ def test_a_plot_is_kept_while_its_curves_are_the_same():
     assert plotted.plotted(curves, (0, 300), False, 40, 8, BRAILLE) is first
     assert plotted.plotted(curves, (0, 300), True, 40, 8, BRAILLE) is not first
     others = [plotted.plotted(curves, (0, n), False, 40, 8, BRAILLE) for n in range(100, 150)]
-    assert len(plotted._kept) == plotted.KEPT
+    assert plotted._kept.size == plotted.KEPT
     again = plotted.plotted(curves, (0, 300), False, 40, 8, BRAILLE)
     assert again is not first
     np.testing.assert_array_equal(again.characters, first.characters)

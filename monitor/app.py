@@ -51,13 +51,7 @@ from monitor.verdict_history import VerdictHistory
 from monitor.view_actions import ViewActions
 from monitor.view_names import ViewName
 from monitor.viewing import Viewing
-from monitor.views.diagnosis_view import DiagnosisView
-from monitor.views.events_view import EventsView
-from monitor.views.graph_view import GraphView
-from monitor.views.layers_view import LayersView
-from monitor.views.metrics_view import MetricsView
-from monitor.views.overview import Overview
-from monitor.views.runs_view import RunsView
+from monitor.views import by_name
 from monitor.views.view import View
 from monitor.widgets.front_first import FrontFirst
 from monitor.widgets.key_footer import KeyFooter
@@ -79,15 +73,6 @@ _NOTHING = (-1, -1)
 """Drawn so far, before anything was."""
 _ON_THE_WAY = 0.5
 """Seconds between pictures while a replay is read on to where it was sent."""
-_VIEWS: tuple[type[View], ...] = (
-    Overview,
-    DiagnosisView,
-    GraphView,
-    LayersView,
-    MetricsView,
-    EventsView,
-    RunsView,
-)
 
 
 class News(Message):
@@ -97,9 +82,16 @@ class News(Message):
 class BaseScreen(Screen[None], inherit_bindings=False):
     """The screen of the views. Its keys are the table's alone."""
 
-    def __init__(self, *, id: str) -> None:
-        super().__init__(id=id)
-        self._compositor = FrontFirst()
+    def __init__(self, *, id: str, classes: str) -> None:
+        super().__init__(id=id, classes=classes)
+        self._compositor = self._front_first = FrontFirst()
+        self._front_first.held = True
+
+    def begin(self) -> None:
+        """Show the first picture, and from now on every one."""
+        if self._front_first.held:
+            self._front_first.held = False
+            self._compositor_refresh()
 
 
 class MonitorApp(
@@ -174,6 +166,8 @@ class MonitorApp(
         if theme is not None and theme not in self.available_themes:
             self._complaints.append(f"theme = {theme!r} is no theme: the palette lists them")
         self.theme = theme if theme in self.available_themes else THEMES[0].name
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._styled = False
 
     def _open(self, source: Source, title: str, factory: EngineFactory | None) -> None:
         """Everything that belongs to one run."""
@@ -200,7 +194,7 @@ class MonitorApp(
         yield RunHeader(id="header")
         yield ViewBar(id="view-bar")
         with Container(id="views"):
-            first = self._views[self.viewing.view] = self._made(self.viewing.view)
+            first = self._views[self.viewing.view] = by_name.made(self.viewing.view)
             yield first
         yield ScrubBar(id="scrub")
         yield StatusLine(id="status")
@@ -208,11 +202,19 @@ class MonitorApp(
         yield KeyFooter(id="footer")
 
     def get_default_screen(self) -> Screen[object]:
-        return cast("Screen[object]", BaseScreen(id="_default"))
+        # With the classes of its size at once: styles are found for it a single time.
+        sides = zip((_WIDTH_CLASSES, _HEIGHT_CLASSES), self.size, strict=True)
+        fitting = [[name for least, name in classes if least <= size] for classes, size in sides]
+        classes = " ".join(names[-1] for names in fitting)
+        self._base = BaseScreen(id="_default", classes=classes)
+        return cast("Screen[object]", self._base)
 
-    @staticmethod
-    def _made(name: ViewName) -> View:
-        return next(kind() for kind in _VIEWS if kind.view_name == name)
+    def refresh_css(self, animate: bool = True) -> None:
+        """Not when it starts: Textual asks for it as it tells of the theme, but the styles were
+        read for that one, and every pane has them."""
+        if self._styled:
+            super().refresh_css(animate)
+        self._styled = True
 
     @property
     def view(self) -> View | None:
@@ -230,6 +232,12 @@ class MonitorApp(
         self.controlling.start()
         # The engine's imports hold the interpreter for seconds: the first picture goes before.
         self.set_timer(_FIRST_PICTURE, self._start_diagnosing)
+        self.set_timer(_FIRST_PICTURE, self._base.begin)
+
+    def _present(self) -> None:
+        """The first picture of the run is laid out: show it, and then go on."""
+        self._base.begin()
+        self.call_after_refresh(self._start_diagnosing)
 
     def _start_diagnosing(self) -> None:
         if self.is_running:
@@ -391,7 +399,7 @@ class MonitorApp(
             view.draw()
             if self.model.header is not None and not self._pictured:
                 self._pictured = True
-                self.call_after_refresh(self._start_diagnosing)
+                self.call_after_refresh(self._present)
 
     def _draw_edges(self) -> None:
         """Header, tabs, status line and footer."""
@@ -444,7 +452,7 @@ class MonitorApp(
             other.display = other is view
         if view is None:
             # Made when first wanted, so that the first screen does not wait for all of them.
-            view = self._views[name] = self._made(name)
+            view = self._views[name] = by_name.made(name)
             self.screen_stack[0].query_one("#views").mount(view)
         else:
             self.call_after_refresh(self.view_shown, view)
@@ -454,6 +462,7 @@ class MonitorApp(
         if self.is_running and view.is_mounted and view is self.view:
             view.entered()
             self.draw()
+            self.call_after_refresh(self._base.begin)
 
     def action_toggle_view(self) -> None:
         paused = self.viewing.frozen is not None

@@ -6,7 +6,6 @@ from monitor.app_base import AppBase
 from monitor.comparison import LETTERS
 from monitor.run_catalogue import ListedRun
 from monitor.sources.source import Source
-from monitor.views.runs_view import RunsView
 
 
 class CompareActions(AppBase):
@@ -35,7 +34,7 @@ class CompareActions(AppBase):
 
     def _listed(self) -> ListedRun | None:
         """The run chosen in the list, where it is another than the one watched."""
-        listed = self.view.chosen_run if isinstance(self.view, RunsView) else None
+        listed = self.view.chosen_run if self.view is not None else None
         if listed is None:
             return None
         header = self.model.header

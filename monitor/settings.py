@@ -16,11 +16,6 @@ from typing import Any
 from monitor.charts.smoothing import WEIGHTS
 from monitor.viewing import GRIDS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 PATH_VARIABLE = "DEFAULTPP_SETTINGS"
 """Names another file; empty: none is read."""
 MIN_FPS, MAX_FPS = 0.5, 30.0
@@ -83,6 +78,11 @@ def load(path: Path | None = None) -> Settings:
         return Settings()
     except (OSError, ValueError) as error:
         return Settings(complaints=(f"{path} cannot be read: {_reason(error)}",))
+    # Loaded only for a file that is there.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

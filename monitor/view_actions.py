@@ -8,8 +8,6 @@ from textual import on
 
 from monitor.app_base import AppBase
 from monitor.view_names import ViewName, title_of
-from monitor.views.graph_view import GraphView
-from monitor.views.runs_view import RunsView
 from monitor.widgets.view_bar import ViewBar
 
 
@@ -57,15 +55,15 @@ class ViewActions(AppBase):
         self.acted()
 
     def action_go(self, across: int, down: int) -> None:
-        if isinstance(self.view, GraphView):
+        if self.view is not None:
             self.view.go(across, down)
 
     def action_origin(self) -> None:
-        if isinstance(self.view, GraphView):
+        if self.view is not None:
             self.view.go_to_origin()
 
     def action_refresh_runs(self) -> None:
-        if isinstance(self.view, RunsView):
+        if self.view is not None:
             self.view.look()
 
     def show_chart(self, key: str, step: int | None = None) -> None:
@@ -88,7 +86,7 @@ class ViewActions(AppBase):
     def show_site(self, name: str) -> None:
         """A component in the graph."""
         self.action_show_view("graph")
-        if isinstance(self.view, GraphView):
+        if self.view is not None:
             self.view.choose_site(name)
 
     def go_to_step(self, step: int) -> None:

@@ -114,14 +114,14 @@ class HeatmapPane(Vertical, can_focus=False):
         self._body = Horizontal(classes="heat-body")
         self._labels = _Labels(classes="heat-labels")
         self._labels.styles.width = label_width
-        self._tiles = [_Tile(index * TILE_WIDTH) for index in range(MAX_TILES)]
+        self._tiles: list[_Tile] = []
         self._legend = _Legend(classes="heat-legend")
         self._legend.indent = label_width
 
     def compose(self) -> ComposeResult:
         with self._body:
             yield self._labels
-            yield from self._tiles
+            yield from self._new_tiles(self.app.size.width)
         yield self._legend
 
     @property
@@ -162,6 +162,13 @@ class HeatmapPane(Vertical, can_focus=False):
     def on_resize(self) -> None:
         self._fit_tiles()
 
+    def _new_tiles(self, columns: int) -> list[_Tile]:
+        """Those that so many columns need beyond the ones that are there."""
+        wanted = min(-(-columns // TILE_WIDTH), MAX_TILES)
+        found = [_Tile(index * TILE_WIDTH) for index in range(len(self._tiles), wanted)]
+        self._tiles += found
+        return found
+
     def _fit_tiles(self) -> None:
         """As many tiles as there are columns. Also before drawing: a size may be told before the
         tiles are there."""
@@ -169,6 +176,7 @@ class HeatmapPane(Vertical, can_focus=False):
         if columns == self._fitted or not self.is_mounted:
             return
         self._fitted = columns
+        self._body.mount(*self._new_tiles(columns))
         for index, tile in enumerate(self._tiles):
             width = min(TILE_WIDTH, columns - index * TILE_WIDTH)
             tile.display = width > 0

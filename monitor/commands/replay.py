@@ -30,8 +30,9 @@ def run(options: argparse.Namespace) -> int:
 
     source = ReplaySource(options.trace, speed=options.speed, playing=not options.paused)
     require_terminal(source)
-    if options.at is not None:
-        source.jump(options.at)
+    if options.at is not None or options.paused:
+        # Paused at its beginning it shows the model and the first frame, not an empty screen.
+        source.jump(options.at or 0)
     return show(source, options)
 
 

@@ -33,6 +33,7 @@ _LEADS_TO: dict[str, ViewName] = {
 class Overview(View):
     """The state of the run at a glance."""
 
+    DEFAULT_CLASSES = "-quiet"
     view_name = "overview"
     main_pane = "charts"
 

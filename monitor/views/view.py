@@ -16,6 +16,7 @@ from textual.widget import Widget
 from monitor.help_topics import HelpTopic, metric_topics
 from monitor.in_pieces import Piece
 from monitor.pane_choice import PaneChoice
+from monitor.run_catalogue import ListedRun
 from monitor.view_names import ViewName
 from monitor.widgets.chart_grid import ChartGrid
 from monitor.widgets.list_pane import ListPane
@@ -162,6 +163,23 @@ class View(Container, can_focus=False):
 
     def enter(self) -> None:
         """Do what the chosen entry is for."""
+
+    def go(self, across: int, down: int) -> None:
+        """Choose a neighbour, where entries lie beside each other too."""
+
+    def go_to_origin(self) -> None:
+        """Choose where the fault seems to start."""
+
+    def choose_site(self, name: str) -> None:
+        """Choose a component of the model."""
+
+    def look(self) -> None:
+        """Look for runs again."""
+
+    @property
+    def chosen_run(self) -> ListedRun | None:
+        """The run chosen in a list of runs."""
+        return None
 
     def help_topics(self) -> list[HelpTopic]:
         """What is under the cursor, explained; the metric of the chosen chart unless a view says

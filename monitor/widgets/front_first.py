@@ -8,17 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from textual._compositor import Compositor
 from textual.geometry import Region
 from textual.strip import Strip
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from textual.screen import Screen
+
 Chops = list[dict[int, Strip | None]]
 
 
 class FrontFirst(Compositor):
-    """Textual's compositor; only :meth:`_render_chops` differs, and not in what it returns."""
+    """Textual's compositor; :meth:`_render_chops` differs, but not in what it returns.
+
+    While it is ``held`` nothing is drawn: a screen whose panes are still to get their sizes and
+    their data would be drawn three times before there is anything to see.
+    """
+
+    held = False
+
+    def render_update(
+        self,
+        full: bool = False,
+        screen_stack: list[Screen[object]] | None = None,
+        simplify: bool = False,
+    ) -> RenderableType | None:
+        if self.held and not full:
+            return None
+        return super().render_update(full, screen_stack, simplify)
 
     def _render_chops(
         self, crop: Region, is_rendered_line: Callable[[int], bool]

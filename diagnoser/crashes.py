@@ -7,10 +7,10 @@ study's confidences: of the failures that looked so, how many were of the catego
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from diagnoser.taxonomy import categories
 from probe.nodes import kind_of
@@ -38,8 +38,7 @@ class Crash(msgspec.Struct, frozen=True):
     """The sentence a person reads; empty without a category."""
 
 
-@dataclass(frozen=True)
-class _Heuristic:
+class _Heuristic(Struct, frozen=True):
     number: int
     category: str
     pattern: re.Pattern[str]

@@ -8,18 +8,18 @@ has to repair the run.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True)
-class Operator:
+class Operator(Struct, frozen=True):
     """A way to inject a root cause. ``scope`` is ``both``, ``encoder`` or ``decoder``."""
 
     name: str
@@ -31,8 +31,7 @@ class Operator:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RootCause:
+class RootCause(Struct, frozen=True):
     """What is wrong, how it shows, where to look and what to do about it."""
 
     category: str
@@ -48,8 +47,7 @@ class RootCause:
         return f"{self.category}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Category:
+class Category(Struct, frozen=True):
     """A group of root causes and the node kinds of the FPG in which they sit."""
 
     name: str

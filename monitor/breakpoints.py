@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from diagnoser.diagnosis import Diagnosis
 from diagnoser.taxonomy import categories
@@ -29,8 +29,7 @@ class BreakpointError(ValueError):
     """What was typed is no condition; the message is one sentence."""
 
 
-@dataclass(frozen=True)
-class Breakpoint:
+class Breakpoint(Struct, frozen=True):
     """One condition. ``name`` is a verdict, a category or the key of a chart."""
 
     text: str
@@ -39,8 +38,7 @@ class Breakpoint:
     level: float = 0.0
 
 
-@dataclass
-class _Watched:
+class _Watched(Struct):
     """How a condition stood when it was looked at last."""
 
     held: bool = False

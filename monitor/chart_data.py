@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from diagnoser.diagnosis import Diagnosis
 from monitor.charts.heatmap import Heat, heat
@@ -129,8 +129,7 @@ def cursor_steps(
     return np.unique(np.concatenate([steps, *(found[found > end] for found in others)]))
 
 
-@dataclass(frozen=True)
-class HeatData:
+class HeatData(Struct, frozen=True):
     """A heatmap and the curves of its rows. ``name``: ``A − B`` where it is a difference;
     ``heat`` None: those runs measured it in no layer that both have."""
 

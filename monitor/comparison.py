@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from monitor.charts.raster import cut
 from monitor.charts.smoothing import smoothed
@@ -39,8 +40,7 @@ class Stoppable(Protocol):
     def stop(self) -> None: ...
 
 
-@dataclass
-class ComparedRun:
+class ComparedRun(Struct):
     """One other run, read by a thread of its own, followed while it grows.
 
     ``diagnosing`` None: as many as can be are diagnosed already.

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from monitor.sources.source import Batch, SourceError
 from monitor.usage import UsageError

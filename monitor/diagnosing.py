@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from diagnoser.crashes import Crash
 from diagnoser.crashes import read as read_crash
@@ -31,8 +33,7 @@ class EngineLike(Protocol):
 EngineFactory = Callable[[Header], EngineLike]
 
 
-@dataclass(frozen=True)
-class DiagnosisState:
+class DiagnosisState(Struct, frozen=True):
     """What the diagnosis pane shows."""
 
     phase: Phase = "loading"

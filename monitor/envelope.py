@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -24,8 +24,7 @@ NAN, PLUS_INFINITY, MINUS_INFINITY = 1, 2, 4
 _FIRST_ALLOCATION = 64
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(Struct, frozen=True, dict=True):
     """One column of an envelope, each field of shape (buckets,). ``first`` and ``last`` are steps.
 
     ``low`` and ``high`` are over finite values only, NaN where a bucket has none; ``latest`` is

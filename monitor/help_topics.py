@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from diagnoser.taxonomy import categories, root_causes
 from monitor.formatting import ago, percent, spoken
@@ -44,8 +44,7 @@ def metric_lines(group: MetricGroup, absent: str) -> list[tuple[str, str]]:
     return lines
 
 
-@dataclass(frozen=True)
-class HelpTopic:
+class HelpTopic(Struct, frozen=True):
     """One thing explained: ``lines`` are (name, text) pairs."""
 
     title: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
+from msgspec import Struct
+from msgspec.structs import replace
 from textual.keys import KEY_NAME_REPLACEMENTS, Keys
 
 from monitor.keys import KEYS, Key
@@ -33,8 +34,7 @@ _CHARACTERS = {
 """Characters by the names of their keys."""
 
 
-@dataclass(frozen=True)
-class KeyTable:
+class KeyTable(Struct, frozen=True):
     """Commands with their keys; everything that speaks of keys asks this."""
 
     keys: tuple[Key, ...] = KEYS

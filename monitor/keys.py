@@ -6,16 +6,16 @@ What the person remapped is put in its place by :mod:`monitor.key_table`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from monitor.view_names import VIEWS, ViewName
 
 When = Literal["always", "live", "replay"]
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(Struct, frozen=True):
     """One command. ``keys`` in Textual's names, ``shown`` as a person reads them.
 
     ``footer`` empty: not in the footer. ``views`` empty: in all of them. Where the footer has too

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from probe.schema import Header, Metric
 
@@ -12,8 +13,7 @@ _SITE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Struct, frozen=True):
     """One curve: a column of the frames, or a scalar by name."""
 
     label: str
@@ -21,8 +21,7 @@ class Member:
     scalar: str = ""
 
 
-@dataclass(frozen=True)
-class MetricGroup:
+class MetricGroup(Struct, frozen=True):
     """A chart's worth of values. ``key`` (``attention/entropy``) is what a filter is matched with.
 
     ``metric`` is the definition from the header, None for values the user logged.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
@@ -99,8 +99,7 @@ _LEVELS = 12
 _SERIES = 8
 
 
-@dataclass(frozen=True)
-class _Ramps:
+class _Ramps(Struct, frozen=True):
     """Colours of series, of heat, and of heat with a middle."""
 
     series: tuple[str, ...]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
-@dataclass
-class PaneChoice:
+class PaneChoice(Struct):
     """Panes by their ids. ``current`` None: none was chosen yet, and none is marked."""
 
     current: str | None = None

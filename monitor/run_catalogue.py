@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.remembered import Remembered, remembered
 from monitor.sources.source import Source, SourceError
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 RECENT_TRACES = 30
 
 
-@dataclass(frozen=True)
-class ListedRun:
+class ListedRun(Struct, frozen=True):
     """A line of the list. ``entry`` for a live run, ``path`` for a trace."""
 
     kind: Literal["live", "trace"]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor.envelope import Curve, Envelope
 from monitor.merging import together
@@ -35,8 +36,7 @@ _KEPT_CHARTS = 32
 """Charts whose curves are kept until more is read: a key moves a cursor, not the curves."""
 
 
-@dataclass(frozen=True)
-class StepMark:
+class StepMark(Struct, frozen=True):
     """A vertical mark on every chart. ``kind`` is an event's kind, or ``flagged``."""
 
     step: int

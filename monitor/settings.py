@@ -9,9 +9,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from monitor.charts.smoothing import WEIGHTS
 from monitor.viewing import GRIDS
@@ -35,8 +36,7 @@ ascii = false                # draw with ASCII characters only
 """
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the person wants. ``theme`` None: as the terminal is."""
 
     theme: str | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from diagnoser.diagnosis import Diagnosis
 from monitor.diagnosing import DiagnosisState
@@ -10,8 +11,7 @@ from monitor.run_model import RunModel
 from probe.schema import Anatomy, Event
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """Curves are cut at the step of the pause by themselves; the rest is kept here."""
 
     diagnosis: DiagnosisState = field(default_factory=DiagnosisState)

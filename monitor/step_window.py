@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 Span = tuple[int, int]
 SMALLEST = 4
 """Steps that a zoom shows at least."""
 
 
-@dataclass
-class StepWindow:
+class StepWindow(Struct):
     """``zoomed`` None: all steps, new ones included. A zoom stays as it is when data arrive."""
 
     cursor: int | None = None

@@ -5,10 +5,9 @@ Bounded like every history: long runs share buckets, and the most alarming of a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from diagnoser.diagnosis import Diagnosis
 from diagnoser.taxonomy import CATEGORY_NAMES
@@ -20,8 +19,7 @@ _NAMED = 0.02
 """A category whose probability never reached this has no band."""
 
 
-@dataclass(frozen=True)
-class Bands:
+class Bands(Struct, frozen=True):
     """What to draw: ``verdict`` holds places in WORDS, the others probabilities."""
 
     verdict: Curve

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 ViewName = Literal["overview", "diagnosis", "graph", "layers", "metrics", "events", "runs"]
 
 
-@dataclass(frozen=True)
-class ViewInfo:
+class ViewInfo(Struct, frozen=True):
     """One view. ``purpose`` completes "this view is for …"."""
 
     name: ViewName

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from diagnoser.diagnosis import Diagnosis
 from monitor.charts.smoothing import WEIGHTS
@@ -21,8 +22,7 @@ _FIRST = ("training/loss",)
 _NEXT = ("training/grad_norm", "attention/entropy", "residual_ffn/branch_ratio", "output/entropy")
 
 
-@dataclass
-class Viewing:
+class Viewing(Struct):
     """Choices of the person; nothing here changes by itself."""
 
     view: ViewName = "overview"

@@ -11,11 +11,11 @@ only its newest part again. What does not grow any more is spread over the whole
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, from_cells
@@ -36,8 +36,7 @@ IntArray = npt.NDArray[np.int64]
 _ASCII_RAMP = " .,:;-=+*%#@"
 
 
-@dataclass(frozen=True, eq=False)
-class Heat:
+class Heat(Struct, frozen=True, eq=False):
     """``levels``: (layers, columns), 0 .. LEVELS - 1 or a code below 0; ``marks`` by column.
 
     It equals itself alone: comparing the levels would take as long as drawing them.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor import glyphs
 from monitor.charts import raster
@@ -32,8 +33,7 @@ _NOTED = 56
 """Narrower charts have no room for the note."""
 
 
-@dataclass(frozen=True)
-class ChartData:
+class ChartData(Struct, frozen=True):
     """All a chart shows. ``span`` is the steps from left to right edge."""
 
     title: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from monitor.charts import raster
 from monitor.charts.scale import Scale, scale_for
@@ -17,8 +17,7 @@ KEPT = 24
 """Plots kept: more than are on screen."""
 
 
-@dataclass(frozen=True)
-class Plotted:
+class Plotted(Struct, frozen=True):
     """The curves ``cut`` to the span, their scale (None: no finite value), and, read-only, the
     plot's characters and the curve each is of, shape (height, width)."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from monitor.envelope import Curve, FloatArray
 from monitor.formatting import number
@@ -16,8 +16,7 @@ LOG_FLOOR = 1e-9
 """Smallest value a logarithmic axis goes down to; zero and below are drawn at the floor."""
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """From ``low`` (bottom) to ``high`` (top), in the chart's own units."""
 
     low: float

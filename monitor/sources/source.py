@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
 
 from probe.schema import Control, Header, Record
 
@@ -17,8 +18,7 @@ class SourceError(Exception):
     """A run or trace that cannot be read. The message says what to do; it is shown as it is."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """What one read brought. ``records`` are in stream order, each exactly once."""
 
     records: tuple[Record, ...] = ()
@@ -51,8 +51,7 @@ class Batch:
         return [record for record in self.records if isinstance(record, Header)]
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(Struct, frozen=True):
     """Where a replay stands. ``speed`` 1.0 is as fast as the run was recorded."""
 
     record: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from msgspec import Struct
 from textual import on
 from textual.containers import Container
 from textual.dom import DOMNode
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from monitor.app import MonitorApp
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """Something that jump mode puts a letter on. ``go`` chooses it."""
 
     widget: Widget

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from monitor.charts.heatmap import EMPTY, LEVELS, MINUS, NOT_A_NUMBER, PLUS, Heat, draw_tile
 from monitor.charts.line import Line
@@ -46,9 +46,7 @@ def head_heat(values: Sequence[Sequence[float]], layers: Heat) -> Heat:
     if layers.scale is not None:
         position = layers.scale.position(table[known]) * LEVELS
         levels[known] = np.minimum(position.astype(np.int64), LEVELS - 1)
-    return dataclasses.replace(
-        layers, levels=_spread(levels, heads), marks=(), cursor=None, steps=()
-    )
+    return replace(layers, levels=_spread(levels, heads), marks=(), cursor=None, steps=())
 
 
 def _spread(levels: npt.NDArray[np.int64], heads: int) -> npt.NDArray[np.int64]:

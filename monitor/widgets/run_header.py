@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, fitted, spread, width_of
@@ -35,8 +36,7 @@ YOUNG_SECONDS = 30.0
 costs is still falling to its budget."""
 
 
-@dataclass(frozen=True)
-class HeaderData:
+class HeaderData(Struct, frozen=True):
     """What the header says."""
 
     title: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 
@@ -17,8 +17,7 @@ from monitor.step_window import Span
 from monitor.widgets.line_pane import LinePane
 
 
-@dataclass(frozen=True)
-class ScrubData:
+class ScrubData(Struct, frozen=True):
     """``at`` is the step on screen, ``span`` the first and last step there are."""
 
     at: int

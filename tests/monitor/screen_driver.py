@@ -1,8 +1,8 @@
 """Runs the app without a terminal until it has taken in all of a scripted run."""
 
 from contextlib import asynccontextmanager
-from dataclasses import fields
 
+from msgspec.structs import fields
 from scripted_engine import ScriptedEngine
 
 from monitor.app import MonitorApp

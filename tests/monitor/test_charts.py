@@ -1,8 +1,8 @@
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from diagnoser.phrases import layer_list
 from monitor.charts import raster

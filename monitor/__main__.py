@@ -1,8 +1,6 @@
 """``python -m monitor COMMAND``: the same as ``defaultpp-monitor COMMAND``."""
 
-import sys
-
-from monitor.cli import main
+from monitor.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

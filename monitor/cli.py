@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from monitor import exit_status
@@ -99,6 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(error)
 
 
+def entry() -> NoReturn:
+    """The console script: :func:`main`, and out.
+
+    Everything of ours is closed by then. Taking the interpreter apart takes seconds where torch is
+    loaded, or is being loaded by a thread, and it aborts where a thread computes with it.
+    """
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
+
+
 def _explain(error: Exception) -> int:
     """Print one line; the exit status says whether the input or the program is at fault."""
     if os.environ.get(DEBUG_VARIABLE):
@@ -139,4 +153,4 @@ def _expected_errors() -> tuple[type[Exception], ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -92,12 +92,14 @@ class Diagnosing:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the frame in hand, and waits for that: torch aborts a process that ends
-        while one of its threads still computes. Loading torch may take the whole wait."""
+        """Ends after the frame in hand, and waits for that. For an engine that is being loaded it
+        does not: who leaves at once would look at nothing for seconds."""
         with self._changed:
             self._stopping = True
+            loading = self._busy and self._engine is None
             self._changed.notify_all()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        waiting = self._thread.is_alive() and threading.current_thread() is not self._thread
+        if waiting and not loading:
             self._thread.join(STOP_SECONDS)
 
     def hold(self, held: bool) -> None:

@@ -76,6 +76,20 @@ def test_help_and_version_load_nothing_heavy():
     assert "defaultpp-monitor demo" in done.stdout
 
 
+def test_the_console_script_leaves_without_waiting_for_threads_and_says_all_it_said():
+    code = (
+        "import sys, threading; from monitor.cli import entry\n"
+        "threading.Thread(target=threading.Event().wait).start()  # the interpreter would wait\n"
+        "sys.argv[1:] = ['--version']\n"
+        "entry()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("defaultpp-monitor ")
+
+
 @pytest.mark.parametrize(
     "words",
     [

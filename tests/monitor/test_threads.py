@@ -231,3 +231,31 @@ def test_threads_end():
     reader.start()
     reader.stop()
     assert threading.active_count() <= before
+
+
+def test_leaving_waits_for_the_frame_in_hand_but_not_for_an_engine_that_loads(monkeypatch):
+    loading, gate, waited = threading.Event(), threading.Event(), []
+
+    def slow(header):
+        loading.set()
+        assert gate.wait(30)
+        return ScriptedEngine(header)
+
+    def stopped(diagnosing):
+        join = diagnosing._thread.join
+        monkeypatch.setattr(diagnosing._thread, "join", lambda *_: waited.append(diagnosing))
+        diagnosing.stop()
+        gate.set()
+        join(30)
+        assert not diagnosing._thread.is_alive()
+
+    early, later = Diagnosing(slow), Diagnosing(ScriptedEngine)
+    early.start()
+    early.feed([header()])
+    assert loading.wait(30)
+    stopped(early)
+    later.start()
+    later.feed([header()])
+    until(lambda: later.state.phase == "ready")
+    stopped(later)
+    assert waited == [later]

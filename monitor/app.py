@@ -49,7 +49,7 @@ from monitor.training_actions import TrainingActions
 from monitor.undisturbed import Undisturbed
 from monitor.verdict_history import VerdictHistory
 from monitor.view_actions import ViewActions
-from monitor.view_names import ViewName
+from monitor.view_names import NAMES, ViewName
 from monitor.viewing import Viewing
 from monitor.views import by_name
 from monitor.views.view import View
@@ -194,7 +194,7 @@ class MonitorApp(
         yield RunHeader(id="header")
         yield ViewBar(id="view-bar")
         with Container(id="views"):
-            first = self._views[self.viewing.view] = by_name.made(self.viewing.view)
+            first = self._views[self.viewing.view] = by_name.loaded(self.viewing.view)()
             yield first
         yield ScrubBar(id="scrub")
         yield StatusLine(id="status")
@@ -237,7 +237,15 @@ class MonitorApp(
     def _present(self) -> None:
         """The first picture of the run is laid out: show it, and then go on."""
         self._base.begin()
-        self.call_after_refresh(self._start_diagnosing)
+        self.call_after_refresh(self._load, NAMES)
+
+    def _load(self, names: Sequence[ViewName]) -> None:
+        """The other views, one at a time, before an engine that loads holds up everything else."""
+        if names:
+            by_name.loaded(names[0])
+            self.set_timer(_BREATH, partial(self._load, names[1:]))
+        else:
+            self._start_diagnosing()
 
     def _start_diagnosing(self) -> None:
         if self.is_running:
@@ -452,7 +460,7 @@ class MonitorApp(
             other.display = other is view
         if view is None:
             # Made when first wanted, so that the first screen does not wait for all of them.
-            view = self._views[name] = by_name.made(name)
+            view = self._views[name] = by_name.loaded(name)()
             self.screen_stack[0].query_one("#views").mount(view)
         else:
             self.call_after_refresh(self.view_shown, view)

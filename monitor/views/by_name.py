@@ -1,4 +1,4 @@
-"""The views by name, each loaded when it is first wanted: the first screen needs one of seven."""
+"""The views by name, each loaded by itself: the first screen needs one of seven."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ _CLASSES: dict[ViewName, str] = {
 }
 
 
-def made(name: ViewName) -> View:
-    """A new view."""
-    class_name = _CLASSES[name]
+def loaded(name: ViewName) -> type[View]:
+    """The class of a view."""
     module = "overview" if name == "overview" else f"{name}_view"
-    view: View = getattr(import_module(f"monitor.views.{module}"), class_name)()
-    return view
+    found: type[View] = getattr(import_module(f"monitor.views.{module}"), _CLASSES[name])
+    return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -106,6 +107,10 @@ def main() -> None:
         # A cache of our own: nothing is known of a trace, and the person's is left alone.
         os.environ["XDG_CACHE_HOME"] = f"{directory}/cache"
         os.environ["PYTHONPYCACHEPREFIX"] = f"{directory}/bytecode"
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        # What an installer compiles; torch alone takes half a minute.
+        code = "import monitor.app, diagnoser.engine"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
         for name in options.only:
             rows[name] = measured(name, Path(directory), options.trace, options.frames)
     if not options.no_docs:

@@ -63,7 +63,7 @@ from monitor.widgets.view_bar import ViewBar
 
 _WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
 _HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
-_INTAKE = 0.008
+_INTAKE = 0.005
 """Seconds in a row that taking in records may take."""
 _BREATH = 0.005
 """Seconds between two of those, for keys."""

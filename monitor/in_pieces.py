@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-SLICE = 0.006
+SLICE = 0.004
 """Seconds in a row that drawing may take, the last piece's rest aside."""
 BREATH = 0.001
 

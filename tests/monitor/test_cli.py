@@ -4,12 +4,15 @@ import json
 import runpy
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from streams import a_run, event, frame, header, scalars, store
 
 from diagnoser.diagnosis import Diagnosis
 from monitor import cli, stream_diagnosis
+from monitor.commands import replay
+from probe.schema import Frame, Header
 
 
 class Engine:
@@ -300,3 +303,24 @@ def test_export_writes_frames_and_scalars(tmp_path, capsys):
     assert status_of("export", str(path), "-o", str(output)) == 64
     assert "--force" in one_line(capsys)
     assert status_of("export", str(path), "-o", str(output), "--force") == 0
+
+
+@pytest.mark.parametrize(("words", "step"), [([], 0), (["--at", "20"], 20)])
+def test_a_paused_replay_shows_the_model_and_a_frame(words, step, tmp_path, monkeypatch):
+    # As the probe writes it: what it says of itself may come before the header.
+    first, *others = a_run()
+    path = store(tmp_path / "t.trace", [event(0, 0), first, *others])
+    shown = []
+
+    def show(source, options):
+        with closing(source):
+            for _ in range(9):
+                shown.extend(source.read(timeout=0.01).records)
+            assert not source.position().playing
+        return 0
+
+    monkeypatch.setattr(replay, "require_terminal", lambda source: None)
+    monkeypatch.setattr(replay, "show", show)
+    assert status_of("replay", str(path), "--paused", *words) == 0
+    assert any(isinstance(record, Header) for record in shown)
+    assert [record.step for record in shown if isinstance(record, Frame)][-1] == step

@@ -36,6 +36,7 @@ from monitor.key_table import remapped
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
 from monitor.pane_actions import PaneActions
+from monitor.picture_due import picture_due
 from monitor.reader import Reader
 from monitor.replay_actions import ReplayActions
 from monitor.replaying import Replaying
@@ -156,7 +157,7 @@ class MonitorApp(
         self.picture = InPieces(self.set_timer)
         self._timer: Timer | None = None
         self._intake: Timer | None = None
-        self._ticked = 0.0
+        self._ticked = self._acted = 0.0
         self._woken = False
         self._views: dict[ViewName, View] = {}
         self._open(source, title or source.title, engine_factory)
@@ -297,11 +298,17 @@ class MonitorApp(
     @on(News)
     def _news(self) -> None:
         apart = max(1 / self.settings.fps, _ON_THE_WAY if self._seeking else 0.0)
-        wait = max(self._ticked + apart - time.monotonic(), self.pace.wait)
+        due = picture_due(self._ticked, apart, self._acted if self.replaying is None else None)
+        wait = max(due - time.monotonic(), self.pace.wait)
         if wait <= 0:
             self.tick(gently=True)
         elif self._timer is None:
-            self._timer = self.set_timer(wait, partial(self.tick, gently=True))
+            self._timer = self.set_timer(wait, self._waited)
+
+    def _waited(self) -> None:
+        """A key may have come meanwhile."""
+        self._timer = None
+        self._news()
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._intake):
@@ -443,7 +450,9 @@ class MonitorApp(
 
     def acted(self) -> None:
         self.message = ""
-        self.draw(fresh=False)
+        self._acted = time.monotonic()
+        with self.undisturbed.first():
+            self.draw(fresh=False)
 
     # Actions; each is one row of the key table.
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 SWITCH_SECONDS = 0.0005
 """How long a thread that reads or diagnoses keeps the interpreter while the screen waits for it:
 Python's own 5 ms come back each time numpy or the terminal let go of it."""
+KEY_SECONDS = 0.02
+"""The same for the screen, while it draws what a key did."""
 COLLECTED = (10_000, 20, 20)
 """Garbage is looked for after so many objects: records come by the hundred thousand, and hold no
 cycles."""
@@ -42,6 +44,16 @@ class Undisturbed:
             sys.setswitchinterval(SWITCH_SECONDS)
             gc.set_threshold(*COLLECTED)
         gc.freeze()
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Meanwhile threads that read or diagnose wait for longer: for a key's picture."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(KEY_SECONDS)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(interval)
 
     def end(self) -> None:
         """As it was before."""

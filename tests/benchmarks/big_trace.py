@@ -9,13 +9,14 @@ read. One frame is made every ten steps, with the ten steps' losses before it.
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from monitor.sources.fake import Script, header
-from probe.schema import End, Frame, Header, Record, Scalars, encode
+from probe.schema import Column, End, Frame, Header, Record, Scalars, encode
 from probe.trace import TraceWriter
 
 VALUES = 1200
@@ -25,13 +26,22 @@ _KINDS = 97
 
 
 def big_header(values: int = VALUES, layers: int = LAYERS) -> Header:
-    """The fake run's header with that many columns."""
+    """The fake run's header with about that many columns: whole metrics, over all layers."""
     found = header(Script(layers=layers))
-    return msgspec.structs.replace(found, columns=found.columns[:values])
+    metrics = defaultdict(list)
+    for column in found.columns:
+        metrics[column.site.partition("@")[0], column.metric].append(column)
+    kept: list[Column] = []
+    for columns in metrics.values():
+        if len(kept) + len(columns) <= values:
+            kept += columns
+    return msgspec.structs.replace(found, columns=tuple(kept))
 
 
 def write(path: Path, frames: int, values: int = VALUES) -> int:
     """Write the trace; its size in bytes."""
+    start = big_header(values)
+    values = len(start.columns)
     random = np.random.default_rng(0)
     table = random.normal(1.0, 0.1, (_KINDS, values)).astype("<f4")
     loss = random.normal(2.0, 0.1, EVERY * _KINDS).astype("<f4")
@@ -44,7 +54,7 @@ def write(path: Path, frames: int, values: int = VALUES) -> int:
         sequence += 1
         writer.append(encode(record))
 
-    put(big_header(values))
+    put(start)
     for number in range(frames):
         first = number * EVERY
         at = number % _KINDS

@@ -16,10 +16,11 @@ from monitor.charts.scale import scale_for
 from monitor.envelope import Envelope
 from monitor.in_pieces import InPieces
 from monitor.kept import Kept
+from monitor.picture_due import picture_due
 from monitor.run_model import RunModel
 from monitor.sources.fake import records
 from monitor.sources.source import Batch
-from monitor.undisturbed import SWITCH_SECONDS, Undisturbed, uncollected
+from monitor.undisturbed import KEY_SECONDS, SWITCH_SECONDS, Undisturbed, uncollected
 from monitor.widgets.chart_grid import ChartGrid
 
 
@@ -183,6 +184,26 @@ async def test_after_such_a_key_the_next_picture_needs_no_word_from_the_source()
                 break
             await pilot.pause(0.005)
         assert drawn_step(app) == app.model.step
+
+
+@pytest.mark.parametrize(
+    ("acted", "due"),
+    [(None, 10.25), (0.0, 10.25), (10.0, 10.25), (10.2, 10.35), (10.34, 10.49), (10.44, 10.5)],
+)
+def test_new_data_wait_for_the_keys_of_a_live_run_but_not_for_long(acted, due):
+    assert picture_due(10.0, 0.25, acted) == pytest.approx(due)
+    assert picture_due(10.0, 0.8, acted) == pytest.approx(10.8), "never sooner than wanted"
+
+
+def test_a_keys_picture_has_the_interpreter_for_longer():
+    before = sys.getswitchinterval()
+    undisturbed = Undisturbed()
+    with undisturbed.first():
+        assert sys.getswitchinterval() == pytest.approx(KEY_SECONDS)
+    assert sys.getswitchinterval() == pytest.approx(before)
+    with pytest.raises(KeyError), undisturbed.first():
+        raise KeyError
+    assert sys.getswitchinterval() == pytest.approx(before)
 
 
 def test_what_is_made_of_the_same_objects_is_made_once():

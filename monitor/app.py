@@ -21,6 +21,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from diagnoser.diagnosis import Diagnosis
+from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, BaseScreen
 from monitor.breakpoints import Breakpoints
 from monitor.chart_actions import ChartActions
 from monitor.compare_actions import CompareActions
@@ -54,7 +55,6 @@ from monitor.view_names import NAMES, ViewName
 from monitor.viewing import Viewing
 from monitor.views import by_name
 from monitor.views.view import View
-from monitor.widgets.front_first import FrontFirst
 from monitor.widgets.key_footer import KeyFooter
 from monitor.widgets.prompt import Prompt
 from monitor.widgets.run_header import RunHeader
@@ -62,8 +62,6 @@ from monitor.widgets.scrub_bar import ScrubBar
 from monitor.widgets.status_line import StatusLine
 from monitor.widgets.view_bar import ViewBar
 
-_WIDTH_CLASSES = ((0, "-narrow"), (100, "-medium"), (160, "-wide"))
-_HEIGHT_CLASSES = ((0, "-short"), (32, "-tall"))
 _INTAKE = 0.005
 """Seconds in a row that taking in records may take."""
 _BREATH = 0.005
@@ -78,21 +76,6 @@ _ON_THE_WAY = 0.5
 
 class News(Message):
     """A thread has something for the screen."""
-
-
-class BaseScreen(Screen[None], inherit_bindings=False):
-    """The screen of the views. Its keys are the table's alone."""
-
-    def __init__(self, *, id: str, classes: str) -> None:
-        super().__init__(id=id, classes=classes)
-        self._compositor = self._front_first = FrontFirst()
-        self._front_first.held = True
-
-    def begin(self) -> None:
-        """Show the first picture, and from now on every one."""
-        if self._front_first.held:
-            self._front_first.held = False
-            self._compositor_refresh()
 
 
 class MonitorApp(
@@ -141,8 +124,8 @@ class MonitorApp(
         self.undisturbed = Undisturbed()
         # With NO_COLOR the terminal's own two colours, not shades of grey.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
-        self.HORIZONTAL_BREAKPOINTS = list(_WIDTH_CLASSES)
-        self.VERTICAL_BREAKPOINTS = list(_HEIGHT_CLASSES)
+        self.HORIZONTAL_BREAKPOINTS = list(WIDTH_CLASSES)
+        self.VERTICAL_BREAKPOINTS = list(HEIGHT_CLASSES)
         for key in self.keys.keys:
             self.bind(key.keys, key.action, description=key.help, show=False)
         self.ascii_only = self.settings.ascii
@@ -203,11 +186,7 @@ class MonitorApp(
         yield KeyFooter(id="footer")
 
     def get_default_screen(self) -> Screen[object]:
-        # With the classes of its size at once: styles are found for it a single time.
-        sides = zip((_WIDTH_CLASSES, _HEIGHT_CLASSES), self.size, strict=True)
-        fitting = [[name for least, name in classes if least <= size] for classes, size in sides]
-        classes = " ".join(names[-1] for names in fitting)
-        self._base = BaseScreen(id="_default", classes=classes)
+        self._base = BaseScreen(self.size)
         return cast("Screen[object]", self._base)
 
     def refresh_css(self, animate: bool = True) -> None:

@@ -76,7 +76,7 @@ class RunModel:
         self._scalars: dict[str, dict[int, Envelope]] = {}
         self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
         self._groups: dict[str, MetricGroup] | None = None
-        self._numbers: tuple[dict[str, MetricGroup], int, frozenset[str]] | None = None
+        self._known_keys: tuple[dict[str, MetricGroup], int, frozenset[str]] | None = None
         self._kept: dict[tuple[str, int | None, int | None], tuple[Curve, ...]] = {}
         self._kept_of = -1
         self._reach: tuple[int, int | None] = (0, None)
@@ -386,15 +386,19 @@ class RunModel:
     def measured_keys(self) -> frozenset[str]:
         """The charts of which some value ever was."""
         groups, columns = self.groups, int(np.count_nonzero(self._measured))
-        if self._numbers is None or self._numbers[0] is not groups or self._numbers[1] != columns:
+        if (
+            self._known_keys is None
+            or self._known_keys[0] is not groups
+            or self._known_keys[1] != columns
+        ):
             seen = self._measured.tolist()
             found = frozenset(
                 key
                 for key, group in groups.items()
                 if any(m.scalar or seen[m.column] for m in group.members)
             )
-            self._numbers = (groups, columns, found)
-        return self._numbers[2]
+            self._known_keys = (groups, columns, found)
+        return self._known_keys[2]
 
     def absence(self, key: str) -> str:
         """Why a chart has no values, in the probe's words; empty where it gave no reason."""

@@ -7,12 +7,15 @@ import weakref
 import numpy as np
 import pytest
 from screen_driver import FakeSource, GatedSource, Script, laid_out, running, settle, show
+from textual.geometry import Size
 
 from monitor import in_pieces
+from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, size_classes
 from monitor.charts import plotted
 from monitor.charts.chart_pane import ChartPane
-from monitor.charts.raster import BRAILLE, curve_dots, curves_dots
-from monitor.charts.scale import scale_for
+from monitor.charts.heatmap_pane import HeatmapPane
+from monitor.charts.raster import BRAILLE, curve_dots, curves_dots, dot_column, dot_columns
+from monitor.charts.scale import Scale, scale_for
 from monitor.envelope import Envelope
 from monitor.in_pieces import InPieces
 from monitor.kept import Kept
@@ -193,6 +196,36 @@ async def test_after_such_a_key_the_next_picture_needs_no_word_from_the_source()
 def test_new_data_wait_for_the_keys_of_a_live_run_but_not_for_long(acted, due):
     assert picture_due(10.0, 0.25, acted) == pytest.approx(due)
     assert picture_due(10.0, 0.8, acted) == pytest.approx(10.8), "never sooner than wanted"
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(-3.0, 5.0, False), (1e-6, 10.0, True)])
+def test_one_place_on_an_axis_is_found_as_many_are(low, high, log):
+    scale = Scale(low, high, log, ())
+    values = np.array([low, high, -9.0, 0.0, 1e-7, 0.3, 4.999, 50.0, np.inf, -np.inf])
+    alone = [scale.share(value) for value in values.tolist()]
+    np.testing.assert_allclose(alone, scale.position(values), atol=1e-12)
+    steps = np.arange(-20, 140)
+    alone = [dot_column(step, (3, 117), 41) for step in steps.tolist()]
+    np.testing.assert_array_equal(alone, dot_columns(steps, (3, 117), 41))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 32), (204, 60), (120, 31)])
+async def test_the_screen_starts_with_the_classes_of_its_size(size):
+    async with running(size=size) as (app, _):
+        given = {name for name in size_classes(Size(*size)) if app.screen.has_class(name)}
+        every = {name for _, name in (*WIDTH_CLASSES, *HEIGHT_CLASSES)}
+        assert given == every & app.screen.classes and len(given) == 2
+
+
+async def test_a_heatmap_has_tiles_for_a_screen_that_became_wide():
+    async with running(size=(80, 40)) as (app, pilot):
+        await show(pilot, "layers")
+        pane = app.view.query_one(HeatmapPane)
+        await pilot.resize_terminal(204, 60)
+        await laid_out(pilot)
+        shown = [tile for tile in pane.query(".heat-tile") if tile.display]
+        assert sum(tile.size.width for tile in shown) == pane.columns > 80
+        assert any(tile.text.strip() for tile in shown)
 
 
 def test_a_keys_picture_has_the_interpreter_for_longer():

@@ -386,19 +386,16 @@ class RunModel:
     def measured_keys(self) -> frozenset[str]:
         """The charts of which some value ever was."""
         groups, columns = self.groups, int(np.count_nonzero(self._measured))
-        if (
-            self._known_keys is None
-            or self._known_keys[0] is not groups
-            or self._known_keys[1] != columns
-        ):
+        known = self._known_keys
+        if known is None or known[0] is not groups or known[1] != columns:
             seen = self._measured.tolist()
             found = frozenset(
                 key
                 for key, group in groups.items()
                 if any(m.scalar or seen[m.column] for m in group.members)
             )
-            self._known_keys = (groups, columns, found)
-        return self._known_keys[2]
+            known = self._known_keys = (groups, columns, found)
+        return known[2]
 
     def absence(self, key: str) -> str:
         """Why a chart has no values, in the probe's words; empty where it gave no reason."""

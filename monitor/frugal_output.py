@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from textual.strip import Strip
+
 if TYPE_CHECKING:
+    from rich.color import ColorSystem
+    from rich.style import Style
     from textual.driver import Driver
 
 RATE = 150_000
 """Bytes per second that pictures of new data may take together. A key's picture never waits."""
 _COLOURS = re.compile("\x1b\\[([0-9;]*)m")
 _MOVES = re.compile("(?:\x1b\\[[0-9;]*H|\n)*")
+_RESET = "\x1b[0m"
+_FEW_RESETS = 4
 _LEAD = {"38": 0, "48": 1}
 _SEEN_ON_SPACES = frozenset(["4", "7", "9", "21", "51", "52", "53"])
 """Attributes that show where there is no character: underlined, reversed, struck out, framed."""
@@ -44,28 +50,66 @@ class Pace:
         return min(max(0.0, self._free - self._clock()), 1.0)
 
 
+class _Pen:
+    """Writes text in its colours, each piece preceded by what changes only."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self._held = _NONE
+
+    def write(self, text: str, wanted: State) -> None:
+        held = self._held
+        if wanted is not held:
+            if text.isspace() and not (wanted[0] | held[0]) & _SEEN_ON_SPACES:
+                wanted = (wanted[0], held[1], wanted[2])  # a space has no colour of its own
+            if wanted != held:
+                self.written.append(_between(held, wanted))
+                self._held = wanted
+        self.written.append(text)
+
+    def ended(self, state: State = _NONE) -> str:
+        """All that was written, the pen left in a state."""
+        if self._held != state:
+            self.written.append(_between(self._held, state))
+        return "".join(self.written)
+
+
+def drawn(pieces: Iterable[tuple[int, int, Strip]], colours: ColorSystem) -> str:
+    """Strips at their places (column, line, strip). Links are not drawn."""
+    pen, place = _Pen(), (-1, -1)
+    for column, line, strip in pieces:
+        if place != (column, line):
+            pen.written.append(f"\x1b[{line + 1};{column + 1}H")
+        place = column + strip.cell_length, line
+        for text, style, control in strip:
+            if control:
+                pen.written.append(text)
+            elif text:
+                pen.write(text, _NONE if style is None else _state_of(style, colours))
+    return pen.ended()
+
+
 def fewer(data: str) -> str:
-    """The same text and colours with fewer sequences. It is taken to start without colours."""
-    parts = _COLOURS.split(data)
-    if len(parts) == 1:
+    """The same text and colours with fewer sequences. It is taken to start without colours; what
+    has few resets, as :func:`drawn` writes it, stays as it is."""
+    if data.count(_RESET) <= _FEW_RESETS:
         return data
-    found = [parts[0]]
-    held = wanted = _NONE
+    parts = _COLOURS.split(data)
+    pen, wanted = _Pen(), _NONE
+    pen.written.append(parts[0])
     for codes, text in zip(parts[1::2], parts[2::2], strict=True):
         wanted = _after(wanted, codes)
         if not text or _MOVES.fullmatch(text):
-            found.append(text)
-            continue
-        target = wanted
-        if text.isspace() and not (wanted[0] | held[0]) & _SEEN_ON_SPACES:
-            target = (wanted[0], held[1], wanted[2])  # a space has no colour of its own
-        if target != held:
-            found.append(_between(held, target))
-            held = target
-        found.append(text)
-    if held != wanted:
-        found.append(_between(held, wanted))
-    return "".join(found)
+            pen.written.append(text)
+        else:
+            pen.write(text, wanted)
+    return pen.ended(wanted)
+
+
+@lru_cache(maxsize=16384)
+def _state_of(style: Style, colours: ColorSystem) -> State:
+    """What a style makes of a terminal without colours."""
+    return _after(_NONE, Strip.render_ansi(style, colours))
 
 
 @lru_cache(maxsize=16384)
@@ -95,7 +139,7 @@ def _after(state: State, codes: str) -> State:
 def _between(old: State, new: State) -> str:
     """The shortest sequence from one state to another."""
     if new == _NONE:
-        return "\x1b[0m"
+        return _RESET
     whole = ["0", *sorted(new[0]), *(colour for colour in new[1:] if colour)]
     if old[0] <= new[0]:
         change = sorted(new[0] - old[0])

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from textual.events import Click
 from textual.message import Message
 
+from monitor.charts.columns import step_at
 from monitor.charts.line import Line
 from monitor.charts.line_chart import LABEL_WIDTH, ChartData, draw, plot_columns
-from monitor.charts.raster import step_at
 from monitor.charts.step_pane import StepPane
 
 

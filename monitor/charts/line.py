@@ -19,7 +19,7 @@ Line = tuple[Piece, ...]
 
 def text_of(line: Line) -> str:
     """The characters of a line, without their roles."""
-    return "".join(text for text, _ in line)
+    return "".join([text for text, _ in line])
 
 
 def width_of(line: Iterable[Piece]) -> int:

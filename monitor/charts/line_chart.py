@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 
 from monitor import glyphs
 from monitor.charts import raster
+from monitor.charts.columns import dot_column, dot_columns
 from monitor.charts.duration import duration
 from monitor.charts.line import Line, Piece, fitted, from_cells, from_grid, spread, width_of
 from monitor.charts.plotted import Plotted, plotted
@@ -23,6 +25,7 @@ from monitor.charts.scale import Scale, round_steps, tick_labels
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
 from monitor.formatting import clipped, clipped_key, number
 from monitor.run_model import StepMark
+from monitor.step_window import Span
 
 LABEL_WIDTH = 7
 END_WIDTH = 4
@@ -38,7 +41,7 @@ class ChartData(Struct, frozen=True):
 
     title: str
     curves: tuple[Curve, ...]
-    span: tuple[int, int]
+    span: Span
     unit: str = ""
     log: bool = False
     marks: tuple[StepMark, ...] = ()
@@ -109,7 +112,8 @@ def draw(
         lines += _plot(seen, plot, plot.scale, plain, width)
     lines.append(_axis(seen, plot_width, width))
     if labels:
-        lines.append(_step_labels(data, plot_width, width))
+        timed = data.step_of is not None
+        lines.append(_step_labels(data.span, data.cursor, timed, plot_width, width))
     return tuple(lines)
 
 
@@ -189,19 +193,23 @@ def _nothing(data: ChartData, width: int, height: int) -> list[Line]:
 
 
 def _plot(data: ChartData, plot: Plotted, scale: Scale, plain: bool, total: int) -> list[Line]:
-    characters, owner = plot.characters.copy(), plot.owner
-    height, width = owner.shape
-    owners = [*_owner_roles(data), "fg"]  # the last one's are the empty cells: their owner is -1
+    characters, owners = plot.characters, _owner_roles(data)
+    height, width = characters.shape
     roles = list(dict.fromkeys([*owners, *MARK_ROLES, "accent"]))
-    empty = owner < 0
-    # An empty cell is of the colour before it: a row is then a few pieces instead of one a dot.
-    before = np.maximum.accumulate(np.where(empty, 0, np.arange(width)), axis=1)
-    owner = owner[np.arange(height)[:, None], before]
-    codes = np.array([roles.index(role) for role in owners])[owner]
-    for mark in data.marks:
-        column = raster.dot_column(mark.step, data.span, width)
-        characters[empty[:, column], column] = glyphs.STEP_MARK
-        codes[empty[:, column], column] = roles.index(mark_role(mark))
+    codes = np.array([roles.index(role) for role in owners])[plot.owner]
+    uprights = [
+        (dot_column(mark.step, data.span, width), glyphs.STEP_MARK, mark_role(mark))
+        for mark in data.marks
+    ]
+    cursor = _cursor_column(data.cursor, data.span, width)
+    if cursor is not None:
+        uprights.append((cursor, glyphs.CURSOR_LINE, "accent"))
+    if uprights or data.healthy is not None:
+        characters = characters.copy()
+        empty = characters == " "
+    for column, glyph, role in uprights:
+        characters[empty[:, column], column] = glyph
+        codes[empty[:, column], column] = roles.index(role)
     if data.healthy is not None:
         shaded = _healthy_rows(data.healthy, scale, height)
         if plain:
@@ -209,21 +217,18 @@ def _plot(data: ChartData, plot: Plotted, scale: Scale, plain: bool, total: int)
         else:
             codes[shaded] += len(roles)
             roles += [f"{role} on band" for role in roles]
-    cursor = _cursor_column(data, width)
-    if cursor is not None:
-        characters[empty[:, cursor], cursor] = glyphs.CURSOR_LINE
-        codes[empty[:, cursor], cursor] = roles.index("accent")
-    ticks = _tick_rows(scale, height)
     ends = _end_labels(data.curves, scale, height) if len(data.curves) > 1 else {}
-    lines = []
-    for row, cells in enumerate(from_grid(characters, codes, roles)):
-        label = ticks.get(row, "")
-        rim = "┤" if label else glyphs.VERTICAL
-        end = ends.get(row, ("", "fg"))
-        pieces: list[Piece] = [(label.rjust(LABEL_WIDTH), "muted"), (rim, "faint"), *cells, end]
-        room = total - LABEL_WIDTH - 1 - width - len(end[0])
-        lines.append((*pieces, (" " * room, "fg")) if room > 0 else fitted(pieces, total))
-    return lines
+    blank = (" " * (total - LABEL_WIDTH - 1 - width), "fg")
+    rows = zip(_left_edge(scale, height), from_grid(characters, codes, roles), strict=True)
+    return [
+        (*edge, *cells, _padded(ends[row], len(blank[0])) if row in ends else blank)
+        for row, (edge, cells) in enumerate(rows)
+    ]
+
+
+def _padded(piece: Piece, width: int) -> Piece:
+    text, role = piece
+    return text.ljust(width), role
 
 
 def _owner_roles(data: ChartData) -> list[str]:
@@ -250,10 +255,10 @@ def _dot(characters: npt.NDArray[np.str_], codes: npt.NDArray[np.int64], code: i
     codes[empty] = code
 
 
-def _cursor_column(data: ChartData, width: int) -> int | None:
-    if data.cursor is None or not data.span[0] <= data.cursor <= data.span[1]:
+def _cursor_column(cursor: int | None, span: Span, width: int) -> int | None:
+    if cursor is None or not span[0] <= cursor <= span[1]:
         return None
-    return raster.dot_column(data.cursor, data.span, width)
+    return dot_column(cursor, span, width)
 
 
 MARK_ROLES = ("bad", "warn", "faint")
@@ -270,13 +275,21 @@ def mark_glyph(kind: str) -> str:
     return {"fault": glyphs.FAULT_MARK, "flagged": glyphs.FLAG_MARK}.get(kind, glyphs.EVENT_MARK)
 
 
-def _tick_rows(scale: Scale, height: int) -> dict[int, str]:
+@lru_cache(maxsize=64)
+def _left_edge(scale: Scale, height: int) -> tuple[Line, ...]:
+    """The vertical axis with its labels, a line for each row."""
     rows: dict[int, str] = {}
     for tick, label in zip(scale.ticks, tick_labels(scale, LABEL_WIDTH), strict=True):
         row = round((1 - scale.share(tick)) * (height - 1))
         if row not in rows and row - 1 not in rows and row + 1 not in rows:
             rows[row] = label
-    return rows
+    return tuple(
+        (
+            (rows.get(row, "").rjust(LABEL_WIDTH), "muted"),
+            ("┤" if row in rows else glyphs.VERTICAL, "faint"),
+        )
+        for row in range(height)
+    )
 
 
 def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[int, Piece]:
@@ -302,10 +315,10 @@ def _end_labels(curves: tuple[Curve, ...], scale: Scale, height: int) -> dict[in
 
 def _axis(data: ChartData, width: int, total: int) -> Line:
     """The horizontal axis: marks of events, and of values that are not finite."""
-    characters, roles = [glyphs.HORIZONTAL] * width, ["faint"] * width
+    odd: dict[int, str] = {}
     marked = [curve for curve in data.curves if curve.marks.any()]
     for curve in sorted(marked, key=lambda curve: not curve.sparse):
-        columns = raster.dot_columns((curve.first + curve.last) / 2, data.span, width)
+        places = dot_columns((curve.first + curve.last) / 2, data.span, width)
         for bit, glyph in (
             (NAN, glyphs.NAN_MARK),
             (PLUS_INFINITY, glyphs.PLUS_INFINITY_MARK),
@@ -313,24 +326,40 @@ def _axis(data: ChartData, width: int, total: int) -> Line:
         ):
             if bit == NAN and curve.sparse:
                 continue  # measured on rare samples only: absence is no news
-            for column in np.unique(columns[(curve.marks & bit) > 0]).tolist():
-                characters[column], roles[column] = glyph, "bad"
-    for mark in data.marks:
-        column = raster.dot_column(mark.step, data.span, width)
+            odd |= dict.fromkeys(places[(curve.marks & bit) > 0].tolist(), glyph)
+    return _marked_axis(data.span, data.marks, data.cursor, tuple(odd.items()), width, total)
+
+
+@lru_cache(maxsize=64)
+def _marked_axis(
+    span: Span,
+    marks: tuple[StepMark, ...],
+    cursor: int | None,
+    odd: tuple[tuple[int, str], ...],
+    width: int,
+    total: int,
+) -> Line:
+    """``odd``: columns of values that are not finite, and the sign of each."""
+    characters, roles = [glyphs.HORIZONTAL] * width, ["faint"] * width
+    for column, glyph in odd:
+        characters[column], roles[column] = glyph, "bad"
+    for mark in marks:
+        column = dot_column(mark.step, span, width)
         characters[column], roles[column] = mark_glyph(mark.kind), mark_role(mark)
-    cursor = _cursor_column(data, width)
-    if cursor is not None:
-        if characters[cursor] == glyphs.HORIZONTAL:
-            characters[cursor] = glyphs.CURSOR_FOOT
-        roles[cursor] = "accent bold"
+    at = _cursor_column(cursor, span, width)
+    if at is not None:
+        if characters[at] == glyphs.HORIZONTAL:
+            characters[at] = glyphs.CURSOR_FOOT
+        roles[at] = "accent bold"
     left: list[Piece] = [(" " * LABEL_WIDTH, "fg"), ("└", "faint")]
     return fitted([*left, *from_cells(characters, roles)], total)
 
 
-def _step_labels(data: ChartData, width: int, total: int) -> Line:
+@lru_cache(maxsize=64)
+def _step_labels(span: Span, cursor: int | None, timed: bool, width: int, total: int) -> Line:
     """The cursor's step under its column, the first and last step, round ones between; one that
-    would touch another already there is left out."""
-    told = str if data.step_of is None else duration
+    would touch another already there is left out. ``timed``: they are milliseconds."""
+    told = duration if timed else str
     placed: list[tuple[int, str, str]] = []
 
     def place(text: str, start: int, role: str = "muted") -> None:
@@ -339,17 +368,17 @@ def _step_labels(data: ChartData, width: int, total: int) -> Line:
         if len(text) <= width and apart:
             placed.append((start, text, role))
 
-    cursor = _cursor_column(data, width)
-    if cursor is not None:
-        text = told(data.cursor or 0)
-        place(text, cursor - len(text) // 2, "accent bold")
-    first, last = (told(end) for end in data.span)
+    at = _cursor_column(cursor, span, width)
+    if at is not None:
+        text = told(cursor or 0)
+        place(text, at - len(text) // 2, "accent bold")
+    first, last = (told(end) for end in span)
     place(first, 0)
     place(last, width - len(last))
-    if data.step_of is None:
-        for step in round_steps(data.span, width // _APART):
+    if not timed:
+        for step in round_steps(span, width // _APART):
             text = str(step)
-            place(text, raster.dot_column(step, data.span, width) - len(text) // 2)
+            place(text, dot_column(step, span, width) - len(text) // 2)
     pieces: list[Piece] = []
     end = -LABEL_WIDTH - 1
     for start, text, role in sorted(placed):

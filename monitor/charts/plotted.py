@@ -19,7 +19,7 @@ KEPT = 24
 
 class Plotted(Struct, frozen=True):
     """The curves ``cut`` to the span, their scale (None: no finite value), and, read-only, the
-    plot's characters and the curve each is of, shape (height, width)."""
+    plot's characters and the curve whose colour each has, shape (height, width)."""
 
     cut: tuple[Curve, ...]
     scale: Scale | None
@@ -55,7 +55,11 @@ def _made(
     cut = tuple(raster.cut(curve, span) for curve in curves)
     scale = scale_for(cut, log)
     if scale is None:
-        empty = np.full((height, width), " "), np.full((height, width), -1)
-        return Plotted(cut, None, *empty)
-    layers = raster.curves_dots(cut, span, scale, width * dots[0], height * dots[1])
-    return Plotted(cut, scale, *raster.cells(layers, width, height, dots))
+        return Plotted(cut, None, np.full((height, width), " "), np.zeros((height, width), int))
+    top, bottom = raster.strokes(cut, span, scale, width * dots[0], height * dots[1])
+    characters, owner = raster.cells(top, bottom, height, dots)
+    if len(cut) > 1:
+        # An empty cell is of the colour before it: a row is a few pieces instead of one a dot.
+        before = np.maximum.accumulate(np.where(owner < 0, 0, np.arange(width)), axis=1)
+        owner = owner[np.arange(height)[:, None], before]
+    return Plotted(cut, scale, characters, np.maximum(owner, 0))

@@ -1,4 +1,8 @@
-"""Curves to dots, dots to characters. Plain arrays in, plain arrays out."""
+"""Curves to dots, dots to characters. Plain arrays in, plain arrays out.
+
+A curve is drawn as one vertical stroke of dots in every column: :func:`strokes` finds where each
+begins and ends, :func:`cells` makes characters of them.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from monitor.charts.columns import columns_of
 from monitor.charts.scale import Scale
-from monitor.envelope import Curve
+from monitor.envelope import Curve, FloatArray
+from monitor.step_window import Span
 
-BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-FloatGrid = npt.NDArray[np.float64]
+DotArray = npt.NDArray[np.int16]
 
 BRAILLE = (2, 4)
 """Dots per cell across and down."""
@@ -31,21 +36,7 @@ _BRAILLE_CHARACTERS = np.array(
 _ASCII_CHARACTERS = np.array([" ", "'", ".", ":"])
 
 
-def dot_columns(steps: npt.ArrayLike, span: tuple[int, int], width: int) -> IntArray:
-    """Steps to columns 0 .. width - 1 of an axis that runs over ``span`` (first, last)."""
-    first, last = span
-    share = (np.asarray(steps, np.float64) - first) / max(last - first, 1)
-    return np.clip(np.round(share * (width - 1)), 0, width - 1).astype(np.int64)
-
-
-def dot_column(step: float, span: tuple[int, int], width: int) -> int:
-    """The column of one step, as :func:`dot_columns` gives it."""
-    first, last = span
-    share = (step - first) / max(last - first, 1)
-    return min(max(round(share * (width - 1)), 0), width - 1)
-
-
-def cut(curve: Curve, span: tuple[int, int]) -> Curve:
+def cut(curve: Curve, span: Span) -> Curve:
     """The buckets that hold a step of ``span`` (first, last)."""
     inside = (curve.last >= span[0]) & (curve.first <= span[1])
     if inside.all():
@@ -67,32 +58,25 @@ def value_at(curve: Curve, step: int) -> float:
     return float(curve.latest[index]) if index >= 0 else float("nan")
 
 
-def step_at(column: int, span: tuple[int, int], width: int) -> float:
-    """The step drawn at a column of an axis ``width`` columns wide; inverse of the next."""
-    return span[0] + column / max(width - 1, 1) * (span[1] - span[0])
-
-
-def curve_dots(
-    curve: Curve, span: tuple[int, int], scale: Scale, width: int, height: int
-) -> BoolArray:
-    """Dots of one curve, shape (height, width), row 0 on top."""
-    return curves_dots([curve], span, scale, width, height)[0]
-
-
-def curves_dots(
-    curves: Sequence[Curve], span: tuple[int, int], scale: Scale, width: int, height: int
-) -> BoolArray:
-    """Dots of several curves, shape (curves, height, width), row 0 on top.
+def strokes(
+    curves: Sequence[Curve], span: Span, scale: Scale, width: int, height: int
+) -> tuple[DotArray, DotArray]:
+    """Highest and lowest dot of every curve in every column, each of shape (curves, width), rows
+    0 (top) to height - 1; the highest is below the lowest where there is none.
 
     Every bucket is drawn from its lowest to its highest value. Neighbouring buckets are joined
     unless one of them holds a value that is not finite: a gap is never bridged.
     """
-    dots = np.zeros((len(curves), height, width), bool)
-    for places in _with_same_buckets(curves):
+    groups = _with_same_buckets(curves)
+    if len(groups) == 1 and len(curves[0]):
+        return _strokes_of_alike(curves, span, scale, width, height)
+    top = np.full((len(curves), width), height, np.int16)
+    bottom = np.full((len(curves), width), -1, np.int16)
+    for places in groups:
         if len(curves[places[0]]):
             alike = [curves[place] for place in places]
-            dots[places] = _dots_of_alike(alike, span, scale, width, height)
-    return dots
+            top[places], bottom[places] = _strokes_of_alike(alike, span, scale, width, height)
+    return top, bottom
 
 
 def _with_same_buckets(curves: Sequence[Curve]) -> list[list[int]]:
@@ -114,84 +98,64 @@ def _same(one: IntArray, other: IntArray) -> bool:
     return one is other or np.array_equal(one, other)
 
 
-def _dots_of_alike(
-    curves: Sequence[Curve], span: tuple[int, int], scale: Scale, width: int, height: int
-) -> BoolArray:
-    bottom, top, joined = _edges(curves, span, scale, width, height)
-    # Close steep steps: the next column begins where this one ends.
-    below, above = bottom[:, 1:].copy(), top[:, 1:].copy()
-    up = joined & (top[:, :-1] < below)
-    down = joined & ~up & (bottom[:, :-1] > above)
-    np.copyto(top[:, :-1], below - 1, where=up)
-    np.copyto(bottom[:, :-1], above + 1, where=down)
-    rows = np.arange(height - 1, -1, -1, dtype=np.int16)[:, None]
-    empty = np.isinf(bottom)
-    bottom, top = np.round(bottom), np.round(top)
-    lowest = np.where(empty, height, np.minimum(bottom, top)).astype(np.int16)
-    highest = np.where(empty, -1, np.maximum(bottom, top)).astype(np.int16)
-    return (rows >= lowest[:, None, :]) & (rows <= highest[:, None, :])
-
-
-def _edges(
-    curves: Sequence[Curve], span: tuple[int, int], scale: Scale, width: int, height: int
-) -> tuple[FloatGrid, FloatGrid, BoolArray]:
-    """Lowest and highest dot of every curve in every column, shape (curves, width), infinite where
-    there is none; and whether a column is joined with the next, shape (curves, width - 1)."""
-
-    def level(values: npt.NDArray[np.float32]) -> FloatGrid:
-        return scale.position(values) * (height - 1)
-
-    middles = (curves[0].first + curves[0].last) / 2
-    columns = np.maximum.accumulate(dot_columns(middles, span, width))
-    low, high = np.array([curve.low for curve in curves]), np.array([c.high for c in curves])
-    begins = np.flatnonzero(np.concatenate([[True], columns[1:] != columns[:-1]]))
-    filled = columns[begins]
-    bottom = np.full((len(curves), width), np.nan)
-    top = bottom.copy()
+def _strokes_of_alike(
+    curves: Sequence[Curve], span: Span, scale: Scale, width: int, height: int
+) -> tuple[DotArray, DotArray]:
+    at = columns_of(curves[0].first, curves[0].last, span, width)
+    low, high = _rows([curve.low for curve in curves]), _rows([curve.high for curve in curves])
+    marks = _rows([curve.marks for curve in curves])
     # The lowest value of a column first: where it lies is then asked once, not for every bucket.
-    bottom[:, filled] = level(np.fmin.reduceat(low, begins, axis=1))
-    top[:, filled] = level(np.fmax.reduceat(high, begins, axis=1))
-    # The last bucket up to each column, and the one after it: joined where both are whole.
-    before = np.searchsorted(columns, np.arange(width - 1), side="right") - 1
-    inner = np.flatnonzero((before >= 0) & (before < len(columns) - 1))
-    before = before[inner]
-    marks = np.array([curve.marks for curve in curves])
+    extremes = np.empty((2, len(curves), len(at.filled)), np.float32)
+    np.fmax.reduceat(high, at.begins, axis=1, out=extremes[0])
+    np.fmin.reduceat(low, at.begins, axis=1, out=extremes[1])
+    ends = np.full((2, len(curves), width), np.nan)
+    ends[:, :, at.filled] = scale.position(extremes)
     whole = (marks == 0) & ~np.isnan(low)
     joined = np.zeros((len(curves), width - 1), bool)
-    joined[:, inner] = whole[:, before] & whole[:, before + 1]
-    # Columns between two buckets: on the straight line from one to the other.
-    empty = columns[before] != inner
-    before, between = before[empty], inner[empty]
-    if len(between):
-        start, stop = ((level(low[:, at]) + level(high[:, at])) / 2 for at in (before, before + 1))
-        slope = (stop - start) / (columns[before + 1] - columns[before])
-        line = np.where(joined[:, between], slope * (between - columns[before]) + start, np.nan)
-        bottom[:, between] = top[:, between] = line
-    nothing = np.isnan(bottom)
-    bottom[nothing], top[nothing] = np.inf, -np.inf
-    return bottom, top, joined
+    joined[:, at.inner] = whole[:, at.before] & whole[:, at.before + 1]
+    if len(at.gaps):
+        # On the straight line from one bucket's middle to the next one's.
+        both = scale.position(np.stack([low[:, at.gap_buckets], high[:, at.gap_buckets]]))
+        start, stop = np.split(both.mean(axis=0), 2, axis=1)
+        ends[:, :, at.gaps] = np.where(
+            joined[:, at.gaps], start + (stop - start) * at.gap_share, np.nan
+        )
+    dots = np.rint((1 - ends) * (height - 1))
+    top = np.fmin(dots[0], height).astype(np.int16)  # NaN, no dot, gives the other
+    bottom = np.fmax(dots[1], -1).astype(np.int16)
+    # A steep step: this column ends beside the dot where the next one begins.
+    next_top, next_bottom = top[:, 1:].copy(), bottom[:, 1:].copy()
+    np.minimum(top[:, :-1], next_bottom + 1, out=top[:, :-1], where=joined)
+    np.maximum(bottom[:, :-1], next_top - 1, out=bottom[:, :-1], where=joined)
+    return top, bottom
+
+
+def _rows(arrays: Sequence[FloatArray | npt.NDArray[np.uint8]]) -> npt.NDArray[np.generic]:
+    """Shape (arrays, values); a single one is not copied."""
+    return arrays[0][None] if len(arrays) == 1 else np.array(arrays)
 
 
 def cells(
-    layers: Sequence[BoolArray] | BoolArray, width: int, height: int, dots: tuple[int, int]
+    top: DotArray, bottom: DotArray, height: int, dots: tuple[int, int]
 ) -> tuple[npt.NDArray[np.str_], IntArray]:
-    """Characters and owners, both of shape (height, width), from the dots of several curves.
+    """Characters and owners, both of shape (height, columns // across), from the strokes of
+    several curves, each of shape (curves, columns).
 
     The owner of a cell is the last curve with a dot in it, -1 for an empty cell.
     """
     across, down = dots
-    grid = np.asarray(layers, bool).reshape(-1, height * down, width * across)
-    union = np.logical_or.reduce(grid, axis=0)
-    rows = np.logical_or.reduce(grid.reshape(-1, height, down, width * across), axis=2)
-    touched = np.logical_or.reduce([rows[:, :, at::across] for at in range(across)])
-    owner = np.full((height, width), -1, np.int64)
-    if len(touched):
-        last = len(touched) - 1 - touched[::-1].argmax(axis=0)
-        owner = np.where(touched.any(axis=0), last, owner)
-    blocks = union.reshape(height, down, width, across)
-    if dots == BRAILLE:
-        columns = blocks.transpose(0, 2, 3, 1).reshape(height, width, across * down)
-        packed = np.packbits(columns, axis=2, bitorder="little")[:, :, 0]
-        return _BRAILLE_CHARACTERS[packed], owner
-    bits = blocks[:, 0, :, 0] + 2 * blocks[:, 1, :, 0]
-    return _ASCII_CHARACTERS[bits], owner
+    rows = np.arange(0, height * down, down)[:, None]
+    # Dots of a cell that are not above the stroke, and those not below it, as bits from above.
+    full = (1 << down) - 1
+    not_above = np.array([full >> cut << cut for cut in range(down + 1)], np.uint8)
+    not_below = np.array([(1 << cut) - 1 for cut in range(down + 1)], np.uint8)
+    columns = not_above.take(top[:, None] - rows, mode="clip")
+    columns &= not_below.take(bottom[:, None] - (rows - 1), mode="clip")
+    codes = columns[:, :, ::across]
+    for place in range(1, across):
+        codes = codes | np.left_shift(columns[:, :, place::across], place * down, dtype=np.uint8)
+    characters = _BRAILLE_CHARACTERS if dots == BRAILLE else _ASCII_CHARACTERS
+    touched = codes != 0
+    last = len(codes) - 1 - touched[::-1].argmax(axis=0)
+    owner = np.where(touched.any(axis=0), last, -1)
+    return characters[np.bitwise_or.reduce(codes, axis=0)], owner

@@ -73,10 +73,11 @@ class LinePane(Widget, can_focus=False):
         changed = [y for y, line in enumerate(lines) if line != old[y]]
         if changed:
             # A line that is equal stays the one that its strip was made of.
-            self._lines = tuple(
-                new if new != before else before for new, before in zip(lines, old, strict=True)
-            )
-            self.refresh(*(Region(0, y, width, 1) for y in changed))
+            kept = list(old)
+            for y in changed:
+                kept[y] = lines[y]
+            self._lines = tuple(kept)
+            self.refresh(*[Region(0, y, width, 1) for y in changed])
 
     def redraw_of(self, *told: object) -> None:
         """Compose again unless the picture is of these very things, in this theme and size."""
@@ -145,13 +146,16 @@ class LinePane(Widget, can_focus=False):
         return strip
 
     def _made(self, line: Line, width: int, palette: Palette, ground: Style) -> Strip:
-        if not text_of(line).isprintable():
-            line = tuple((safe(text), role) for text, role in line)
-        if self.monitor.ascii_only:
-            line = tuple((to_ascii(text), role) for text, role in line)
+        whole, only_ascii = text_of(line), self.monitor.ascii_only
+        if not (whole.isprintable() and (whole.isascii() or not only_ascii)):
+            line = tuple([(safe(text), role) for text, role in line])
+            if only_ascii:
+                line = tuple([(to_ascii(text), role) for text, role in line])
+            whole = text_of(line)
         styles = palette.on(ground, plain=self.app.no_color)
         segments = [Segment(text, styles[role]) for text, role in line if text]
-        taken = cell_len(text_of(line))
+        taken = cell_len(whole)
         if taken < width:
             segments.append(Segment(" " * (width - taken), ground))
-        return Strip(segments, max(taken, width)).crop(0, width)
+        strip = Strip(segments, max(taken, width))
+        return strip if taken <= width else strip.crop(0, width)

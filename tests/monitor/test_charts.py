@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from diagnoser.phrases import layer_list
 from monitor.charts import raster
+from monitor.charts.columns import dot_columns
 from monitor.charts.heatmap import (
     EMPTY,
     LEVELS,
@@ -33,10 +34,17 @@ def curve(values, label="", first=0):
     return envelope.curve(0, label)
 
 
+def dots_of(curves, span, scale, width, height):
+    """Dots of several curves, shape (curves, height, width)."""
+    top, bottom = raster.strokes(curves, span, scale, width, height)
+    rows = np.arange(height)[:, None]
+    return (rows >= top[:, None]) & (rows <= bottom[:, None])
+
+
 def dots(values, width=40, height=16, log=False):
     found = curve(values)
     scale = scale_for([found], log)
-    return raster.curve_dots(found, (0, len(values) - 1), scale, width, height)
+    return dots_of([found], (0, len(values) - 1), scale, width, height)[0]
 
 
 def test_a_straight_line_runs_from_corner_to_corner():
@@ -67,7 +75,7 @@ def test_a_spike_is_drawn_to_its_height_and_joined():
     values = np.zeros(400)
     values[200] = 1.0
     drawn = dots(values, width=40, height=16)
-    column = raster.dot_columns([200], (0, 399), 40)[0]
+    column = dot_columns([200], (0, 399), 40)[0]
     assert drawn[0, column]
     assert drawn[:, column].sum() == 16, "the spike stands on the line"
 
@@ -79,25 +87,39 @@ def test_sparse_points_are_joined_across_empty_columns_but_not_across_nan():
     assert list(np.flatnonzero(drawn)) == [0, 20]
 
 
+def strokes(*curves):
+    """Of each column of each curve the highest and the lowest dot."""
+    found = np.array(curves, np.int16)
+    return found[:, :, 0], found[:, :, 1]
+
+
+NONE = (9, -1)
+
+
 def test_braille_cells():
-    layer = np.zeros((4, 2), bool)
-    layer[0, 0] = layer[3, 1] = True
-    characters, owner = raster.cells([layer], 1, 1, raster.BRAILLE)
+    characters, owner = raster.cells(*strokes([(0, 0), (3, 3)]), 1, raster.BRAILLE)
     assert characters[0, 0] == chr(0x2800 + 0x01 + 0x80)
     assert owner[0, 0] == 0
-    characters, owner = raster.cells([np.zeros((4, 2), bool)], 1, 1, raster.BRAILLE)
+    characters, owner = raster.cells(*strokes([NONE, NONE]), 1, raster.BRAILLE)
     assert (characters[0, 0], owner[0, 0]) == (" ", -1)
+    characters, _ = raster.cells(*strokes([(2, 9), NONE]), 4, raster.BRAILLE)
+    assert "".join(characters[:, 0]) == "⡄⡇⠃ "
 
 
 def test_the_last_curve_owns_a_shared_cell():
-    full = np.ones((4, 2), bool)
-    assert raster.cells([full, full], 1, 1, raster.BRAILLE)[1][0, 0] == 1
+    full = [(0, 3), (0, 3)]
+    _, owner = raster.cells(*strokes(full, full, [NONE, NONE]), 1, raster.BRAILLE)
+    assert owner[0, 0] == 1
+
+
+def test_curves_in_a_cell_add_their_dots():
+    characters, _ = raster.cells(*strokes([(0, 0), NONE], [NONE, (1, 2)]), 1, raster.BRAILLE)
+    assert characters[0, 0] == chr(0x2800 + 0x01 + 0x10 + 0x20)
 
 
 def test_ascii_cells_use_ascii_only():
-    layer = np.array([[True, False], [False, True]])
-    characters, _ = raster.cells([layer], 2, 1, raster.ASCII)
-    assert "".join(characters[0]) == "'."
+    characters, _ = raster.cells(*strokes([(0, 0), (1, 1), (0, 1)]), 1, raster.ASCII)
+    assert "".join(characters[0]) == "'.:"
 
 
 def test_scale_holds_all_values_and_has_round_ticks():

@@ -13,8 +13,9 @@ from monitor import in_pieces
 from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, size_classes
 from monitor.charts import plotted
 from monitor.charts.chart_pane import ChartPane
+from monitor.charts.columns import dot_column, dot_columns
 from monitor.charts.heatmap_pane import HeatmapPane
-from monitor.charts.raster import BRAILLE, curve_dots, curves_dots, dot_column, dot_columns
+from monitor.charts.raster import BRAILLE, strokes
 from monitor.charts.scale import Scale, scale_for
 from monitor.envelope import Envelope
 from monitor.in_pieces import InPieces
@@ -275,10 +276,11 @@ def history(columns, samples, capacity=64, seed=0):
 def test_curves_drawn_together_are_those_drawn_alone():
     curves = [*history(3, 300), *history(2, 40, seed=1), *history(1, 0)]
     scale = scale_for(curves, False)
-    together = curves_dots(curves, (0, 900), scale, 120, 40)
-    assert together.any(axis=(1, 2)).tolist() == [True] * 5 + [False]
-    for curve, dots in zip(curves, together, strict=True):
-        np.testing.assert_array_equal(dots, curve_dots(curve, (0, 900), scale, 120, 40))
+    together = strokes(curves, (0, 900), scale, 120, 40)
+    assert (together[0] <= together[1]).any(axis=1).tolist() == [True] * 5 + [False]
+    for place, curve in enumerate(curves):
+        for found, alone in zip(together, strokes([curve], (0, 900), scale, 120, 40), strict=True):
+            np.testing.assert_array_equal(found[place], alone[0])
 
 
 def test_a_plot_is_kept_while_its_curves_are_the_same():

@@ -32,7 +32,7 @@ from monitor.diagnosis_history import DiagnosisHistory
 from monitor.frugal_output import Pace, frugal
 from monitor.hearing import Hearing
 from monitor.help_actions import HelpActions
-from monitor.in_pieces import InPieces
+from monitor.in_pieces import InPieces, Piece
 from monitor.key_table import remapped
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
@@ -137,6 +137,7 @@ class MonitorApp(
         )
         self.comparison = Comparison(self.wake)
         self._complaints = [*self.settings.complaints, *complaints]
+        self.preparing = InPieces(self.set_timer)
         self.picture = InPieces(self.set_timer)
         self._timer: Timer | None = None
         self._intake: Timer | None = None
@@ -234,6 +235,7 @@ class MonitorApp(
 
     def on_unmount(self) -> None:
         self.undisturbed.end()
+        self.preparing.drop()
         self.picture.drop()
         self._stop_timers()
         self.controlling.stop()
@@ -328,7 +330,7 @@ class MonitorApp(
         contents = (self.model.contents, self.diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
-            if gently and self.picture.unfinished:
+            if gently and (self.preparing.unfinished or self.picture.unfinished):
                 contents = self._drawn  # the picture before is finished first
                 self.wake()
             else:
@@ -371,29 +373,55 @@ class MonitorApp(
     def draw(self, gently: bool = False, *, fresh: bool = True) -> None:
         """Give every pane on screen its data; each redraws only the lines that changed.
 
-        Not ``fresh``: of what was read up to the picture before. What came since is in the next
-        one, which is not far.
+        ``gently``: what takes long is prepared before anything is drawn, so that a key meanwhile
+        draws the picture before. Not ``fresh``: of what was read up to that picture. What came
+        since is in the next one, which is not far.
         """
         self.picture.drop()
         if not self.is_running or not self.screen_stack:
             return
+        view = self.view
         if fresh:
+            self.preparing.drop()
+            if gently and self._pictured and view is not None:
+                self._prepare(view)
+                return
             self.model.hold()
-        elif self.model.behind:
+        elif self.model.behind and not self.preparing.unfinished:
             self._drawn = _NOTHING
             self.wake()
-        if self.viewing.frozen is None:
-            self.shown = shown_now(self.model, self.diagnosis)
-        self._draw_edges()
-        view = self.view
+        self._draw_state()
         if view is not None and view.is_mounted and view.size.width:
-            if gently and self._pictured:
-                self.picture.begin(view.pieces(), lambda: view.is_attached and bool(view.children))
-                return
             view.draw()
             if self.model.header is not None and not self._pictured:
                 self._pictured = True
                 self.call_after_refresh(self._present)
+
+    def _prepare(self, view: View) -> None:
+        """A picture of all that was read, a piece at a time."""
+        snapshot = self.model.snapshot()
+
+        def wanted() -> bool:
+            return view.is_attached and bool(view.children)
+
+        def prepared(piece: Piece) -> None:
+            with self.model.ahead(snapshot):
+                piece()
+
+        def show() -> None:
+            if self.viewing.frozen is None:
+                self.model.hold(snapshot)
+                self._draw_state()
+                self.picture.begin(view.pieces(), wanted)
+
+        pieces = [partial(prepared, piece) for piece in view.preparations()]
+        self.preparing.begin([*pieces, show], wanted)
+
+    def _draw_state(self) -> None:
+        """What is known of the run now, and all but the view."""
+        if self.viewing.frozen is None:
+            self.shown = shown_now(self.model, self.diagnosis)
+        self._draw_edges()
 
     def _draw_edges(self) -> None:
         """Header, tabs, status line and footer."""
@@ -442,6 +470,7 @@ class MonitorApp(
     def action_show_view(self, name: ViewName) -> None:
         self.viewing.view = name
         self.message = ""
+        self.preparing.drop()
         self.picture.drop()
         view = self._views.get(name)
         for other in self._views.values():

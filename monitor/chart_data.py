@@ -53,7 +53,7 @@ def chart_data(
     weight = viewing.smoothing
     data = ChartData(
         title=key,
-        curves=tuple(smoothed(curve, weight) for curve in curves) if weight else curves,
+        curves=smoothed(curves, weight),
         raw=curves if weight else (),
         span=viewing.steps.span(whole_span(model, viewing, comparison)),
         unit=metric.unit if metric else "",
@@ -81,7 +81,7 @@ def _compared(
     if name:
         return replace(
             data,
-            curves=tuple(smoothed(curve, weight) for curve in found) if weight else found,
+            curves=smoothed(found, weight),
             raw=found if weight else (),
             log=False,
             healthy=None,
@@ -167,12 +167,12 @@ def heat_data(
         curves = model.curves(key, viewing.frozen, viewing.rank)
     marks = marks_of(model, diagnosis, viewing.frozen)
     span = viewing.steps.span(whole_span(model, viewing, comparison))
-    cursor, whole = viewing.steps.cursor, viewing.settled(model)
+    whole = viewing.settled(model)
     shown: Form = "signed" if name else form
 
     def made() -> Heat:
         seen = [cut(curve, span) for curve in curves]
-        return heat(seen, shown, columns, marks, cursor=cursor, tall=tall, whole=whole)
+        return heat(seen, shown, columns, marks, tall=tall, whole=whole)
 
-    settings = (span, shown, columns, marks, cursor, tall, whole)
+    settings = (span, shown, columns, marks, tall, whole)
     return HeatData(_heats.of(curves, settings, made), curves, name)

@@ -178,8 +178,8 @@ def overlaid(
         line = middle(found, letter) if len(found) > 1 else together(found, letter)
         if len(found) > 1 or weight:
             raw.append(together(found, letter))
-        curves.append(smoothed(line, weight) if weight else line)
-    return tuple(curves), tuple(raw)
+        curves.append(line)
+    return smoothed(curves, weight), tuple(raw)
 
 
 def differences(own: Sequence[Curve], base: Sequence[Curve]) -> tuple[Curve, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from monitor.envelope import Curve, Envelope
 from monitor.merging import together
 from monitor.metric_groups import Member, MetricGroup, groups_of, whole_key
+from monitor.snapshot import Snapshot
 from monitor.sources.source import Batch, Link
 from monitor.step_clock import StepClock
 from probe.schema import End, Event, Frame, FrameView, Header, Record, RecordView, Scalars
@@ -32,8 +34,6 @@ MAX_SCALARS = 256
 MAX_RANKS = 16
 """Ranks whose values are kept; those of further ones are left out."""
 _RATE_WINDOW = 64
-_KEPT_CHARTS = 32
-"""Charts whose curves are kept until more is read: a key moves a cursor, not the curves."""
 
 
 class StepMark(Struct, frozen=True):
@@ -77,9 +77,7 @@ class RunModel:
         self._pace: deque[tuple[int, float]] = deque(maxlen=_RATE_WINDOW)
         self._groups: dict[str, MetricGroup] | None = None
         self._known_keys: tuple[dict[str, MetricGroup], int, frozenset[str]] | None = None
-        self._kept: dict[tuple[str, int | None, int | None], tuple[Curve, ...]] = {}
-        self._kept_of = -1
-        self._reach: tuple[int, int | None] = (0, None)
+        self._snapshot = Snapshot(-1, (0, None))
         self._held = False
 
     def take(self, batch: Batch) -> None:
@@ -301,37 +299,45 @@ class RunModel:
         that was called.
         """
         self._keep_up()
-        asked = (key, upto, rank)
-        found = self._kept.get(asked)
-        if found is None:
-            if len(self._kept) >= _KEPT_CHARTS:
-                del self._kept[next(iter(self._kept))]
-            found = self._kept[asked] = self._made_curves(key, upto, rank)
-        return found
+        return self._snapshot.curves((key, upto, rank), lambda: self._made_curves(key, upto, rank))
 
     @property
     def reach(self) -> tuple[int, int | None]:
         """First and last step that the curves go over; no last one before the first record."""
         self._keep_up()
-        return self._reach
+        return self._snapshot.reach
 
-    def hold(self) -> None:
-        """Curves are as they are now until this is called again: what is drawn between two pictures
-        of new data, for a key, is of the same data as the picture."""
-        self._held = False
-        self._keep_up()
+    def snapshot(self) -> Snapshot:
+        """What a picture of all that was read would be of."""
+        return Snapshot(self.contents, (self.first_step or 0, self.step))
+
+    def hold(self, snapshot: Snapshot | None = None) -> None:
+        """Curves are those of a snapshot, or as they are now, until this is called again: what is
+        drawn between two pictures of new data, for a key, is of the same data as the picture."""
+        if snapshot is not None:
+            self._snapshot = snapshot
+        elif self.behind:
+            self._snapshot = self.snapshot()
         self._held = True
+
+    @contextmanager
+    def ahead(self, snapshot: Snapshot) -> Iterator[None]:
+        """Meanwhile curves are those of a snapshot that is to be held later."""
+        before = self._snapshot, self._held
+        self._snapshot, self._held = snapshot, True
+        try:
+            yield
+        finally:
+            self._snapshot, self._held = before
 
     @property
     def behind(self) -> bool:
-        """More was read than the curves that are held show."""
-        return self._kept_of != self.contents
+        """More was read than the curves show."""
+        return self._snapshot.contents != self.contents
 
     def _keep_up(self) -> None:
-        if self._kept_of != self.contents and not self._held:
-            self._kept_of = self.contents
-            self._kept.clear()
-            self._reach = (self.first_step or 0, self.step)
+        if self.behind and not self._held:
+            self._snapshot = self.snapshot()
 
     def _made_curves(self, key: str, upto: int | None, rank: int | None) -> tuple[Curve, ...]:
         group = self.groups.get(key)

@@ -10,7 +10,14 @@ from textual.message import Message
 
 from monitor.charts.columns import step_at
 from monitor.charts.line import Line
-from monitor.charts.line_chart import LABEL_WIDTH, ChartData, draw, plot_columns
+from monitor.charts.line_chart import (
+    LABEL_WIDTH,
+    ChartData,
+    draw,
+    has_room,
+    plot_columns,
+    plot_of,
+)
 from monitor.charts.step_pane import StepPane
 
 
@@ -35,11 +42,20 @@ class ChartPane(StepPane):
         if not (same and self.up_to_date):
             self.redraw()
 
+    def prepare(self, data: ChartData) -> None:
+        """Plot what is to be shown soon, so that showing it is quick."""
+        width, height = self.content_size
+        if has_room(width, height):
+            plot_of(self._drawable(data), width, height, self.monitor.ascii_only)
+
+    def _drawable(self, data: ChartData) -> ChartData:
+        # Without colours the raw line cannot be told from its average.
+        return replace(data, raw=()) if self.plain else data
+
     def compose_lines(self, width: int, height: int) -> Sequence[Line]:
         if self.data is None:
             return ()
-        # Without colours the raw line cannot be told from its average.
-        data = replace(self.data, raw=()) if self.plain else self.data
+        data = self._drawable(self.data)
         return draw(data, width, height, self.monitor.ascii_only, self.plain)
 
     def step_of(self, column: int) -> float | None:

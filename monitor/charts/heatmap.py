@@ -10,12 +10,15 @@ only its newest part again. What does not grow any more is spread over the whole
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
+from msgspec.structs import replace
 
 from monitor import glyphs
 from monitor.charts.line import Line, Piece, from_cells
@@ -50,10 +53,14 @@ class Heat(Struct, frozen=True, eq=False):
     span: tuple[int, int]
     tall: int = 3
     """Lines a row takes at most."""
-    cursor: int | None = None
-    """Column of the cursor."""
     steps: tuple[tuple[int, int], ...] = ()
     """First and last step of each filled column."""
+
+    def column(self, step: int | None) -> int | None:
+        """The first column that holds a step; None outside."""
+        if step is None or not self.steps or not self.span[0] <= step <= self.span[1]:
+            return None
+        return bisect_left(self.steps, step, key=itemgetter(1))
 
 
 def heat(
@@ -63,7 +70,6 @@ def heat(
     marks: Sequence[StepMark] = (),
     *,
     scale: Scale | None = None,
-    cursor: int | None = None,
     tall: int = 3,
     whole: bool = False,
 ) -> Heat:
@@ -71,38 +77,31 @@ def heat(
 
     Of a column's values the one that matters is shown: the largest magnitude of a signed metric,
     the one furthest from the metric's median where any real number may come, else the largest.
-    ``scale`` overrides the one made for the values; ``cursor`` is a step. ``whole``: nothing more
-    will come, so that the buckets take the whole width.
+    ``scale`` overrides the one made for the values. ``whole``: nothing more will come, so that the
+    buckets take the whole width.
     """
     buckets = len(curves[0]) if curves else 0
     begins, ends = _whole_fit(buckets, columns) if whole else _fit(buckets, columns)
     scale = scale or _scale(curves, form)
     levels = np.full((len(curves), columns), EMPTY, np.int64)
-    for row, curve in enumerate(curves):
-        if not buckets:
-            break
-        levels[row, : len(begins)] = _levels(curve, form, begins, ends, scale)
-    first = curves[0].first if curves else np.zeros(0, np.int64)
-    last = curves[0].last if curves else np.zeros(0, np.int64)
-
-    def column(step: int) -> int:
-        bucket = min(int(np.searchsorted(last, step)), buckets - 1)
-        return int(np.searchsorted(ends, bucket, side="right"))
-
-    span = (int(first[0]), int(last[-1])) if buckets else (0, 0)
-    seen = [mark for mark in marks if buckets and span[0] <= mark.step <= span[1]]
-    return Heat(
+    steps: list[tuple[int, int]] = []
+    if buckets:
+        levels[:, : len(begins)] = _levels(curves, form, begins, ends, scale)
+        first, last = curves[0].first[begins], curves[0].last[ends - 1]
+        steps = list(zip(first.tolist(), last.tolist(), strict=True))
+    found = Heat(
         labels=tuple(curve.label for curve in curves),
         levels=levels,
-        marks=tuple((column(mark.step), mark) for mark in seen),
+        marks=(),
         scale=scale,
         two_sided=form == "signed",
-        span=span,
+        span=(steps[0][0], steps[-1][1]) if steps else (0, 0),
         tall=tall,
-        cursor=column(cursor) if cursor is not None and span[0] <= cursor <= span[1] else None,
-        steps=tuple(
-            (int(first[begin]), int(last[end - 1])) for begin, end in zip(begins, ends, strict=True)
-        ),
+        steps=tuple(steps),
+    )
+    columns_of_marks = ((found.column(mark.step), mark) for mark in marks)
+    return replace(
+        found, marks=tuple((at, mark) for at, mark in columns_of_marks if at is not None)
     )
 
 
@@ -128,21 +127,27 @@ def _whole_fit(buckets: int, columns: int) -> tuple[IntArray, IntArray]:
 
 
 def _levels(
-    curve: Curve, form: Form, begins: IntArray, ends: IntArray, scale: Scale | None
+    curves: Sequence[Curve], form: Form, begins: IntArray, ends: IntArray, scale: Scale | None
 ) -> IntArray:
-    """Level of each column, shape (columns,), of the buckets from ``begins`` to before ``ends``."""
-    columns, share = len(begins), int((ends - begins).max())
-    at = begins[:, None] + np.arange(share)
+    """Levels of the curves, shape (curves, columns), each column of the buckets from ``begins`` to
+    before ``ends``."""
+    low, high = np.array([c.low for c in curves]), np.array([c.high for c in curves])
+    marks = np.array([curve.marks for curve in curves])
+    centre = _centres(high) if form == "statistic" else np.zeros((len(curves), 1))
+    telling = high  # of a bucket's lowest and highest value, the one worth showing
+    if form in ("signed", "statistic"):
+        telling = np.where(np.abs(low - centre) > np.abs(high - centre), low, high)
+    at = begins[:, None] + np.arange((ends - begins).max())
     beyond = at >= ends[:, None]
-    at = np.minimum(at, len(curve) - 1)
-    values = np.where(beyond, np.nan, _telling(curve, form)[at])
-    seen = np.bitwise_or.reduce(np.where(beyond, 0, curve.marks[at]), axis=1)
-    size = np.abs(values - _centre(curve, form))
+    at = np.minimum(at, high.shape[1] - 1)
+    values = np.where(beyond, np.nan, telling[:, at])
+    seen = np.bitwise_or.reduce(np.where(beyond, 0, marks[:, at]), axis=2)
+    size = np.abs(values - centre[:, :, None])
     finite = np.isfinite(size)
-    furthest = np.where(finite, size, -1.0).argmax(axis=1)
-    telling = values[np.arange(columns), furthest]
+    furthest = np.where(finite, size, -1.0).argmax(axis=2)
+    telling = np.take_along_axis(values, furthest[:, :, None], axis=2)[:, :, 0]
     levels = np.where(seen & NAN, NOT_A_NUMBER, EMPTY).astype(np.int64)
-    shown = finite.any(axis=1)
+    shown = finite.any(axis=2)
     if scale is not None:
         position = scale.position(telling[shown]) * LEVELS
         levels[shown] = np.minimum(position.astype(np.int64), LEVELS - 1)
@@ -151,19 +156,13 @@ def _levels(
     return levels
 
 
-def _centre(curve: Curve, form: Form) -> float:
-    if form != "statistic" or not np.isfinite(curve.high).any():
-        return 0.0
-    return float(np.nanmedian(curve.high))
-
-
-def _telling(curve: Curve, form: Form) -> FloatArray:
-    """Of a bucket's lowest and highest value, the one worth showing."""
-    if form not in ("signed", "statistic"):
-        return curve.high
-    centre = _centre(curve, form)
-    low_further = np.abs(curve.low - centre) > np.abs(curve.high - centre)
-    return np.where(low_further, curve.low, curve.high)
+def _centres(high: FloatArray) -> npt.NDArray[np.float64]:
+    """The median of every row's finite values, 0 where it has none, shape (rows, 1)."""
+    count = np.isfinite(high).sum(axis=1, keepdims=True)
+    ordered = np.sort(high, axis=1)  # NaN last
+    middle = [np.maximum(count - 1, 0) // 2, np.minimum(count // 2, high.shape[1] - 1)]
+    found = np.take_along_axis(ordered, np.hstack(middle), axis=1).mean(axis=1, keepdims=True)
+    return np.where(count > 0, found, 0.0)
 
 
 def _scale(curves: Sequence[Curve], form: Form) -> Scale | None:
@@ -205,8 +204,11 @@ def shown_layer(row: int, layers: int, height: int, tall: int, chosen: int | Non
     return chosen if chosen is not None and first <= chosen < end else first
 
 
-def draw_tile(found: Heat, start: int, stop: int, height: int, plain: bool) -> tuple[Line, ...]:
-    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks.
+def draw_tile(
+    found: Heat, start: int, stop: int, height: int, plain: bool, cursor: int | None = None
+) -> tuple[Line, ...]:
+    """Columns ``start`` .. ``stop`` in ``height`` lines; the last is the axis with its marks, and
+    that of the cursor's column.
 
     ``plain``: levels by ASCII characters of growing weight instead of colours.
     """
@@ -225,7 +227,7 @@ def draw_tile(found: Heat, start: int, stop: int, height: int, plain: bool) -> t
             upper = _worst(levels[edges[0] : max(edges[1], edges[0] + 1)])
             lower = _worst(levels[edges[1] : max(edges[2], edges[1] + 1)])
             lines.append(_half_row(upper, lower, found.two_sided))
-    lines.append(_axis(found, start, stop))
+    lines.append(_axis(found, start, stop, cursor))
     return tuple(lines)
 
 
@@ -277,16 +279,16 @@ def _joined(pieces: list[Piece]) -> Line:
     return from_cells([text for text, _ in pieces], [role for _, role in pieces])
 
 
-def _axis(found: Heat, start: int, stop: int) -> Line:
+def _axis(found: Heat, start: int, stop: int, cursor: int | None) -> Line:
     characters, roles = [glyphs.HORIZONTAL] * (stop - start), ["faint"] * (stop - start)
     for column, mark in found.marks:
         if start <= column < stop:
             characters[column - start] = mark_glyph(mark.kind)
             roles[column - start] = mark_role(mark)
-    if found.cursor is not None and start <= found.cursor < stop:
-        if characters[found.cursor - start] == glyphs.HORIZONTAL:
-            characters[found.cursor - start] = glyphs.CURSOR_FOOT
-        roles[found.cursor - start] = "accent bold"
+    if cursor is not None and start <= cursor < stop:
+        if characters[cursor - start] == glyphs.HORIZONTAL:
+            characters[cursor - start] = glyphs.CURSOR_FOOT
+        roles[cursor - start] = "accent bold"
     return from_cells(characters, roles)
 
 

@@ -59,6 +59,8 @@ class _Tile(StepPane):
         super().__init__(classes="heat-tile")
         self.heat: Heat | None = None
         self.start = start
+        self.cursor: int | None = None
+        """Column of the cursor, where it is one of this tile's."""
 
     def on_click(self, event: Click) -> None:
         at = event.get_content_offset(self)
@@ -79,7 +81,7 @@ class _Tile(StepPane):
         stop = min(self.start + width, columns)
         if stop <= self.start:
             return ()
-        return draw_tile(self.heat, self.start, stop, height, self.plain)
+        return draw_tile(self.heat, self.start, stop, height, self.plain, self.cursor)
 
 
 class _Legend(LinePane):
@@ -141,8 +143,10 @@ class HeatmapPane(Vertical, can_focus=False):
         unit: str,
         note: str = "",
         chosen: str | None = None,
+        cursor: int | None = None,
     ) -> None:
-        """Draw a heatmap, or the note that says why there is none; ``chosen`` is a row's label."""
+        """Draw a heatmap, or the note that says why there is none; ``chosen`` is a row's label,
+        ``cursor`` a step."""
         set_title(self, title)
         self._fit_tiles()
         labels, key = self._labels, self._legend
@@ -155,9 +159,12 @@ class HeatmapPane(Vertical, can_focus=False):
             self._body.styles.height = min(rows, room)
         labels.redraw_of(heat, chosen)
         key.redraw_of(heat, unit, note)
+        column = heat.column(cursor) if heat is not None else None
         for tile in self._tiles:
             tile.heat = heat
-            tile.redraw_of(heat)
+            here = column is not None and column // TILE_WIDTH * TILE_WIDTH == tile.start
+            tile.cursor = column if here else None
+            tile.redraw_of(heat, tile.cursor)
 
     def on_resize(self) -> None:
         self._fit_tiles()

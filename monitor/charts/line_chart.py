@@ -32,6 +32,8 @@ END_WIDTH = 4
 SERIES_COLOURS = 8
 _APART = 14
 """Cells between two labels of the horizontal axis, at least."""
+_LABELLED = 6
+"""Lower charts have no room for the step labels."""
 _NOTED = 56
 """Narrower charts have no room for the note."""
 
@@ -88,15 +90,10 @@ def draw(
     ``ascii_only``: dots by ASCII characters instead of braille. ``plain``: nothing is told by a
     colour alone.
     """
-    if width < LABEL_WIDTH + END_WIDTH + 4 or height < 3:
+    if not has_room(width, height):
         return tuple(fitted([(data.title, "fg")], width) for _ in range(min(height, 1)))
-    labels = height >= 6
-    told = data.cursor is not None and len(data.curves) > 1 and height >= 9
-    plot_height = height - (3 if labels else 2) - told
-    plot_width = plot_columns(len(data.curves), width)
-    dots = raster.ASCII if ascii_only else raster.BRAILLE
-    both = (*data.raw, *data.curves)
-    plot = plotted(both, data.span, data.log, plot_width, max(plot_height, 0), dots)
+    plot = plot_of(data, width, height, ascii_only)
+    plot_height, plot_width = plot.characters.shape
     seen = replace(
         data,
         raw=plot.cut[: len(data.raw)],
@@ -104,17 +101,36 @@ def draw(
         marks=tuple(m for m in data.marks if data.span[0] <= m.step <= data.span[1]),
     )
     lines = [_title(data, width)]
-    if told:
+    if _told(data, height):
         lines.append(values_line(data, width))
     if plot.scale is None:
         lines += _nothing(seen, width, plot_height)
     else:
         lines += _plot(seen, plot, plot.scale, plain, width)
     lines.append(_axis(seen, plot_width, width))
-    if labels:
+    if height >= _LABELLED:
         timed = data.step_of is not None
         lines.append(_step_labels(data.span, data.cursor, timed, plot_width, width))
     return tuple(lines)
+
+
+def has_room(width: int, height: int) -> bool:
+    """More than the title fits."""
+    return width >= LABEL_WIDTH + END_WIDTH + 4 and height >= 3
+
+
+def plot_of(data: ChartData, width: int, height: int, ascii_only: bool = False) -> Plotted:
+    """What :func:`draw` draws of the curves. It is kept: to draw them soon afterwards is quick."""
+    axis = 2 if height >= _LABELLED else 1
+    rows = max(height - 1 - axis - _told(data, height), 0)
+    columns = plot_columns(len(data.curves), width)
+    dots = raster.ASCII if ascii_only else raster.BRAILLE
+    return plotted((*data.raw, *data.curves), data.span, data.log, columns, rows, dots)
+
+
+def _told(data: ChartData, height: int) -> bool:
+    """There is a line with every curve's value at the cursor."""
+    return data.cursor is not None and len(data.curves) > 1 and height >= 9
 
 
 def plot_columns(curves: int, width: int) -> int:
@@ -144,18 +160,20 @@ def _title(data: ChartData, width: int) -> Line:
 def _value(data: ChartData) -> tuple[Piece, ...]:
     """The value at the cursor, else the newest; of several curves at the cursor their range."""
     if data.cursor is not None:
-        values = np.array([raster.value_at(curve, data.cursor) for curve in data.curves])
-        known = values[~np.isnan(values)]
-        if not len(known):
-            return (("–", "accent"),) if len(values) else ()
-        low, high = float(known.min()), float(known.max())
+        values = raster.values_at(data.curves, data.cursor)
+        known = [value for value in values if not math.isnan(value)]
+        if not known:
+            return (("–", "accent"),) if values else ()
+        low, high = min(known), max(known)
         text = number(low) if low == high else f"{number(low)} … {number(high)}"
-        return ((text, "accent bold" if np.isfinite(known).all() else "bad bold"),)
+        return ((text, "accent bold" if all(map(math.isfinite, known)) else "bad bold"),)
     if len(data.curves) == 1 and len(data.curves[0]):
         curve = data.curves[0]
         # Measured on rare samples only: the newest of them, not the absence after it.
-        known = np.flatnonzero(~np.isnan(curve.latest)) if curve.sparse else []
-        value = float(curve.latest[known[-1] if len(known) else -1])
+        newest = -1
+        if curve.sparse and not np.isnan(curve.latest).all():
+            newest = int(np.flatnonzero(~np.isnan(curve.latest))[-1])
+        value = float(curve.latest[newest])
         return ((number(value), "fg" if np.isfinite(value) else "bad bold"),)
     return ()
 
@@ -164,8 +182,9 @@ def values_line(data: ChartData, width: int) -> Line:
     """Every curve's value at the cursor, in its colour, as many as there is room for."""
     pieces: list[Piece] = [(" " * (LABEL_WIDTH + 1), "fg")]
     left = width - LABEL_WIDTH - 1
-    for index, curve in enumerate(data.curves):
-        value = number(raster.value_at(curve, data.cursor or 0))
+    values = raster.values_at(data.curves, data.cursor or 0)
+    for index, (curve, known) in enumerate(zip(data.curves, values, strict=True)):
+        value = number(known)
         text = f"{curve.label} {value}"
         if len(text) + 2 > left:
             if left >= 2:

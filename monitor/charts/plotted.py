@@ -13,8 +13,8 @@ from monitor.charts.scale import Scale, scale_for
 from monitor.envelope import Curve
 from monitor.kept import Kept
 
-KEPT = 24
-"""Plots kept: more than are on screen."""
+KEPT = 48
+"""Plots kept: more than are on screen and are prepared for the next picture."""
 
 
 class Plotted(Struct, frozen=True):

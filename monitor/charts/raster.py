@@ -58,6 +58,17 @@ def value_at(curve: Curve, step: int) -> float:
     return float(curve.latest[index]) if index >= 0 else float("nan")
 
 
+def values_at(curves: Sequence[Curve], step: int) -> list[float]:
+    """The same of every curve; those of one history share their steps."""
+    found, steps, index = [], None, -1
+    for curve in curves:
+        if curve.first is not steps:
+            steps = curve.first
+            index = int(np.searchsorted(steps, step, side="right")) - 1
+        found.append(float(curve.latest[index]) if index >= 0 else float("nan"))
+    return found
+
+
 def strokes(
     curves: Sequence[Curve], span: Span, scale: Scale, width: int, height: int
 ) -> tuple[DotArray, DotArray]:
@@ -144,13 +155,16 @@ def cells(
     The owner of a cell is the last curve with a dot in it, -1 for an empty cell.
     """
     across, down = dots
-    rows = np.arange(0, height * down, down)[:, None]
-    # Dots of a cell that are not above the stroke, and those not below it, as bits from above.
-    full = (1 << down) - 1
-    not_above = np.array([full >> cut << cut for cut in range(down + 1)], np.uint8)
-    not_below = np.array([(1 << cut) - 1 for cut in range(down + 1)], np.uint8)
-    columns = not_above.take(top[:, None] - rows, mode="clip")
-    columns &= not_below.take(bottom[:, None] - (rows - 1), mode="clip")
+    rows = np.arange(0, height * down, down, dtype=np.int16)[:, None]
+    full = np.uint8((1 << down) - 1)
+
+    def from_dot(edge: DotArray) -> npt.NDArray[np.uint8]:
+        """Of each cell the dots from ``edge`` down, as bits from above."""
+        cut = edge[:, None] - rows
+        np.minimum(np.maximum(cut, 0, out=cut), down, out=cut)
+        return full << cut.astype(np.uint8)
+
+    columns = from_dot(top) & ~from_dot(bottom + 1) & full
     codes = columns[:, :, ::across]
     for place in range(1, across):
         codes = codes | np.left_shift(columns[:, :, place::across], place * down, dtype=np.uint8)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from monitor.envelope import Curve, FloatArray
@@ -13,43 +14,55 @@ from monitor.kept import Kept
 WEIGHTS = (0.0, 0.6, 0.9, 0.97)
 """Share of the past in each new value; 0 is off."""
 _NEGLIGIBLE = 1e-3
-KEPT = 512
-"""Averages kept: more than are on screen, twelve charts of forty layers."""
+KEPT = 48
+"""Charts whose averages are kept: more than are on screen and are prepared for the next picture."""
 
-_kept: Kept[Curve] = Kept(KEPT)
+_kept: Kept[tuple[Curve, ...]] = Kept(KEPT)
 
 
 def ema(values: FloatArray, weight: float) -> FloatArray:
-    """Exponential moving average, shape as ``values``; NaN where the value itself is not finite.
+    """Exponential moving average along the last axis, shape as ``values``; NaN where the value
+    itself is not finite.
 
     The average starts at the first value (no pull towards zero), and passes over a gap: what is
-    not finite has no weight. Terms that weigh less than 1e-3 of the newest are left out, which
-    makes it a convolution.
+    not finite has no weight. Terms that weigh less than 1e-3 of the newest are left out.
     """
     finite = np.isfinite(values)
     if weight <= 0 or not finite.any():
         return values
-    length = min(len(values), math.ceil(math.log(_NEGLIGIBLE) / math.log(weight)))
-    kernel = weight ** np.arange(length)
-    kept = np.where(finite, values, 0.0).astype(np.float64)
-    count = len(values)
-    total = np.convolve(kept, kernel)[:count]
-    if finite.all():
-        share = np.full(count, kernel.sum())
-        share[:length] = kernel.cumsum()
-    else:
-        share = np.convolve(finite.astype(np.float64), kernel)[:count]
-    smoothed = np.full(count, np.nan)
+    total = _weighted(np.where(finite, values, 0.0), weight)
+    counted = np.ones(values.shape[-1]) if finite.all() else finite.astype(np.float64)
+    share = _weighted(counted, weight)
+    smoothed = np.full(values.shape, np.nan)
     np.divide(total, share, out=smoothed, where=finite & (share > 0))
     return smoothed.astype(np.float32)
 
 
-def smoothed(curve: Curve, weight: float) -> Curve:
-    """The curve's average; its infinities and NaN stay marked. Of the same curve it is the same
-    object again."""
-    return _kept.of([curve], weight, lambda: _made(curve, weight))
+def _weighted(values: npt.NDArray[np.float64], weight: float) -> npt.NDArray[np.float64]:
+    """Of every place the sum of the values up to it, each weighing ``weight`` as much as the next.
+
+    Twice as many terms in each round: all curves of a chart take a few operations together.
+    """
+    terms, total = 1, values.copy()
+    while weight**terms >= _NEGLIGIBLE and terms < total.shape[-1]:
+        total[..., terms:] += weight**terms * total[..., :-terms]
+        terms *= 2
+    return total
 
 
-def _made(curve: Curve, weight: float) -> Curve:
-    middle = ema(((curve.low + curve.high) / 2).astype(np.float32), weight)
-    return replace(curve, low=middle, high=middle, latest=middle)
+def smoothed(curves: Sequence[Curve], weight: float) -> tuple[Curve, ...]:
+    """The averages of curves; infinities and NaN stay marked. With ``weight`` 0 the curves
+    themselves. Of the same curves they are the same objects again."""
+    return _kept.of(curves, weight, lambda: _made(curves, weight)) if weight else tuple(curves)
+
+
+def _made(curves: Sequence[Curve], weight: float) -> tuple[Curve, ...]:
+    found: dict[int, Curve] = {}
+    lengths = [len(curve) for curve in curves]
+    for length in set(lengths):
+        places = [place for place, other in enumerate(lengths) if other == length]
+        low = np.array([curves[place].low for place in places])
+        high = np.array([curves[place].high for place in places])
+        for place, middle in zip(places, ema((low + high) / 2, weight), strict=True):
+            found[place] = replace(curves[place], low=middle, high=middle, latest=middle)
+    return tuple(found[place] for place in range(len(curves)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from monitor.chart_data import chart_data
 from monitor.charts.chart_pane import ChartPane
+from monitor.charts.line_chart import ChartData
 from monitor.comparison import WATCHED
 from monitor.in_pieces import Piece
 from monitor.viewing import pattern_error
@@ -19,22 +21,40 @@ if TYPE_CHECKING:
 
 def pieces(grid: ChartGrid, app: MonitorApp) -> list[Piece]:
     """What draws as many charts as the grid has places, a call for each."""
-    model, viewing = app.model, app.viewing
-    diagnosis = app.shown.diagnosis.diagnosis
     grid.fit()
-    keys = viewing.keys(model)
-    start, page = viewing.page(keys, grid.places)
-    chosen = viewing.chosen(keys)
-    set_title(grid, _title(start, len(page), len(keys), viewing.pattern) + _runs(app))
+    start, page, keys = _page(grid, app)
+    title = _title(start, len(page), len(keys), app.viewing.pattern)
+    set_title(grid, title + _runs(app))
+    empty = [partial(pane.show, None) for pane in grid.panes[len(page) :]]
+    return [*_for_each(grid, app, ChartPane.show), *empty]
+
+
+def preparations(grid: ChartGrid, app: MonitorApp) -> list[Piece]:
+    """What makes ready the charts that :func:`pieces` will draw, a call for each."""
+    return _for_each(grid, app, ChartPane.prepare)
+
+
+def _page(grid: ChartGrid, app: MonitorApp) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """Index of the first chart, those on the page, and all of them."""
+    keys = app.viewing.keys(app.model)
+    return *app.viewing.page(keys, grid.places), keys
+
+
+def _for_each(
+    grid: ChartGrid, app: MonitorApp, use: Callable[[ChartPane, ChartData], None]
+) -> list[Piece]:
+    start, page, keys = _page(grid, app)
+    chosen = app.viewing.chosen(keys)
+    diagnosis = app.shown.diagnosis.diagnosis
 
     def draw(pane: ChartPane, index: int) -> None:
-        data = None
-        if index < len(page):
-            selected = start + index == chosen
-            data = chart_data(model, viewing, diagnosis, page[index], selected, app.comparison)
-        pane.show(data)
+        selected = start + index == chosen
+        use(
+            pane,
+            chart_data(app.model, app.viewing, diagnosis, page[index], selected, app.comparison),
+        )
 
-    return [partial(draw, pane, index) for index, pane in enumerate(grid.panes)]
+    return [partial(draw, pane, index) for index, pane in enumerate(grid.panes[: len(page)])]
 
 
 def _runs(app: MonitorApp) -> str:

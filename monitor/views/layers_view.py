@@ -72,8 +72,8 @@ class LayersView(View):
             return
         self._row = min(self._row, len(heat.labels) - 1)
         unit = group.metric.unit if group.metric else ""
-        heatmap.show(title, heat, unit, chosen=heat.labels[self._row])
         cursor = app.viewing.steps.cursor
+        heatmap.show(title, heat, unit, chosen=heat.labels[self._row], cursor=cursor)
         step = cursor if cursor is not None else heat.span[1]
         values = [value_at(curve, step) for curve in data.curves]
         profile.show(f"at step {step}", heat, values, self._row)

@@ -28,6 +28,9 @@ class MetricsView(View):
         grid.want(1 if viewing.alone else viewing.grid)
         return chart_page.pieces(grid, self.monitor)
 
+    def preparations(self) -> Sequence[Piece]:
+        return chart_page.preparations(self.query_one(ChartGrid), self.monitor)
+
     def enter(self) -> None:
         self.monitor.viewing.alone = not self.monitor.viewing.alone
         self.monitor.acted()

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
 from textual.events import Click
 
-from monitor.chart_data import heat_data
+from monitor.chart_data import HeatData, heat_data
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.help_topics import HelpTopic, cause_topic, metric_topics, site_topic
 from monitor.in_pieces import Piece
@@ -51,6 +51,11 @@ class Overview(View):
         charts = chart_page.pieces(grid, self.monitor) if grid.display else ()
         return (self._draw_state, *charts, self._draw_heatmap)
 
+    def preparations(self) -> Sequence[Piece]:
+        grid = self.query_one(ChartGrid)
+        charts = chart_page.preparations(grid, self.monitor) if grid.display else ()
+        return (*charts, self._heat_data)
+
     def _draw_state(self) -> None:
         shown = self.monitor.shown
         diagnosis = shown.diagnosis.diagnosis
@@ -65,18 +70,25 @@ class Overview(View):
 
     def _draw_heatmap(self) -> None:
         app, heatmap = self.monitor, self.query_one(HeatmapPane)
-        if heatmap.display:
-            key = app.viewing.heatmap_key(app.model)
-            if key is None:
-                heatmap.show("Heatmap", None, "", "waiting for a metric that has layers")
-                return
-            metric = app.model.groups[key].metric
-            diagnosis = app.shown.diagnosis.diagnosis
-            data = heat_data(
-                app.model, app.viewing, diagnosis, key, heatmap.columns, app.comparison
-            )
-            title = f"Heatmap · {key}{data.title}"
-            heatmap.show(title, data.heat, metric.unit if metric else "", data.note)
+        key, data = app.viewing.heatmap_key(app.model), self._heat_data()
+        if not heatmap.display:
+            return
+        if key is None or data is None:
+            heatmap.show("Heatmap", None, "", "waiting for a metric that has layers")
+            return
+        metric = app.model.groups[key].metric
+        title = f"Heatmap · {key}{data.title}"
+        unit, cursor = metric.unit if metric else "", app.viewing.steps.cursor
+        heatmap.show(title, data.heat, unit, data.note, cursor=cursor)
+
+    def _heat_data(self) -> HeatData | None:
+        """What the heatmap shows; kept, so that asking again is quick."""
+        app, heatmap = self.monitor, self.query_one(HeatmapPane)
+        key = app.viewing.heatmap_key(app.model)
+        if key is None or not heatmap.display:
+            return None
+        diagnosis = app.shown.diagnosis.diagnosis
+        return heat_data(app.model, app.viewing, diagnosis, key, heatmap.columns, app.comparison)
 
     def help_topics(self) -> list[HelpTopic]:
         """Of the pane chosen: the cause, the origin, the heatmap's metric; else the chart's."""

@@ -154,6 +154,10 @@ class View(Container, can_focus=False):
         says how to :meth:`draw` instead."""
         return (self.draw,)
 
+    def preparations(self) -> Sequence[Piece]:
+        """Calls that make ready what :meth:`pieces` will draw, each short; they show nothing."""
+        return ()
+
     def entered(self) -> None:
         """The view came on screen."""
 

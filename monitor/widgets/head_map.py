@@ -46,7 +46,7 @@ def head_heat(values: Sequence[Sequence[float]], layers: Heat) -> Heat:
     if layers.scale is not None:
         position = layers.scale.position(table[known]) * LEVELS
         levels[known] = np.minimum(position.astype(np.int64), LEVELS - 1)
-    return replace(layers, levels=_spread(levels, heads), marks=(), cursor=None, steps=())
+    return replace(layers, levels=_spread(levels, heads), marks=(), steps=())
 
 
 def _spread(levels: npt.NDArray[np.int64], heads: int) -> npt.NDArray[np.int64]:

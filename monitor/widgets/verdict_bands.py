@@ -84,7 +84,6 @@ def band_heat(
         columns,
         marks,
         scale=_PROBABILITY,
-        cursor=cursor,
         tall=2,
         whole=whole,
     )
@@ -135,7 +134,7 @@ class VerdictBands(Vertical, can_focus=False):
         words = lane(bands.verdict, found.steps, heatmap.columns)
         head.line = ((label, "muted"), *words)
         head.redraw()
-        heatmap.show("", found, "")
+        heatmap.show("", found, "", cursor=cursor)
 
     @staticmethod
     def lines_wanted(bands: Bands | None, room: int) -> int:

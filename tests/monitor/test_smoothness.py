@@ -9,9 +9,9 @@ import pytest
 from screen_driver import FakeSource, GatedSource, Script, laid_out, running, settle, show
 from textual.geometry import Size
 
-from monitor import in_pieces
+from monitor import chart_data, in_pieces
 from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, size_classes
-from monitor.charts import plotted
+from monitor.charts import plotted, smoothing
 from monitor.charts.chart_pane import ChartPane
 from monitor.charts.columns import dot_column, dot_columns
 from monitor.charts.heatmap_pane import HeatmapPane
@@ -65,12 +65,22 @@ async def test_drawn_in_pieces_the_screen_says_the_same(monkeypatch):
                 pane._lines = ()
                 pane.data = None
             app.tick(gently=True)
-            assert app.picture.unfinished
+            assert app.preparing.unfinished
             app.tick(gently=True)  # waits for the picture that is being drawn
+            assert not any(pane._lines for pane in panes), "nothing is shown before all is ready"
+            while app.preparing.unfinished:
+                await pilot.pause(0.005)
+            assert app.picture.unfinished
             while app.picture.unfinished:
                 await pilot.pause(0.005)
             assert [pane.text for pane in panes] == before
             await laid_out(pilot)
+
+
+def chart_data_shown(app):
+    found = [pane.data for pane in app.view.query(ChartPane) if pane.data is not None]
+    assert found
+    return found
 
 
 async def test_a_key_draws_everything_at_once(monkeypatch):
@@ -79,13 +89,70 @@ async def test_a_key_draws_everything_at_once(monkeypatch):
         await settle(pilot)
         app.model.contents += 1
         app.tick(gently=True)
-        assert app.picture.unfinished
+        while not app.picture.unfinished:
+            await pilot.pause(0.001)
         app.action_cursor(-1)
         assert not app.picture.unfinished
         cursor = app.viewing.steps.cursor
-        charts = [pane.data for pane in app.view.query(ChartPane) if pane.data is not None]
-        assert charts
-        assert {data.cursor for data in charts} == {cursor}
+        assert {data.cursor for data in chart_data_shown(app)} == {cursor}
+
+
+async def test_a_key_while_a_picture_is_prepared_draws_the_one_before(monkeypatch):
+    monkeypatch.setattr(in_pieces, "SLICE", 0.0)
+    script = Script(steps=200)
+    async with running(GatedSource(script, 30), size=(160, 50)) as (app, pilot):
+        await settle(pilot)
+        before = drawn_step(app)
+        app.model.take(Batch(records=records(script)[30:60], link="live"))
+        app.tick(gently=True)
+        assert app.preparing.unfinished
+        made, curves = app.model.snapshot().contents, app.model.curves("training/loss")
+        app.action_cursor(-1)
+        assert {data.cursor for data in chart_data_shown(app)} == {app.viewing.steps.cursor}
+        assert drawn_step(app) == before
+        assert app.model.curves("training/loss") is curves
+        assert app.preparing.unfinished, "it goes on"
+        while app.preparing.unfinished or app.picture.unfinished:
+            await pilot.pause(0.001)
+        assert drawn_step(app) == app.model.step > before
+        assert not app.model.behind and app.model.contents == made
+
+
+async def test_a_view_that_is_paused_is_not_drawn_over(monkeypatch):
+    monkeypatch.setattr(in_pieces, "SLICE", 0.0)
+    script = Script(steps=200)
+    async with running(GatedSource(script, 30), size=(160, 50)) as (app, pilot):
+        await settle(pilot)
+        before = drawn_step(app)
+        app.model.take(Batch(records=records(script)[30:60], link="live"))
+        app.tick(gently=True)
+        assert app.preparing.unfinished
+        app.look_at(before)
+        while app.preparing.unfinished:
+            await pilot.pause(0.001)
+        assert not app.picture.unfinished
+        assert drawn_step(app) == before
+
+
+async def test_what_is_prepared_is_what_is_drawn(monkeypatch):
+    monkeypatch.setattr(in_pieces, "SLICE", 0.0)
+    script = Script(steps=200)
+    async with running(GatedSource(script, 60), size=(160, 50), smoothing=0.9) as (app, pilot):
+        await settle(pilot)
+        app.model.take(Batch(records=records(script)[60:120], link="live"))
+        app.tick(gently=True)
+        while app.preparing.unfinished:
+            await pilot.pause(0.001)
+
+        def unprepared(*_):
+            raise AssertionError("made while it was drawn")
+
+        monkeypatch.setattr(plotted, "_made", unprepared)
+        monkeypatch.setattr(chart_data, "heat", unprepared)
+        monkeypatch.setattr(smoothing, "_made", unprepared)
+        while app.picture.unfinished:
+            await pilot.pause(0.001)
+        assert drawn_step(app) == app.model.step
 
 
 def test_threads_take_short_turns_and_start_up_is_not_collected_again():

@@ -108,9 +108,22 @@ def test_a_moving_average_passes_over_gaps_and_keeps_them():
     assert list(np.isnan(found)) == [False, True, True, False, False]
     assert found[0] == 1
     assert 1 < found[3] < 3
-    marked = smoothed(curve(values), 0.6)
+    (marked,) = smoothed([curve(values)], 0.6)
     assert list(marked.marks) == list(curve(values).marks)
     assert np.isnan(ema(np.full(4, np.nan, np.float32), 0.6)).all()
+
+
+def test_curves_averaged_together_are_those_averaged_alone():
+    random = np.random.default_rng(0)
+    curves = [curve(random.normal(size=size)) for size in (300, 1, 300, 40)]
+    curves[2].low[100:120] = np.nan
+    together = smoothed(curves, 0.9)
+    assert smoothed(curves, 0.9) is together, "made once"
+    assert smoothed(curves, 0.0) == tuple(curves)
+    for one, found in zip(curves, together, strict=True):
+        (alone,) = smoothed([one], 0.9)
+        np.testing.assert_array_equal(found.latest, alone.latest)
+        assert len(found) == len(one) and found.label == one.label
 
 
 def test_only_the_steps_of_the_span_are_drawn_and_scaled():
@@ -152,7 +165,7 @@ def test_columns_and_steps_are_inverse():
 
 def test_the_raw_line_stays_behind_the_smoothed_one():
     raw = curve(np.random.default_rng(1).normal(size=100), every=1)
-    data = ChartData("x", (smoothed(raw, 0.97),), (0, 99), raw=(raw,), note="EMA 0.97")
+    data = ChartData("x", smoothed([raw], 0.97), (0, 99), raw=(raw,), note="EMA 0.97")
     roles = {role for line in draw(data, 70, 12) for text, role in line if text.strip()}
     braille = {
         role

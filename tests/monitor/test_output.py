@@ -69,19 +69,25 @@ def textuals_own(screen):
     """What Textual's compositor writes for the whole screen."""
     compositor = screen._compositor
     chops = Compositor._render_chops(compositor, screen.region, lambda line: True)
-    pieces = [[strip for strip in line.values() if strip] for line in chops]
-    console = screen.app.console
+    lines = [[segment for strip in line.values() for segment in strip] for line in chops]
     return "\n".join(
-        f"\x1b[{line + 1};1H" + "".join(strip.render(console) for strip in strips)
-        for line, strips in enumerate(pieces)
+        f"\x1b[{number + 1};1H" + "".join(coloured(*segment) for segment in line)
+        for number, line in enumerate(lines)
     )
+
+
+def coloured(text, style, _):
+    if style is None:
+        return text
+    style._ansi = None  # a style remembers the colours of the console it was first drawn on
+    return Strip.render_style(style, text, ColorSystem.STANDARD)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (204, 60)])
 async def test_a_picture_is_textuals_in_fewer_bytes(size):
     picked = random.Random(0)
     async with running(FakeSource(Script(fault_step=200)), size=size) as (app, pilot):
-        screen = app.screen
+        screen, app.console._color_system = app.screen, ColorSystem.STANDARD
         for view in NAMES:
             await show(pilot, view)
             own = textuals_own(screen)

@@ -30,9 +30,10 @@ from monitor.controlling import Controlling
 from monitor.diagnosing import Diagnosing, EngineFactory
 from monitor.diagnosis_history import DiagnosisHistory
 from monitor.frugal_output import Pace, frugal
+from monitor.gentle_picture import GentlePicture
 from monitor.hearing import Hearing
 from monitor.help_actions import HelpActions
-from monitor.in_pieces import InPieces, Piece
+from monitor.in_pieces import Piece
 from monitor.key_table import remapped
 from monitor.palette import THEMES
 from monitor.palette_search import RunSearch
@@ -137,8 +138,7 @@ class MonitorApp(
         )
         self.comparison = Comparison(self.wake)
         self._complaints = [*self.settings.complaints, *complaints]
-        self.preparing = InPieces(self.set_timer)
-        self.picture = InPieces(self.set_timer)
+        self.picture = GentlePicture(self.set_timer)
         self._timer: Timer | None = None
         self._intake: Timer | None = None
         self._ticked = self._acted = 0.0
@@ -235,7 +235,6 @@ class MonitorApp(
 
     def on_unmount(self) -> None:
         self.undisturbed.end()
-        self.preparing.drop()
         self.picture.drop()
         self._stop_timers()
         self.controlling.stop()
@@ -330,7 +329,7 @@ class MonitorApp(
         contents = (self.model.contents, self.diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:
-            if gently and (self.preparing.unfinished or self.picture.unfinished):
+            if gently and self.picture.unfinished:
                 contents = self._drawn  # the picture before is finished first
                 self.wake()
             else:
@@ -377,17 +376,17 @@ class MonitorApp(
         draws the picture before. Not ``fresh``: of what was read up to that picture. What came
         since is in the next one, which is not far.
         """
-        self.picture.drop()
+        self.picture.drawing.drop()
         if not self.is_running or not self.screen_stack:
             return
         view = self.view
         if fresh:
-            self.preparing.drop()
+            self.picture.drop()
             if gently and self._pictured and view is not None:
                 self._prepare(view)
                 return
             self.model.hold()
-        elif self.model.behind and not self.preparing.unfinished:
+        elif self.model.behind and not self.picture.unfinished:
             self._drawn = _NOTHING
             self.wake()
         self._draw_state()
@@ -401,21 +400,22 @@ class MonitorApp(
         """A picture of all that was read, a piece at a time."""
         snapshot = self.model.snapshot()
 
-        def wanted() -> bool:
-            return view.is_attached and bool(view.children)
-
-        def prepared(piece: Piece) -> None:
+        def ahead(piece: Piece) -> None:
             with self.model.ahead(snapshot):
                 piece()
 
-        def show() -> None:
-            if self.viewing.frozen is None:
-                self.model.hold(snapshot)
-                self._draw_state()
-                self.picture.begin(view.pieces(), wanted)
+        def pieces() -> Sequence[Piece]:
+            if self.viewing.frozen is not None:
+                return ()
+            self.model.hold(snapshot)
+            self._draw_state()
+            return view.pieces()
 
-        pieces = [partial(prepared, piece) for piece in view.preparations()]
-        self.preparing.begin([*pieces, show], wanted)
+        self.picture.begin(
+            [partial(ahead, piece) for piece in view.preparations()],
+            pieces,
+            lambda: view.is_attached and bool(view.children),
+        )
 
     def _draw_state(self) -> None:
         """What is known of the run now, and all but the view."""
@@ -455,11 +455,11 @@ class MonitorApp(
         """Called in the control thread."""
         self.from_thread(self.say, text)
 
-    def acted(self) -> None:
+    def acted(self, *, fresh: bool = False) -> None:
         self.message = ""
         self._acted = time.monotonic()
         with self.undisturbed.first():
-            self.draw(fresh=False)
+            self.draw(fresh=fresh)
 
     # Actions; each is one row of the key table.
 
@@ -470,7 +470,6 @@ class MonitorApp(
     def action_show_view(self, name: ViewName) -> None:
         self.viewing.view = name
         self.message = ""
-        self.preparing.drop()
         self.picture.drop()
         view = self._views.get(name)
         for other in self._views.values():
@@ -492,7 +491,7 @@ class MonitorApp(
     def action_toggle_view(self) -> None:
         paused = self.viewing.frozen is not None
         self.viewing.frozen = None if paused else (self.model.step or 0)
-        self.acted()
+        self.acted(fresh=True)
 
     def look_at(self, step: int) -> None:
         newest = self.model.step
@@ -502,7 +501,7 @@ class MonitorApp(
         if cursor is not None and cursor > step:
             self.viewing.steps.cursor = step
         self.shown = shown_at(self.model, self.diagnosis, self.past.at(step), step)
-        self.acted()
+        self.acted(fresh=True)
 
     def ask(
         self,
@@ -519,6 +518,3 @@ class MonitorApp(
         super().action_suspend_process()
         self._woken = False
         self.wake()
-
-
-__all__ = ["MonitorApp"]

@@ -55,8 +55,9 @@ class AppBase(App[None]):
         """Show a sentence in the status line, until the next key, and in the event log."""
         raise NotImplementedError
 
-    def acted(self) -> None:
-        """After a key: what was said before is no news any more."""
+    def acted(self, *, fresh: bool = False) -> None:
+        """After a key: what was said before is no news any more. ``fresh``: draw what came since
+        the last picture too."""
         raise NotImplementedError
 
     def ask(

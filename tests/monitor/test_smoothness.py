@@ -65,13 +65,13 @@ async def test_drawn_in_pieces_the_screen_says_the_same(monkeypatch):
                 pane._lines = ()
                 pane.data = None
             app.tick(gently=True)
-            assert app.preparing.unfinished
+            assert app.picture.preparing.unfinished
             app.tick(gently=True)  # waits for the picture that is being drawn
             assert not any(pane._lines for pane in panes), "nothing is shown before all is ready"
-            while app.preparing.unfinished:
+            while app.picture.preparing.unfinished:
                 await pilot.pause(0.005)
-            assert app.picture.unfinished
-            while app.picture.unfinished:
+            assert app.picture.drawing.unfinished
+            while app.picture.drawing.unfinished:
                 await pilot.pause(0.005)
             assert [pane.text for pane in panes] == before
             await laid_out(pilot)
@@ -89,10 +89,10 @@ async def test_a_key_draws_everything_at_once(monkeypatch):
         await settle(pilot)
         app.model.contents += 1
         app.tick(gently=True)
-        while not app.picture.unfinished:
+        while not app.picture.drawing.unfinished:
             await pilot.pause(0.001)
         app.action_cursor(-1)
-        assert not app.picture.unfinished
+        assert not app.picture.drawing.unfinished
         cursor = app.viewing.steps.cursor
         assert {data.cursor for data in chart_data_shown(app)} == {cursor}
 
@@ -105,14 +105,14 @@ async def test_a_key_while_a_picture_is_prepared_draws_the_one_before(monkeypatc
         before = drawn_step(app)
         app.model.take(Batch(records=records(script)[30:60], link="live"))
         app.tick(gently=True)
-        assert app.preparing.unfinished
+        assert app.picture.preparing.unfinished
         made, curves = app.model.snapshot().contents, app.model.curves("training/loss")
         app.action_cursor(-1)
         assert {data.cursor for data in chart_data_shown(app)} == {app.viewing.steps.cursor}
         assert drawn_step(app) == before
         assert app.model.curves("training/loss") is curves
-        assert app.preparing.unfinished, "it goes on"
-        while app.preparing.unfinished or app.picture.unfinished:
+        assert app.picture.preparing.unfinished, "it goes on"
+        while app.picture.unfinished:
             await pilot.pause(0.001)
         assert drawn_step(app) == app.model.step > before
         assert not app.model.behind and app.model.contents == made
@@ -126,11 +126,11 @@ async def test_a_view_that_is_paused_is_not_drawn_over(monkeypatch):
         before = drawn_step(app)
         app.model.take(Batch(records=records(script)[30:60], link="live"))
         app.tick(gently=True)
-        assert app.preparing.unfinished
+        assert app.picture.preparing.unfinished
         app.look_at(before)
-        while app.preparing.unfinished:
+        while app.picture.preparing.unfinished:
             await pilot.pause(0.001)
-        assert not app.picture.unfinished
+        assert not app.picture.drawing.unfinished
         assert drawn_step(app) == before
 
 
@@ -141,7 +141,7 @@ async def test_what_is_prepared_is_what_is_drawn(monkeypatch):
         await settle(pilot)
         app.model.take(Batch(records=records(script)[60:120], link="live"))
         app.tick(gently=True)
-        while app.preparing.unfinished:
+        while app.picture.preparing.unfinished:
             await pilot.pause(0.001)
 
         def unprepared(*_):
@@ -150,7 +150,7 @@ async def test_what_is_prepared_is_what_is_drawn(monkeypatch):
         monkeypatch.setattr(plotted, "_made", unprepared)
         monkeypatch.setattr(chart_data, "heat", unprepared)
         monkeypatch.setattr(smoothing, "_made", unprepared)
-        while app.picture.unfinished:
+        while app.picture.drawing.unfinished:
             await pilot.pause(0.001)
         assert drawn_step(app) == app.model.step
 
@@ -241,6 +241,16 @@ async def test_a_key_draws_the_data_of_the_picture_and_the_next_picture_all_ther
         assert drawn_step(app) == before
         await laid_out(pilot)
         assert drawn_step(app) == app.model.step
+
+
+async def test_pausing_and_going_on_draw_all_that_was_read():
+    script = Script(steps=200)
+    async with running(GatedSource(script, 30)) as (app, _):
+        for stop in (60, 90):
+            app.model.take(Batch(records=records(script)[stop - 30 : stop], link="live"))
+            app.action_toggle_view()
+            assert drawn_step(app) == app.model.step
+            assert app.model.curves("training/loss")[0].last[-1] == app.model.step
 
 
 async def test_after_such_a_key_the_next_picture_needs_no_word_from_the_source():

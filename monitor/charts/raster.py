@@ -54,8 +54,7 @@ def cut(curve: Curve, span: Span) -> Curve:
 
 def value_at(curve: Curve, step: int) -> float:
     """The newest value not after ``step``; NaN before the first."""
-    index = int(np.searchsorted(curve.first, step, side="right")) - 1
-    return float(curve.latest[index]) if index >= 0 else float("nan")
+    return values_at([curve], step)[0]
 
 
 def values_at(curves: Sequence[Curve], step: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,7 @@ def header(script: Script) -> Header:
     )
 
 
+@lru_cache(maxsize=16)
 def records(script: Script) -> tuple[Record, ...]:
     """The whole stream, an :class:`End` last."""
     found: list[Record] = [header(script)]

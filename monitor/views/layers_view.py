@@ -10,7 +10,7 @@ from monitor.chart_data import heat_data
 from monitor.charts.chart_pane import ChartPane
 from monitor.charts.heatmap import Heat, layer_of_row, rows_for
 from monitor.charts.heatmap_pane import HeatmapPane
-from monitor.charts.raster import value_at
+from monitor.charts.raster import values_at
 from monitor.formatting import clipped
 from monitor.help_topics import HelpTopic, metric_topics
 from monitor.metric_groups import MetricGroup, heads_key, whole_key
@@ -75,7 +75,7 @@ class LayersView(View):
         cursor = app.viewing.steps.cursor
         heatmap.show(title, heat, unit, chosen=heat.labels[self._row], cursor=cursor)
         step = cursor if cursor is not None else heat.span[1]
-        values = [value_at(curve, step) for curve in data.curves]
+        values = values_at(data.curves, step)
         profile.show(f"at step {step}", heat, values, self._row)
         self.query_one(HeadMap).show([] if data.name else self._heads(key, heat, step), heat)
 

@@ -336,3 +336,63 @@ def test_a_narrow_title_keeps_the_metric_and_gives_up_the_unit_first():
     assert "residual_attention/sum_error" in titles[40]
     assert "relative" not in titles[40]
     assert "…/sum_error" in titles[30]
+
+
+def plainly_drawn(curve, span, scale, width, height):
+    """Highest and lowest dot of each column, a bucket and a column at a time."""
+    top, bottom = [height] * width, [-1] * width
+
+    def row(value):
+        return int(np.rint((1 - float(scale.position(value))) * (height - 1)))
+
+    def middle(place):
+        return (
+            float(scale.position(curve.low[place])) + float(scale.position(curve.high[place]))
+        ) / 2
+
+    at = dot_columns((curve.first + curve.last) / 2, span, width)
+    known = ~np.isnan(curve.low)
+    whole = (curve.marks == 0) & known
+    for place in np.flatnonzero(known):
+        column = at[place]
+        top[column] = min(top[column], row(curve.high[place]))
+        bottom[column] = max(bottom[column], row(curve.low[place]))
+    joined = set()
+    for place in range(len(curve) - 1):
+        if whole[place] and whole[place + 1]:
+            start, stop = at[place], at[place + 1]
+            joined |= set(range(start, stop))
+            for column in range(start + 1, stop):
+                way = (column - start) / (stop - start)
+                level = middle(place) + (middle(place + 1) - middle(place)) * way
+                top[column] = bottom[column] = int(np.rint((1 - level) * (height - 1)))
+    ends = list(zip(top, bottom, strict=True))
+    for column in joined:
+        next_top, next_bottom = ends[column + 1]
+        top[column] = min(top[column], next_bottom + 1)
+        bottom[column] = max(bottom[column], next_top - 1)
+    return top, bottom
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("buckets", [1, 2, 9, 40, 300])
+def test_strokes_are_those_of_a_plain_drawing(buckets, log):
+    for seed in range(6):
+        chance = np.random.default_rng(seed)
+        envelope = Envelope(3, 512)
+        values = chance.lognormal(size=(2 * buckets, 3)).astype(np.float32)
+        values[chance.random(values.shape) < 0.05] = np.nan
+        values[chance.random(values.shape) < 0.02] = np.inf
+        steps = chance.integers(1, 4, 2 * buckets).cumsum()
+        envelope.extend(steps, values)
+        if seed % 2:
+            envelope._halve()
+        curves = [envelope.curve(column) for column in range(3)]
+        scale = scale_for(curves, log)
+        if scale is None:
+            continue
+        span = (int(steps[0]), int(steps[-1]) + seed)
+        top, bottom = raster.strokes(curves, span, scale, 80, 24)
+        for place, found in enumerate(curves):
+            expected = plainly_drawn(found, span, scale, 80, 24)
+            assert (top[place].tolist(), bottom[place].tolist()) == expected

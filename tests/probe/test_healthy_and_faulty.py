@@ -106,7 +106,7 @@ def test_the_contract_made_for_a_fault_fires(family, code, tmp_path):
             context.__enter__()
             injected.append(context)
 
-    train(model, family, 12, before=before, attach={"trace": tmp_path / "t"})
+    train(model, family, 8, before=before, attach={"trace": tmp_path / "t"})
     injected[0].__exit__(None, None, None)
     seen = Seen(tmp_path / "t")
     assert not [r for r in seen.records if getattr(r, "kind", "") == "probe_off"]

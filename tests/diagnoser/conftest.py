@@ -8,6 +8,14 @@ from diagnoser.extract import extract_all
 from diagnoser.fitting import Settings, fit
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What is made of the small corpus takes long: one worker makes it, and has all that ask."""
+    for item in items:
+        if "synthetic_corpus" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("small corpus"))
+
+
 @pytest.fixture(scope="session")
 def synthetic_corpus(tmp_path_factory):
     """A small labelled corpus with its features extracted."""

@@ -15,6 +15,7 @@ import pytest
 from probe.schema import End, Frame, Header
 from probe.trace import load
 
+pytestmark = pytest.mark.xdist_group("ranks")  # one launch for all
 WORK = Path(__file__).with_name("ranks_at_work.py")
 MODES = ("ddp", "no_sync", "fsdp", "fsdp1", "alone")
 NAMES = {

@@ -379,7 +379,7 @@ class MonitorApp(
         self.picture.drawing.drop()
         if not self.is_running or not self.screen_stack:
             return
-        view = self.view
+        view = self.view if self.view and self.view.is_mounted and self.view.size.width else None
         if fresh:
             self.picture.drop()
             if gently and self._pictured and view is not None:
@@ -390,7 +390,7 @@ class MonitorApp(
             self._drawn = _NOTHING
             self.wake()
         self._draw_state()
-        if view is not None and view.is_mounted and view.size.width:
+        if view is not None:
             view.draw()
             if self.model.header is not None and not self._pictured:
                 self._pictured = True

@@ -118,6 +118,16 @@ async def test_a_key_while_a_picture_is_prepared_draws_the_one_before(monkeypatc
         assert not app.model.behind and app.model.contents == made
 
 
+async def test_news_for_a_view_that_is_not_there_yet_wait_for_it():
+    async with running(FakeSource(Script(steps=200)), size=(160, 50)) as (app, pilot):
+        app.action_show_view("metrics")
+        app.model.contents += 1
+        app.tick(gently=True)
+        assert not app.picture.unfinished
+        await laid_out(pilot)
+        assert drawn_step(app) == app.model.step
+
+
 async def test_a_view_that_is_paused_is_not_drawn_over(monkeypatch):
     monkeypatch.setattr(in_pieces, "SLICE", 0.0)
     script = Script(steps=200)

@@ -5,8 +5,9 @@ Bounded like every history: long runs share buckets, and the most alarming of a 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from diagnoser.diagnosis import Diagnosis
@@ -49,7 +50,7 @@ class VerdictHistory:
                 # Said again of the same step: the later word counts as well.
                 self._put(found)
                 found = []
-                self._envelope.merge_into_last(row(diagnosis))
+                self._envelope.merge_into_last(np.array(row(diagnosis), np.float32))
                 continue
             last = diagnosis.last_step
             found.append(diagnosis)
@@ -58,7 +59,8 @@ class VerdictHistory:
     def _put(self, diagnoses: list[Diagnosis]) -> None:
         if diagnoses:
             steps = np.array([diagnosis.last_step for diagnosis in diagnoses], np.int64)
-            self._envelope.extend(steps, np.stack([row(diagnosis) for diagnosis in diagnoses]))
+            rows = np.array([row(diagnosis) for diagnosis in diagnoses], np.float32)
+            self._envelope.extend(steps, rows)
 
     def bands(self, upto: int | None = None) -> Bands | None:
         """Curves up to a step; None before the first diagnosis."""
@@ -75,31 +77,29 @@ class VerdictHistory:
         return Bands(verdict, envelope.curve(0, "fault", upto), tuple(named))
 
 
-def row(diagnosis: Diagnosis) -> npt.NDArray[np.float32]:
+def row(diagnosis: Diagnosis) -> list[float]:
     """Probability of a fault, the verdict's number, and each category's probability.
 
     A category's is that of a fault times its share if there is one: all of them add up to the
     fault's. They are told before a fault is flagged too. A diagnosis that names only its
     candidates (an engine of another kind) gives each category what its candidates have.
     """
-    shares = dict.fromkeys(CATEGORY_NAMES, 0.0)
-    if diagnosis.categories:
-        shares |= {name: diagnosis.categories.get(name, 0.0) for name in shares}
-    else:
-        for candidate in diagnosis.ranking:
-            if candidate.category in shares:
-                shares[candidate.category] += candidate.probability
-        if diagnosis.category in shares and diagnosis.category_probability is not None:
-            shares[diagnosis.category] = diagnosis.category_probability
-    fault = diagnosis.probability if np.isfinite(diagnosis.probability) else 0.0
-    return np.array(
-        [
-            diagnosis.probability,
-            WORDS.index(diagnosis.verdict),
-            *(fault * share for share in shares.values()),
-        ],
-        np.float32,
-    )
+    shares = diagnosis.categories or _of_candidates(diagnosis)
+    fault = diagnosis.probability if math.isfinite(diagnosis.probability) else 0.0
+    return [
+        diagnosis.probability,
+        WORDS.index(diagnosis.verdict),
+        *[fault * shares.get(name, 0.0) for name in CATEGORY_NAMES],
+    ]
+
+
+def _of_candidates(diagnosis: Diagnosis) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for candidate in diagnosis.ranking:
+        shares[candidate.category] = shares.get(candidate.category, 0.0) + candidate.probability
+    if diagnosis.category is not None and diagnosis.category_probability is not None:
+        shares[diagnosis.category] = diagnosis.category_probability
+    return shares
 
 
 def _peak(curve: Curve) -> float:

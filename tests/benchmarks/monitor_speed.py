@@ -32,7 +32,7 @@ import speed_slow_link  # noqa: E402
 from speed_figure import Figure  # noqa: E402
 
 DOCS = ROOT / "docs" / "monitor-speed.md"
-HEAD = "| item | what | measured | lowest – highest | asked for | | load |"
+HEAD = "| item | what | measured | lowest – highest | asked for | | load | stolen |"
 MEASURES: dict[str, Callable[[Path], Iterator[Figure]]] = {
     "first_screen": speed_first_screen.measure,
     "intake": speed_intake.measure,
@@ -62,14 +62,25 @@ def long_trace(directory: Path, frames: int) -> Path:
 
 def measured(name: str, directory: Path, big: Path | None, frames: int) -> list[str]:
     """The rows of one item, printed as they come."""
-    load = os.getloadavg()[0]
+    load, before = os.getloadavg()[0], processor_time()
     long = name == "long_trace"
     trace = (big or long_trace(directory, frames)) if long else short_trace(directory)
-    rows = []
-    for figure in MEASURES[name](trace):
-        rows.append("| " + " | ".join((name, *figure.cells, f"{load:.1f}")) + " |")
-        print(rows[-1], flush=True)
+    figures = list(MEASURES[name](trace))
+    stolen, whole = (now - then for now, then in zip(processor_time(), before, strict=True))
+    state = (f"{load:.1f}", f"{stolen / whole:.0%}" if whole else "")
+    rows = ["| " + " | ".join((name, *figure.cells, *state)) + " |" for figure in figures]
+    print(*rows, sep="\n", flush=True)
     return rows
+
+
+def processor_time() -> tuple[int, int]:
+    """What other guests of the same machine took of our processors so far, and all there was, in
+    ticks; zeros where the system does not tell."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return 0, 0
+    fields = [int(field) for field in path.read_text().splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
 
 
 def machine() -> str:
@@ -90,7 +101,7 @@ def written(text: str, rows: dict[str, list[str]]) -> str:
     for name in MEASURES:
         lines += rows.get(name) or [row for row in old if row.startswith(f"| {name} |")]
     head = before.rstrip().rpartition("\n\n")[0]
-    return "\n".join((f"{head}\n\n{machine()}\n", HEAD, "|---" * 7 + "|", *lines, "", after))
+    return "\n".join((f"{head}\n\n{machine()}\n", HEAD, "|---" * 8 + "|", *lines, "", after))
 
 
 def main() -> None:
@@ -101,7 +112,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=100_000, help="of the long trace")
     parser.add_argument("--no-docs", action="store_true", help="only print")
     options = parser.parse_args()
-    print(f"{machine()}\n\n{HEAD}\n{'|---' * 7}|")
+    print(f"{machine()}\n\n{HEAD}\n{'|---' * 8}|")
     rows = {}
     with tempfile.TemporaryDirectory() as directory:
         # A cache of our own: nothing is known of a trace, and the person's is left alone.

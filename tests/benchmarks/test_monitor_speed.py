@@ -25,7 +25,7 @@ def test_a_figure_says_whether_it_is_as_asked():
 
 def test_measuring_one_item_leaves_the_rows_of_the_others():
     first = {name: [f"| {name} | old | 1 s | | | | 0.1 |"] for name in MEASURES}
-    head = "| item | what | measured | lowest – highest | asked for | | load |\n|---|"
+    head = "| item | what | measured | lowest – highest | asked for | | load | stolen |\n|---|"
     empty = f"# Title\n\nMeasured.\n\n{head}\n\nAfter.\n"
     once = written(empty, first)
     again = written(once, {"idle": ["| idle | new | 2 % | | | | 0.1 |"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual.events import ScreenResume
 from textual.geometry import Size
 from textual.screen import Screen
 
@@ -22,6 +23,12 @@ class BaseScreen(Screen[None], inherit_bindings=False):
         super().__init__(id="_default", classes=" ".join(size_classes(size)))
         self._compositor = self._front_first = FrontFirst()
         self._front_first.held = True
+        self._shown_before = False
+
+    def _on_screen_resume(self, event: ScreenResume) -> None:
+        # When it is first shown every pane has just been given its styles.
+        event.refresh_styles = event.refresh_styles and self._shown_before
+        self._shown_before = True
 
     def begin(self) -> None:
         """Show the first picture, and from now on every one."""

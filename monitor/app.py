@@ -405,8 +405,6 @@ class MonitorApp(
                 piece()
 
         def pieces() -> Sequence[Piece]:
-            if self.viewing.frozen is not None:
-                return ()
             self.model.hold(snapshot)
             self._draw_state()
             return view.pieces()

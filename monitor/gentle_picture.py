@@ -26,7 +26,6 @@ class GentlePicture:
         wanted: Callable[[], bool],
     ) -> None:
         """Prepare, then draw the ``pieces`` as they are by then; as long as it is wanted."""
-        self.drop()
         then = [lambda: self.drawing.begin(pieces(), wanted)]
         self.preparing.begin([*preparations, *then], wanted)
 

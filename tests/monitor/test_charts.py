@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from diagnoser.phrases import layer_list
+from monitor import glyphs
 from monitor.charts import raster
 from monitor.charts.columns import dot_columns
 from monitor.charts.heatmap import (
@@ -13,6 +14,7 @@ from monitor.charts.heatmap import (
     MINUS,
     NOT_A_NUMBER,
     PLUS,
+    _centres,
     draw_tile,
     heat,
     legend,
@@ -336,6 +338,35 @@ def test_a_narrow_title_keeps_the_metric_and_gives_up_the_unit_first():
     assert "residual_attention/sum_error" in titles[40]
     assert "relative" not in titles[40]
     assert "…/sum_error" in titles[30]
+
+
+def test_values_are_told_of_curves_with_other_steps_too():
+    curves = [curve([1.0, 2.0, 3.0]), curve([5.0, 6.0], first=10), curve([7.0, 8.0, 9.0])]
+    found = raster.values_at(curves, 1)
+    assert (found[0], found[2]) == (2.0, 8.0) and np.isnan(found[1])
+    assert found[:1] == [raster.value_at(curves[0], 1)]
+
+
+def test_a_cursor_leaves_nothing_where_it_was():
+    curves = (curve(np.arange(40.0)),)
+    data = ChartData("x/y", curves, (0, 39), marks=(StepMark(30, "fault"),))
+    first, _, again = (draw(replace(data, cursor=step), 60, 12) for step in (5, 20, 5))
+    assert first == again
+    assert draw(data, 60, 12) == draw(data, 60, 12)
+    assert not any(glyphs.CURSOR_LINE in text_of(line) for line in draw(data, 60, 12))
+
+
+def test_heat_measures_what_is_furthest_from_the_median():
+    values = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    values[0, 2:] = np.nan
+    values[1] = np.nan
+    known = np.array([np.median(values[0, :2]), 0.0, np.median(values[2])])
+    np.testing.assert_allclose(_centres(values)[:, 0], known, rtol=1e-6)
+    envelope = Envelope(1, 4)
+    envelope.extend(np.arange(8), np.float32([5, 5, 5, 0, 5, 5, 5, 6])[:, None])
+    found = heat([envelope.curve(0)], "statistic", 4)
+    assert found.levels[0].tolist()[1] == 0, "the low one is further than the high one"
+    assert found.levels[0, 3] > found.levels[0, 0]
 
 
 def plainly_drawn(curve, span, scale, width, height):

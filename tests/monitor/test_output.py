@@ -95,6 +95,7 @@ async def test_a_picture_is_textuals_in_fewer_bytes(size):
             assert len(wanted) == size[0] * size[1]
             screen._compositor._dirty_regions = {screen.region}
             whole = screen._compositor.render_update().render_segments(app.console)
+            assert screen._compositor.render_update() is None, "it is drawn once"
             assert cells(whole) == wanted
             assert cells(fewer(own)) == wanted
             assert len(whole) <= len(fewer(own)) < len(own)
@@ -122,12 +123,16 @@ def test_a_colour_is_written_where_it_changes_only():
     strips = [
         (0, 0, Strip([Segment("one", red), Segment("  ", Style()), Segment("two", red)])),
         (4, 2, Strip([Segment("x", red), Segment("plain"), Segment("y", bold)])),
+        (11, 2, Strip([Segment("next")])),
+        (20, 2, Strip([Segment("far")])),
     ]
     written = drawn(strips, ColorSystem.STANDARD)
-    assert written == ("\x1b[1;1H\x1b[31mone  two\x1b[3;5Hx\x1b[0mplain\x1b[1;31my\x1b[0m")
+    assert written == (
+        "\x1b[1;1H\x1b[31mone  two\x1b[3;5Hx\x1b[0mplain\x1b[1;31my\x1b[0mnext\x1b[3;21Hfar"
+    )
 
 
 def test_an_underlined_space_is_seen():
-    lined = Style(underline=True)
+    lined = Style(underline=True, color="red")
     written = drawn([(0, 0, Strip([Segment(" ", lined), Segment(" ")]))], ColorSystem.STANDARD)
-    assert written == "\x1b[1;1H\x1b[4m \x1b[0m "
+    assert written == "\x1b[1;1H\x1b[4;31m \x1b[0m "

@@ -9,7 +9,7 @@ import pytest
 from screen_driver import FakeSource, GatedSource, Script, laid_out, running, settle, show
 from textual.geometry import Size
 
-from monitor import chart_data, in_pieces
+from monitor import chart_data, glyphs, in_pieces
 from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, size_classes
 from monitor.charts import plotted, smoothing
 from monitor.charts.chart_pane import ChartPane
@@ -138,19 +138,21 @@ async def test_a_view_that_is_paused_is_not_drawn_over(monkeypatch):
         app.tick(gently=True)
         assert app.picture.preparing.unfinished
         app.look_at(before)
-        while app.picture.preparing.unfinished:
-            await pilot.pause(0.001)
-        assert not app.picture.drawing.unfinished
+        assert not app.picture.unfinished
+        await pilot.pause()
         assert drawn_step(app) == before
 
 
 async def test_what_is_prepared_is_what_is_drawn(monkeypatch):
     monkeypatch.setattr(in_pieces, "SLICE", 0.0)
     script = Script(steps=200)
-    async with running(GatedSource(script, 60), size=(160, 50), smoothing=0.9) as (app, pilot):
+    async with running(GatedSource(script, 40), size=(204, 60), smoothing=0.9) as (app, pilot):
         await settle(pilot)
-        app.model.take(Batch(records=records(script)[60:120], link="live"))
+        app.model.take(Batch(records=records(script)[40:41], link="live"))
+        assert app.view.query_one(HeatmapPane).display
+        prepared = app.model.step
         app.tick(gently=True)
+        app.model.take(Batch(records=records(script)[41:42], link="live"))  # for the next one
         while app.picture.preparing.unfinished:
             await pilot.pause(0.001)
 
@@ -162,7 +164,21 @@ async def test_what_is_prepared_is_what_is_drawn(monkeypatch):
         monkeypatch.setattr(smoothing, "_made", unprepared)
         while app.picture.drawing.unfinished:
             await pilot.pause(0.001)
-        assert drawn_step(app) == app.model.step
+        assert drawn_step(app) == prepared
+        monkeypatch.undo()
+
+
+async def test_a_cursor_moves_over_the_heatmap():
+    async with running(FakeSource(Script(steps=200)), size=(204, 60)) as (app, pilot):
+        await settle(pilot)
+        feet = set()
+        for _ in range(3):
+            app.action_cursor(-3)
+            (line,) = [line for line in app.view.query_one(HeatmapPane).text.splitlines()
+                       if glyphs.CURSOR_FOOT in line]  # fmt: skip
+            feet.add(line.index(glyphs.CURSOR_FOOT))
+            assert line.count(glyphs.CURSOR_FOOT) == 1
+        assert len(feet) > 1
 
 
 def test_threads_take_short_turns_and_start_up_is_not_collected_again():

@@ -26,6 +26,12 @@ def test_candidates_stand_in_where_no_shares_are_told():
     assert found[2 + CATEGORY_NAMES.index("score")] == pytest.approx(0.5)
 
 
+def test_an_unknown_probability_gives_no_category_any():
+    found = row(diagnosis(0, probability=float("nan"), categories={"masking": 1.0}))
+    assert np.isnan(found[0])
+    assert found[2:] == [0.0] * len(CATEGORY_NAMES)
+
+
 def test_bands_keep_the_most_alarming_and_leave_out_what_never_mattered():
     history = VerdictHistory(capacity=4)
     for step in range(16):

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from textual.events import Click
 from textual.message import Message
 
-from monitor.charts.columns import step_at
 from monitor.charts.line import Line
 from monitor.charts.line_chart import (
     LABEL_WIDTH,
@@ -18,6 +17,7 @@ from monitor.charts.line_chart import (
     plot_columns,
     plot_of,
 )
+from monitor.charts.step_axis import step_at
 from monitor.charts.step_pane import StepPane
 
 

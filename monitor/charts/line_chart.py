@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from monitor import glyphs
 from monitor.charts import raster
-from monitor.charts.columns import dot_column, dot_columns
 from monitor.charts.duration import duration
 from monitor.charts.line import Line, Piece, fitted, from_cells, from_grid, spread, width_of
 from monitor.charts.plotted import Plotted, plotted
 from monitor.charts.scale import Scale, round_steps, tick_labels
+from monitor.charts.step_axis import dot_column, dot_columns
 from monitor.envelope import MINUS_INFINITY, NAN, PLUS_INFINITY, Curve
 from monitor.formatting import clipped, clipped_key, number
 from monitor.run_model import StepMark

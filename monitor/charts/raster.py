@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from monitor.charts.columns import columns_of
 from monitor.charts.scale import Scale
+from monitor.charts.step_axis import columns_of
 from monitor.envelope import Curve, FloatArray
 from monitor.step_window import Span
 

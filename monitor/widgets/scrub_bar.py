@@ -9,9 +9,9 @@ from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 
 from monitor import glyphs
-from monitor.charts.columns import dot_column, step_at
 from monitor.charts.line import Line, Piece, from_cells, width_of
 from monitor.charts.line_chart import mark_glyph, mark_role
+from monitor.charts.step_axis import dot_column, step_at
 from monitor.run_model import StepMark
 from monitor.step_window import Span
 from monitor.widgets.line_pane import LinePane

@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from diagnoser.phrases import layer_list
 from monitor import glyphs
 from monitor.charts import raster
-from monitor.charts.columns import dot_columns
 from monitor.charts.heatmap import (
     EMPTY,
     LEVELS,
@@ -23,6 +22,7 @@ from monitor.charts.heatmap import (
 from monitor.charts.line import fitted, spread, text_of, width_of
 from monitor.charts.line_chart import ChartData, draw
 from monitor.charts.scale import Scale, round_steps, scale_for
+from monitor.charts.step_axis import dot_columns
 from monitor.envelope import Envelope
 from monitor.formatting import clipped, number, percent
 from monitor.glyphs import to_ascii

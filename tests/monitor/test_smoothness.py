@@ -3,20 +3,22 @@
 import gc
 import sys
 import weakref
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from screen_driver import FakeSource, GatedSource, Script, laid_out, running, settle, show
+from textual.events import ScreenResume
 from textual.geometry import Size
 
 from monitor import chart_data, glyphs, in_pieces
-from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, size_classes
+from monitor.base_screen import HEIGHT_CLASSES, WIDTH_CLASSES, BaseScreen, size_classes
 from monitor.charts import plotted, smoothing
 from monitor.charts.chart_pane import ChartPane
-from monitor.charts.columns import dot_column, dot_columns
 from monitor.charts.heatmap_pane import HeatmapPane
 from monitor.charts.raster import BRAILLE, strokes
 from monitor.charts.scale import Scale, scale_for
+from monitor.charts.step_axis import dot_column, dot_columns
 from monitor.envelope import Envelope
 from monitor.in_pieces import InPieces
 from monitor.kept import Kept
@@ -97,7 +99,9 @@ async def test_a_key_draws_everything_at_once(monkeypatch):
         assert {data.cursor for data in chart_data_shown(app)} == {cursor}
 
 
-async def test_a_key_while_a_picture_is_prepared_draws_the_one_before(monkeypatch):
+@asynccontextmanager
+async def preparing(monkeypatch):
+    """The app while it prepares a picture of new data, and the last step of the one before."""
     monkeypatch.setattr(in_pieces, "SLICE", 0.0)
     script = Script(steps=200)
     async with running(GatedSource(script, 30), size=(160, 50)) as (app, pilot):
@@ -106,6 +110,11 @@ async def test_a_key_while_a_picture_is_prepared_draws_the_one_before(monkeypatc
         app.model.take(Batch(records=records(script)[30:60], link="live"))
         app.tick(gently=True)
         assert app.picture.preparing.unfinished
+        yield app, pilot, before
+
+
+async def test_a_key_while_a_picture_is_prepared_draws_the_one_before(monkeypatch):
+    async with preparing(monkeypatch) as (app, pilot, before):
         made, curves = app.model.snapshot().contents, app.model.curves("training/loss")
         app.action_cursor(-1)
         assert {data.cursor for data in chart_data_shown(app)} == {app.viewing.steps.cursor}
@@ -129,14 +138,7 @@ async def test_news_for_a_view_that_is_not_there_yet_wait_for_it():
 
 
 async def test_a_view_that_is_paused_is_not_drawn_over(monkeypatch):
-    monkeypatch.setattr(in_pieces, "SLICE", 0.0)
-    script = Script(steps=200)
-    async with running(GatedSource(script, 30), size=(160, 50)) as (app, pilot):
-        await settle(pilot)
-        before = drawn_step(app)
-        app.model.take(Batch(records=records(script)[30:60], link="live"))
-        app.tick(gently=True)
-        assert app.picture.preparing.unfinished
+    async with preparing(monkeypatch) as (app, pilot, before):
         app.look_at(before)
         assert not app.picture.unfinished
         await pilot.pause()
@@ -319,6 +321,14 @@ async def test_the_screen_starts_with_the_classes_of_its_size(size):
         given = {name for name in size_classes(Size(*size)) if app.screen.has_class(name)}
         every = {name for _, name in (*WIDTH_CLASSES, *HEIGHT_CLASSES)}
         assert given == every & app.screen.classes and len(given) == 2
+
+
+async def test_only_when_first_shown_the_styles_are_those_just_found():
+    async with running() as (app, _):
+        for screen, found_again in ((BaseScreen(Size(80, 24)), False), (app._base, True)):
+            event = ScreenResume()
+            screen._on_screen_resume(event)
+            assert event.refresh_styles is found_again
 
 
 async def test_a_heatmap_has_tiles_for_a_screen_that_became_wide():

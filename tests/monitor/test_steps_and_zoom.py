@@ -4,11 +4,11 @@ from screen_driver import FakeSource, GatedSource, Script, running, settle, show
 
 from monitor import glyphs
 from monitor.charts.chart_pane import ChartPane
-from monitor.charts.columns import step_at
 from monitor.charts.line import text_of
 from monitor.charts.line_chart import ChartData, draw
 from monitor.charts.raster import cut, value_at
 from monitor.charts.smoothing import ema, smoothed
+from monitor.charts.step_axis import step_at
 from monitor.envelope import Envelope
 from monitor.run_model import StepMark
 from monitor.step_window import SMALLEST, StepWindow

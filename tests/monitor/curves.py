@@ -1,4 +1,4 @@
-"""A curve of values that were measured at every step."""
+"""A curve of values measured at even distances."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import numpy.typing as npt
 from monitor.envelope import Curve, Envelope
 
 
-def curve(values: npt.ArrayLike, label: str = "", first: int = 0) -> Curve:
-    envelope = Envelope(1, 512)
+def curve(
+    values: npt.ArrayLike, label: str = "", first: int = 0, every: int = 1, capacity: int = 512
+) -> Curve:
+    """The curve of ``values``, shape (steps,), as an envelope of ``capacity`` buckets keeps it."""
+    envelope = Envelope(1, capacity)
     column = np.asarray(values, np.float32).reshape(-1, 1)
-    envelope.extend(np.arange(first, first + len(column)), column)
+    envelope.extend(first + every * np.arange(len(column)), column)
     return envelope.curve(0, label)

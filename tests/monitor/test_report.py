@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 import msgspec
 import numpy as np
 import pytest
+from curves import curve
 from scripted_engine import ScriptedEngine
 from streams import event, store
 
 from monitor import stream_diagnosis
 from monitor.charts.line_chart import ChartData
 from monitor.cli import main
-from monitor.envelope import Envelope
 from monitor.report import svg_chart
 from monitor.report.gathering import CHARTS, gather
 from monitor.report.page import page
@@ -106,22 +106,15 @@ def test_a_healthy_report_has_no_causes(tmp_path):
     assert "What it may be" not in text
 
 
-def curve(values, capacity=512):
-    envelope = Envelope(1, capacity)
-    steps = np.arange(len(values)) * 10
-    envelope.extend(steps, np.array(values, np.float32)[:, None])
-    return envelope.curve(0, "0")
-
-
 def test_a_spike_is_drawn_and_a_gap_is_not_bridged():
     values = np.ones(2000)
     values[777] = 50.0
     values[1500] = np.nan
-    stretches = svg_chart.reduced(curve(values, 2048), (0, 19990))
+    stretches = svg_chart.reduced(curve(values, every=10, capacity=2048), (0, 19990))
     assert max(column.high for stretch in stretches for column in stretch) == 50.0
     assert sum(len(stretch) for stretch in stretches) < 300
     assert len(stretches) > 1
-    data = ChartData("a", (curve([1.0, np.nan, np.inf, 2.0]),), (0, 30))
+    data = ChartData("a", (curve([1.0, np.nan, np.inf, 2.0], every=10),), (0, 30))
     drawn = svg_chart.draw(data)
     assert "NaN at step 10" in drawn
     assert "+infinity at step 20" in drawn
@@ -129,11 +122,11 @@ def test_a_spike_is_drawn_and_a_gap_is_not_bridged():
 
 
 def test_a_healthy_range_is_a_band_and_nothing_is_drawn_of_nothing():
-    data = ChartData("a", (curve([0.0, 1.0, 2.0]),), (0, 20), healthy=(0.0, 1.0))
+    data = ChartData("a", (curve([0.0, 1.0, 2.0], every=10),), (0, 20), healthy=(0.0, 1.0))
     assert 'class="healthy"' in svg_chart.draw(data)
-    beyond = ChartData("a", (curve([5.0, 6.0]),), (0, 10), healthy=(0.0, 1.0))
+    beyond = ChartData("a", (curve([5.0, 6.0], every=10),), (0, 10), healthy=(0.0, 1.0))
     assert 'class="healthy"' not in svg_chart.draw(beyond)
-    empty = ChartData("a", (curve([np.nan, np.nan]),), (0, 10), absent="no <such> thing")
+    empty = ChartData("a", (curve([np.nan, np.nan], every=10),), (0, 10), absent="no <such> thing")
     assert "no &lt;such&gt; thing" in svg_chart.draw(empty)
 
 

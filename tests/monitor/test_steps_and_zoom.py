@@ -1,5 +1,8 @@
+from functools import partial
+
 import numpy as np
 import pytest
+from curves import curve as curve_of
 from screen_driver import FakeSource, GatedSource, Script, running, settle, show
 
 from monitor import glyphs
@@ -9,7 +12,6 @@ from monitor.charts.line_chart import ChartData, draw
 from monitor.charts.raster import cut, value_at
 from monitor.charts.smoothing import ema, smoothed
 from monitor.charts.step_axis import step_at
-from monitor.envelope import Envelope
 from monitor.run_model import StepMark
 from monitor.step_window import SMALLEST, StepWindow
 from monitor.widgets.chart_grid import ChartGrid
@@ -17,13 +19,7 @@ from monitor.widgets.view_bar import ViewBar
 
 WHOLE = (0, 100)
 STEPS = np.arange(0, 101, 10)
-
-
-def curve(values, label="", every=10):
-    envelope = Envelope(1, 512)
-    values = np.asarray(values, np.float32).reshape(-1, 1)
-    envelope.extend(np.arange(len(values)) * every, values)
-    return envelope.curve(0, label)
+curve = partial(curve_of, every=10)
 
 
 def drawn(data, width=60, height=12):

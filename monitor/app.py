@@ -326,6 +326,7 @@ class MonitorApp(
         if state is not self.diagnosis:
             self.take_diagnosis(state)
         self.stop_where_wanted()
+        self.go_to_wanted_flag()
         contents = (self.model.contents, self.diagnoses)
         now = (self.model.version, position)
         if contents != self._drawn and self.viewing.frozen is None:

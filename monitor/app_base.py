@@ -35,6 +35,7 @@ class AppBase(App[None]):
     keys: KeyTable
     undisturbed: Undisturbed
     known_flag: int | None
+    wants_flag: bool
     message: str
 
     @property

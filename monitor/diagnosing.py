@@ -81,6 +81,7 @@ class Diagnosing:
         self._stopping = False
         self._busy = False
         self._held = False
+        self._newest: int | None = None
         self._engine: EngineLike | None = None
         self._state = DiagnosisState()
         self._generation = 0
@@ -126,6 +127,12 @@ class Diagnosing:
         with self._changed:
             return not self._pending and not self._busy
 
+    @property
+    def newest(self) -> int | None:
+        """Step of the newest frame fed of this run; None before the first."""
+        with self._changed:
+            return self._newest
+
     def take(self) -> list[Diagnosis | None]:
         """The diagnoses since the last time, in order; None where a new run began."""
         with self._changed:
@@ -147,10 +154,12 @@ class Diagnosing:
                         self._generation += 1
                         self._state = DiagnosisState(phase="loading")
                         self._found = [None]
+                        self._newest = None
                     self._header = record
                     self._pending.append(record)
                 elif isinstance(record, Frame):
                     self._pending.append(record)
+                    self._newest = record.step
                     if len(self._pending) > self._most:
                         self._thin()
                 elif isinstance(record, Event):

@@ -22,6 +22,8 @@ class Hearing(AppBase):
         self._noted_flag: int | None = None
         self.known_flag = None
         """First flagged step of this run, kept when a replay goes back before it."""
+        self.wants_flag = False
+        """A replay is read on to find it."""
 
     def take(self, batch: Batch) -> None:
         """What one read brought."""

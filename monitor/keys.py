@@ -99,8 +99,8 @@ KEYS: tuple[Key, ...] = (
     Key("comma", ",", "step_back", "Frame", "one frame back; a live run is shown as it was then, "
         "while data keep coming in", "Past", leaves=7, pair="step_forward"),
     Key("j", "j", "jump", "Jump", "jump to a step", "Past", leaves=6),
-    Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first", "Past",
-        leaves=7),
+    Key("f", "f", "jump_flag", "First flag", "jump to the step that was flagged first; a "
+        "replay is read on to it", "Past", leaves=7),
 
     Key("right", "→", "cursor(1)", "", "cursor one sample on; its values show in every chart",
         "Steps", views=STEPPED),

@@ -7,6 +7,8 @@ on from there, or going to what was not read yet, moves the source.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from textual import on
 
@@ -24,6 +26,7 @@ class ReplayActions(AppBase):
     def action_toggle_play(self) -> None:
         if self.replaying is None:
             return
+        self.wants_flag = False
         looking_back, self.viewing.frozen = self.viewing.frozen, None
         if looking_back is not None:
             self.replaying.jump(looking_back)
@@ -53,6 +56,7 @@ class ReplayActions(AppBase):
         if not len(steps):
             self.say("nothing has been measured yet")
             return
+        self.wants_flag = False
         frozen = self.viewing.frozen
         if self.replaying is not None and frames > 0 and frozen is None:
             self.replaying.step(frames)
@@ -74,6 +78,7 @@ class ReplayActions(AppBase):
         self.seek(int(value))
 
     def seek(self, step: int) -> None:
+        self.wants_flag = False
         newest = self.model.step
         if self.replaying is None:
             self.look_at(step)
@@ -86,10 +91,35 @@ class ReplayActions(AppBase):
             self.acted()
 
     def action_jump_flag(self) -> None:
-        if self.known_flag is None:
+        if self.known_flag is not None:
+            self.seek(self.known_flag)
+        elif self.replaying is None or self._all_diagnosed:
             self.say("no step has been flagged so far")
+        else:
+            self.seek(sys.maxsize)
+            self.replaying.play(False)
+            self.wants_flag = True
+            self.message = "reading on to the step that is flagged first …"
+            self.draw()
+
+    def go_to_wanted_flag(self) -> None:
+        """Where a replay was read on to find the first flag: there, as soon as it is known."""
+        if not self.wants_flag:
             return
-        self.seek(self.known_flag)
+        if self.known_flag is not None:
+            self.seek(self.known_flag)
+        elif self._all_diagnosed:
+            self.wants_flag = False
+            self.say("no step of this trace is flagged")
+
+    @property
+    def _all_diagnosed(self) -> bool:
+        """The replay stands at its end, and the diagnosis went over all of it."""
+        assert self.replaying is not None
+        position = self.replaying.position
+        newest = self.diagnosing.newest
+        seen = newest is not None and newest >= position.last_step and self.diagnosing.idle
+        return position.at_end and not position.seeking and seen
 
     @on(ScrubBar.Sought)
     def _sought(self, message: ScrubBar.Sought) -> None:

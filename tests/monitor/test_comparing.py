@@ -232,7 +232,7 @@ async def compared(tmp_path, *wanted, size=(120, 40)):
                     pilot,
                     lambda last=last: (
                         app.comparison
-                        and app.comparison.runs[-1].model.sampled_steps()[-1:] == last
+                        and list(app.comparison.runs[-1].model.sampled_steps()[-1:]) == [last]
                     ),
                 )
             await pilot.press("down")

@@ -1,8 +1,11 @@
 """A live run looked at as it was, and charts over wall-clock time."""
 
+import threading
+
 import numpy as np
 import pytest
 from screen_driver import FakeReplay, FakeSource, GatedSource, Script, running, settle, show
+from scripted_engine import ScriptedEngine
 from streams import a_run, store
 
 from diagnoser.diagnosis import Diagnosis
@@ -20,6 +23,7 @@ from monitor.widgets.diagnosis_pane import DiagnosisPane
 from monitor.widgets.event_log import EventLog
 from monitor.widgets.run_header import RunHeader
 from monitor.widgets.scrub_bar import ScrubBar, ScrubData, rail
+from monitor.widgets.status_line import StatusLine
 from probe.schema import encode
 from probe.trace import TraceWriter
 
@@ -73,6 +77,48 @@ async def test_a_live_run_is_gone_back_through_while_data_keep_arriving():
         await pilot.press("space")
         assert app.viewing.frozen is None
         assert not app.query_one(ScrubBar).display
+
+
+async def test_a_replay_is_read_on_to_its_first_flag():
+    replay = FakeReplay(FAULTY)
+    replay.jump(50)
+    async with running(replay) as (app, pilot):
+        assert app.known_flag is None
+        await pilot.press("f")
+        await settle(pilot, lambda: app.viewing.frozen is not None)
+        assert app.viewing.frozen == app.known_flag == 200
+        assert "step 200 of 390" in app.query_one(RunHeader).text
+        assert "FAULTY" in app.query_one(DiagnosisPane).text
+        assert not app.query_one(StatusLine).text
+
+
+async def test_a_replay_without_a_flag_says_so_at_its_end():
+    replay = FakeReplay(Script())
+    replay.jump(50)
+    async with running(replay) as (app, pilot):
+        replay.play(True)
+        await pilot.press("f")
+        await settle(pilot, lambda: not app.wants_flag)
+        assert replay.position().at_end and not replay.position().playing
+        assert "no step of this trace is flagged" in app.query_one(StatusLine).text
+
+
+@pytest.mark.parametrize("keys", [("comma",), ("space",), ("j", "7", "0", "enter")])
+async def test_whoever_goes_elsewhere_is_not_taken_to_the_first_flag(keys, monkeypatch):
+    replay, told = FakeReplay(FAULTY), threading.Event()
+    replay.jump(100)
+    async with running(replay) as (app, pilot):
+        update = ScriptedEngine.update
+        monkeypatch.setattr(
+            ScriptedEngine, "update", lambda engine, frame: told.wait() and update(engine, frame)
+        )
+        await pilot.press("f")
+        assert "reading on" in app.query_one(StatusLine).text
+        await pilot.press(*keys)
+        told.set()
+        await settle(pilot, lambda: app.known_flag == 200)
+        assert app.viewing.frozen != 200
+        assert not app.wants_flag
 
 
 async def test_a_click_on_the_rail_goes_there():

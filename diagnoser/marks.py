@@ -26,6 +26,11 @@ BEYOND_UPDATES = 10.0
 """A change is a jump from this many times what the updates measured before and after it would make.
 Healthy training reaches 8, where a schedule moves between two samples that lie far apart."""
 
+FAR_LARGER = 3.0
+"""Expanding and contracting weights of a layer are begun within less of each other."""
+
+_PAIRED = {"in_weight": "out_weight", "out_weight": "in_weight"}
+
 EXACT = 1e-4
 """A clipped norm lies within this of the limit, which people set to one or two digits."""
 
@@ -65,6 +70,11 @@ class Marks:
         self._lifts = self._ruled("lifted")
         self._update_of = self._beside(self._jumps + self._moves, "update_ratio")
         self._limit_of = self._beside(self._lifts, "clip_level")
+        self._other_of = {
+            place: self._beside([(place, rank, rule)], _PAIRED[rule.metric])[place]
+            for place, rank, rule in self._jumps
+            if rule.metric in _PAIRED
+        }
 
     def _beside(self, ruled: list[tuple[int, int, Rule]], metric: str) -> dict[int, int | None]:
         """Where another metric of the same site stands."""
@@ -155,8 +165,16 @@ class Marks:
         if not measured:
             return np.nan
         factor = float(np.log2(max(now / before, SMALLEST)))
-        explained = float(np.log2(np.e)) * max(measured) * steps
+        explained = float(np.log2(np.e)) * max(measured) * steps * self._smaller(place, before)
         return factor if abs(factor) > BEYOND_UPDATES * explained else np.nan
+
+    def _smaller(self, place: int, size: float) -> float:
+        """How many times larger the other weights of an update are, where they are far larger: what
+        began at zero grows by as much as they move."""
+        other = self._other_of.get(place)
+        assert self._last is not None
+        share = float(self._last[other]) / size if other is not None else 1.0
+        return share if share > FAR_LARGER else 1.0
 
     def _move(self, place: int, raw: npt.NDArray[np.float32], steps: int) -> float:
         """How far weights moved since the last frame, against their size; NaN where updates explain

@@ -41,8 +41,9 @@ _GATE = re.compile(r"^(gate_proj|w1|gate|wi_0)$")
 _UP = re.compile(r"^(up_proj|w3|up|wi_1)$")
 _POSITION = re.compile(r"(position|wpe|pos_emb|pos_embed|(^|[._])(pos|pe)$)")
 _TYPE = re.compile(r"(token_type|segment)")
-_QUERY_NORM = re.compile(r"^(q|query)_?(layer_?)?norm$|^(norm|ln)_?(q|query)$")
-_KEY_NORM = re.compile(r"^(k|key)_?(layer_?)?norm$|^(norm|ln)_?(k|key)$")
+_NORM = r"(n|ln|norm|layer_?norm|rms_?norm)"
+_QUERY_NORM = re.compile(rf"^(q|query)_?{_NORM}$|^{_NORM}_?(q|query)$")
+_KEY_NORM = re.compile(rf"^(k|key)_?{_NORM}$|^{_NORM}_?(k|key)$")
 
 
 @dataclass
@@ -107,6 +108,9 @@ class LayerParts:
     """Where a norm stands on the attention branch, behind its projection: that norm, or the
     dropout behind it."""
     ffn_last: nn.Module | None = None
+    scales: list[nn.Parameter] = field(default_factory=list)
+    """Vectors of the block, or of parts that hold nothing else, that may scale a branch channel by
+    channel before it joins the stream."""
     plain_sums: bool = True
     """Stream + branch is the next stream, one branch after the other."""
 
@@ -323,7 +327,15 @@ def _layer(index: int, block: nn.Module, stack: str) -> LayerParts:
     for part in layer.attentions:
         part.attention_dropout = branch_dropout(block, part.attention_out)
     layer.ffn_dropout = branch_dropout(block, layer.contract)
+    layer.scales = _scales(block)
     return layer
+
+
+def _scales(block: nn.Module) -> list[nn.Parameter]:
+    holders = [block, *(m for m in block.children() if not is_norm(m) and not list(m.children()))]
+    own = [list(m.named_parameters(recurse=False)) for m in holders]
+    alone = [pairs for m, pairs in zip(holders, own, strict=True) if m is block or len(pairs) == 1]
+    return [p for pairs in alone for name, p in pairs if p.dim() == 1 and "bias" not in name]
 
 
 def crossed(layer: LayerParts, attention: nn.Module) -> LayerParts:
@@ -397,10 +409,24 @@ def _find_ffn(layer: LayerParts) -> None:
     if layer.gate is None or layer.expand is None:
         layer.gate = None
         others = [m for _, m in rest]
-        layer.expand = others[0] if len(others) >= 2 else None
+        pair = _expanding_and_contracting(others)
+        layer.expand = pair[0] if pair else others[0] if len(others) >= 2 else None
+        others = others if pair is None else [pair[1]]
     layer.contract = others[-1] if layer.expand is not None and others else None
     if layer.contract is not None:
         layer.ffn = _owner(layer.block, layer.contract)
+
+
+def _expanding_and_contracting(linears: list[nn.Module]) -> tuple[nn.Module, nn.Module] | None:
+    """The last linear that leads back to the width another one before it, the first such, came
+    from: a block may hold further linears, as one that makes shifts and scales of a condition."""
+    shapes = [weight_of(m).shape for m in linears]
+    for last in range(len(linears) - 1, 0, -1):
+        for first in range(last):
+            into, out = shapes[first][-1], shapes[first][0]
+            if shapes[last][0] == into and shapes[last][-1] in (out, out // 2):
+                return linears[first], linears[last]
+    return None
 
 
 def _owner(block: nn.Module, child: nn.Module) -> nn.Module:
@@ -430,6 +456,11 @@ def _embeddings(parts: ModelParts, outside: list[nn.Module]) -> None:
             parts.type_embedding = parts.type_embedding or table
         elif parts.token_embedding is None:
             parts.token_embedding = table
+    places, tokens = parts.position_embedding, parts.token_embedding
+    if isinstance(places, nn.Embedding) and isinstance(tokens, nn.Embedding):
+        # A table of another width turns heads rather than enters the sum (RoFormer).
+        widths = (tokens.embedding_dim, parts.intent.width)
+        parts.position_embedding = places if places.embedding_dim in widths else None
     if parts.token_embedding is not None:
         owner = _owner(parts.root, parts.token_embedding)
         drops = [c for c in owner.children() if isinstance(c, nn.Dropout)]

@@ -41,6 +41,13 @@ class Habits:
         counted = torch.where(now == first, agreed + 1, -torch.inf)
         self._kept[name] = first, torch.where(self.formed(name), agreed, counted)
 
+    def ever(self, name: str, now: torch.Tensor) -> torch.Tensor:
+        """0-d bool: whether it was so in this sample or in any before."""
+        known = self._known(name, now)
+        found = now if known is None else known[0] | now
+        self._kept[name] = found, torch.zeros((), device=now.device)
+        return found
+
     def first_number(self, name: str, now: float) -> float:
         """What the first samples agreed on, NaN where they have not yet or never will. Counts
         ``now``; once a sample."""

@@ -7,6 +7,7 @@ statement that the contracts compare against. Everything is None where nothing i
 from __future__ import annotations
 
 import math
+import re
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,13 @@ from typing import Any
 from torch import nn
 
 _UNSCALED = {"t5", "mt5", "umt5", "longt5", "gpt_neo"}
+_EPS_UNREAD = {"biogpt", "cvt", "glmasr", "glpn", "segformer", "voxtral"}
+"""Their norms are made without the epsilon that their configs state."""
+_OTHER_HEADS = re.compile("NextSentencePrediction|MultipleChoice|QuestionAnswering")
+"""Heads that give neither classes of a label nor words."""
+_SCALES_LOGITS = {"cohere", "cohere2", "cohere2_moe"}
+_TURNED_NEAR_ONLY = {"cohere2", "cohere2_moe", "exaone4"}
+"""Where every other layer has a window, only those layers turn queries and keys."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,16 @@ class Intent:
     """More than a mask comes between scaled q k^T and softmax: positions, or a soft cap."""
     windows: tuple[int | None, ...] = ()
     """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
+    unturned: frozenset[int] = frozenset()
+    """Layers whose queries and keys a rotary model does not turn."""
+    branch_scale: float = 1.0
+    """What a branch is multiplied by before it joins the stream."""
+    drops_branches: bool = False
+    """Branches are left out for whole examples: stochastic depth."""
+    logit_scale: float = 1.0
+    """What the head's output is multiplied by."""
+    logit_cap: float | None = None
+    """The logits are c tanh(x / c) of what the head gives."""
 
 
 def read_intent(root: nn.Module, near: Any = None) -> Intent:
@@ -100,7 +118,7 @@ def read_config(config: Any, name: str = "") -> Intent:
     heads = get("num_attention_heads", "n_head", "n_heads")
     head_dim = get("head_dim", "d_kv") or (width // heads if width and heads else None)
     causal = _causal(config, name)
-    sequence_labels = "SequenceClassification" in name or "TokenClassification" in name
+    classifies = "Classification" in name
     return Intent(
         family=str(config.model_type),
         causal=causal,
@@ -116,7 +134,9 @@ def read_config(config: Any, name: str = "") -> Intent:
             "activation",
             "dense_act_fn",
         ),
-        norm_eps=get("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
+        norm_eps=None
+        if config.model_type in _EPS_UNREAD
+        else get("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
         attention_dropout=get(
             "attention_probs_dropout_prob",
             "attn_pdrop",
@@ -126,6 +146,7 @@ def read_config(config: Any, name: str = "") -> Intent:
         residual_dropout=get(
             "hidden_dropout_prob",
             "hidden_dropout",
+            "residual_dropout",
             "resid_pdrop",
             "resid_dropout",
             "dropout",
@@ -134,10 +155,13 @@ def read_config(config: Any, name: str = "") -> Intent:
         attention_implementation=getattr(config, "_attn_implementation", None),
         rotary_theta=_rotary_theta(config),
         rotary_dim=head_dim,
-        turned=bool(getattr(config, "rope_parameters", None)),
-        classes=get("num_labels") if sequence_labels else get("vocab_size"),
+        turned=bool(getattr(config, "rope_parameters", None))
+        or any(hasattr(config, name) for name in ("rotary_dim", "rotary_value")),
+        classes=None
+        if _OTHER_HEADS.search(name)
+        else get("num_labels" if classifies else "vocab_size"),
         tied=get("tie_word_embeddings"),
-        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")) and not sequence_labels,
+        shifted_labels=name.endswith(("ForCausalLM", "LMHeadModel")),
         initial_std=get("initializer_range"),
         pad_token=get("pad_token_id"),
         embedding_dropout=_rate(
@@ -155,7 +179,29 @@ def read_config(config: Any, name: str = "") -> Intent:
         positions=get("max_position_embeddings", "n_positions"),
         biased_scores=_biased(config),
         windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
+        unturned=_unturned(config),
+        branch_scale=_rate(get("residual_multiplier")) or 1.0,
+        drops_branches=bool(_rate(get("drop_path_rate"))),
+        logit_scale=_logit_scale(config),
+        logit_cap=_rate(get("final_logit_softcapping")),
     )
+
+
+def _unturned(config: Any) -> frozenset[int]:
+    stated = getattr(config, "no_rope_layers", None)
+    if isinstance(stated, (list, tuple)):  # which, despite the name, holds 1 where it is turned
+        return frozenset(at for at, turned in enumerate(stated) if not turned)
+    kinds = getattr(config, "layer_types", None) or []
+    if config.model_type in _TURNED_NEAR_ONLY and "sliding_attention" in kinds:
+        return frozenset(at for at, kind in enumerate(kinds) if kind != "sliding_attention")
+    return frozenset()
+
+
+def _logit_scale(config: Any) -> float:
+    """Some configs state what the logits are multiplied by, others what they are divided by."""
+    if config.model_type in _SCALES_LOGITS:
+        return _rate(getattr(config, "logit_scale", None)) or 1.0
+    return 1.0 / (_rate(getattr(config, "logits_scaling", None)) or 1.0)
 
 
 def _rate(value: Any) -> float | None:
@@ -254,6 +300,9 @@ def _biased(config: Any) -> bool:
 def _scale(config: Any, head_dim: int | None) -> float | None:
     if config.model_type in _UNSCALED or getattr(config, "scale_attn_weights", True) is False:
         return 1.0
+    stated = getattr(config, "attention_multiplier", None)
+    if stated:
+        return float(stated)
     scalar = getattr(config, "query_pre_attn_scalar", None)
     if scalar:
         return float(scalar) ** -0.5

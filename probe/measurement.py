@@ -116,12 +116,14 @@ def _attentions(
     made: dict[int, Projections] = {}
     of_layers: dict[int, Values] = {}
     dropouts = attention.intended_dropout(sampled)
-    residual_dropout = residual.intended_dropout(sampled)
     adds_one = norm.adds_one(sampled)
     for layer, kept in zip(sampled.stack.layers, sampled.kept, strict=True):
         at, site = layer.index, layer.site
         projected = projections(
-            layer, kept, move_weights=not parts.intent.family, adds_one=adds_one
+            layer,
+            kept,
+            adds_one=adds_one,
+            unstated=not parts.intent.family,
         )
         for node, (whole, by_head) in {
             "qkv": qkv.measure(sampled, layer, kept, projected),
@@ -135,13 +137,12 @@ def _attentions(
         gram = attention.gram(kept)
         if gram is not None:
             measured.grams[site("attention")] = gram
-        for node, junction in residual.junctions(layer, kept, parts.norm_order).items():
-            found[site(node)] = residual.measure(sampled, junction, residual_dropout)
         for node in ("norm_attention", "norm_ffn"):
             module = getattr(layer, node)
             if module is not None:
                 flow = getattr(kept, node)
                 found[site(node)] = norm.measure(sampled, module, flow, peers_eps)
+    found |= residual.of_stack(sampled)
     qkv.against_peers(sampled, of_layers)
     scores = [found[layer.site("score")] for layer in sampled.stack.layers]
     score.against_peers(sampled.kept, scores)

@@ -162,15 +162,18 @@ _ACTIVATIONS: dict[str, Function] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
     "silu": F.silu,
     "swish": F.silu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
 _FITTING = {name: _ACTIVATIONS[name] for name in ("gelu", "gelu_new", "relu", "silu", "tanh")} | {
-    "relu_squared": lambda x: F.relu(x).square()
+    "relu2": _ACTIVATIONS["relu2"]
 }
 """Tried where no config states the activation."""
+_SILENCING = ("relu", "relu2")
+"""They leave neurons at zero on many tokens, which tells nothing."""
 _FITS = "_fits"
 
 _AUDIBLE = 1e-4
@@ -192,12 +195,18 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
     squares = (sample - sample.mean()).square()
     in_weight, out_weight = sample.square().mean().sqrt(), rms(narrow)
     constant = [s.amax() == s.amin() for s in (sample, strided(narrow, 4096))]
+    without_way_out = _without_way_out(narrow)
+    if not sampled.intent.family and narrow.requires_grad:
+        # Begun at zero, as many write it, the branch learns from the first step on.
+        begun_at_zero = out_weight == 0
+        constant[1] = constant[1] & ~begun_at_zero
+        without_way_out = torch.where(begun_at_zero, 0.0, without_way_out)
     values |= {
         "in_weight": in_weight,
         "out_weight": out_weight,
         "weight_kurtosis": squares.square().mean() / squares.mean().square() - 3.0,
         "constant_weights": torch.stack(constant).float().mean(),
-        "zero_neurons": _without_way_out(narrow),
+        "zero_neurons": without_way_out,
     }
     # Readers of the stream start alike, and so do writers to it; GPT-2 starts writers smaller.
     readers = [m for m in (parts.query, parts.key, parts.value, parts.fused) if m is not None]
@@ -223,7 +232,7 @@ def measure(sampled: Sampled, parts: LayerParts, kept: LayerCapture) -> Values:
         values["equal_neurons"] = equal
     function = _ACTIVATIONS.get(activation or "")
     made = _activated(kept, function) if function is not None else []
-    if activation != "relu":
+    if activation not in _SILENCING:
         values["dead_neurons"] = _dead(sampled, contract.into, made)
     if function is not None:
         error = _activation_error(sampled, parts, kept, made)
@@ -330,7 +339,7 @@ def against_fitting_activation(sampled: Sampled, of_layers: dict[int, Values]) -
     for at, error in zip(fits, errors.index_select(1, best[None])[:, 0], strict=True):
         of_layers[at]["activation_error"] = torch.where(known, error, torch.nan)
         # A neuron that ReLU silences is nothing unusual.
-        smooth = known & (best != list(_FITTING).index("relu"))
+        smooth = known & torch.stack([best != list(_FITTING).index(n) for n in _SILENCING]).all()
         silent = torch.as_tensor(of_layers[at]["dead_neurons"])
         of_layers[at]["dead_neurons"] = torch.where(smooth, silent, torch.nan)
 

@@ -117,7 +117,7 @@ def measure(
     own, stated = eps_of(norm), sampled.intent.norm_eps or peers_eps
     eps = stated if stated is not None else own
     seen = flow is not None and flow.into is not None and flow.out is not None
-    if seen and eps is not None and not isinstance(norm, _TORCHS):
+    if seen and eps is not None and type(norm) not in _TORCHS:
         assert flow is not None
         weight = _as_applied(sampled, norm, flow, weight, eps)
     width = weight.numel()
@@ -154,7 +154,7 @@ def adds_one(sampled: Sampled) -> torch.Tensor | None:
     that kind show: 0-d bool; None where q goes through none, or no block norm is of its kind."""
     for layer, kept in zip(sampled.stack.layers, sampled.kept, strict=True):
         own, kind = layer.query_norm, type(layer.query_norm)
-        if own is None or isinstance(own, _TORCHS):
+        if own is None or kind in _TORCHS:
             return None
         for module, flow in (
             (layer.norm_attention, kept.norm_attention), (layer.norm_ffn, kept.norm_ffn),

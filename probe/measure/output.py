@@ -6,9 +6,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from probe.anatomy import weight_of
+from probe.anatomy import ModelParts, weight_of
 from probe.dropouts import of_classifier
+from probe.intent import Intent
 from probe.measure.numbers import log2_ratio, relative, rms, spread
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
@@ -161,6 +163,8 @@ METRICS = (
 )
 
 
+_ROUNDING = 0.02
+"""More than 16-bit arithmetic leaves between the head's output and what its weights make."""
 _MOST_LOGITS = 2**26
 """Above this many logits the loss is not recomputed: a sample may not double the memory."""
 
@@ -215,7 +219,12 @@ def _head(sampled: Sampled) -> Values:
         # A pooled classifier's logits stand beside a head that ran on every token.
         final = sampled.picked.take(capture.logits)
         if final is not None and final.shape[:2] == seen.shape[:2]:
-            seen = final
+            own, plain = seen, made
+            seen, made = final, _made_logits(sampled.intent, made + _bias_beside(parts))
+            if not sampled.intent.family and own.shape == seen.shape == plain.shape:
+                # What a model that nothing describes makes of its head's output is its own affair.
+                right = relative(own, plain, sampled.tokens) < _ROUNDING
+                seen, made = torch.where(right, own, seen), torch.where(right, plain, made)
     shared = min(made.shape[-1], seen.shape[-1])
     made, seen = made[..., :shared], seen[..., :shared].float()
     weigh = sampled.tokens
@@ -223,6 +232,24 @@ def _head(sampled: Sampled) -> Values:
     values["wrong_classes"] = _wrong_classes(seen * weigh, made * weigh, capture.head.out.dtype)
     values["head_gain"] = log2_ratio((seen * weigh).norm(), (made * weigh).norm())
     return values
+
+
+def _bias_beside(parts: ModelParts) -> torch.Tensor | float:
+    """The bias of a head without one, where the module that holds it has one of its own to add."""
+    head = parts.head
+    if head is None or head not in parts.paths or getattr(head, "bias", None) is not None:
+        return 0.0
+    beside = parts.root.get_submodule(parts.paths[head].rpartition(".")[0])
+    bias = getattr(beside, "bias", None)
+    if not isinstance(bias, nn.Parameter) or bias.shape != weight_of(head).shape[:1]:
+        return 0.0
+    return bias.detach().float()
+
+
+def _made_logits(intent: Intent, made: torch.Tensor) -> torch.Tensor:
+    """What the config has the model make of its head's output."""
+    made = made * intent.logit_scale
+    return intent.logit_cap * torch.tanh(made / intent.logit_cap) if intent.logit_cap else made
 
 
 def _wrong_classes(seen: torch.Tensor, made: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -6,7 +6,6 @@ import math
 
 import torch
 
-from probe.captured import LayerCapture
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Projections, Sampled, Values, flat_heads
 from probe.schema import Metric
@@ -264,7 +263,7 @@ def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
     implied = _implied(sampled)
     seen: list[Values] = []
     for at, projected in made.items():
-        found = _rotary_layer(sampled, sampled.kept[at], projected, implied)
+        found = _rotary_layer(sampled, at, projected, implied)
         if found:
             seen.append(found)
     if not seen:
@@ -281,10 +280,11 @@ def _rotary(sampled: Sampled, made: dict[int, Projections]) -> Values:
 
 
 def _rotary_layer(
-    sampled: Sampled, kept: LayerCapture, projected: Projections, implied: torch.Tensor
+    sampled: Sampled, at: int, projected: Projections, implied: torch.Tensor
 ) -> Values:
+    kept = sampled.kept[at]
     call, theta = kept.call, sampled.intent.rotary_theta
-    if call is None or theta is None:
+    if call is None or theta is None or at in sampled.intent.unturned:
         return {}
     dim = call.q.shape[-1]
     kv_heads = projected.k.shape[-1] // dim
@@ -301,7 +301,8 @@ def _rotary_layer(
     errors: list[torch.Tensor] = []
     same: list[torch.Tensor] = []
     values: Values = {}
-    for seen, plain in ((q, projected.q), (k, projected.k)):
+    both = _laid_out((q, projected.q), (k, projected.k), angle, dim)
+    for seen, plain in both:
         # A factor on q or k is no matter of positions: score/scale_ratio tells whether it is right.
         grown = plain * _growth(seen, plain, sampled.tokens)
         errors.append(relative(seen, _rotate(grown, angle, dim), sampled.tokens))
@@ -313,8 +314,30 @@ def _rotary_layer(
     values["missing"] = (strength < 1e-3).float()
     # An angle from half-precision projections is off by more than a position at slow frequencies.
     if call.kernel_dtype == projected.dtype == torch.float32:
-        values |= _rotary_indices(sampled, (q, k), projected, frequency, dim)
+        values |= _rotary_indices(sampled, both, frequency, dim)
     return values
+
+
+_Pair = tuple[torch.Tensor, torch.Tensor]  # as seen, as projected
+
+
+def _laid_out(q: _Pair, k: _Pair, angle: torch.Tensor, dim: int) -> tuple[_Pair, _Pair]:
+    """The same with the elements that are turned together half a head apart, as most families lay
+    them out; others have them side by side, which shows in which of the two is turned rightly."""
+
+    def moved(flat: torch.Tensor) -> torch.Tensor:
+        return flat.unflatten(-1, (-1, dim // 2, 2)).transpose(-1, -2).flatten(-3)
+
+    def error(pair: _Pair) -> torch.Tensor:
+        return (pair[0] - _rotate(pair[1], angle, dim)).norm()
+
+    beside = (moved(q[0]), moved(q[1])), (moved(k[0]), moved(k[1]))
+    closer = error(beside[0]) + error(beside[1]) < error(q) + error(k)
+    (q_seen, q_made), (k_seen, k_made) = (
+        tuple(torch.where(closer, *pair) for pair in zip(other, plain, strict=True))
+        for other, plain in zip(beside, (q, k), strict=True)
+    )
+    return (q_seen, q_made), (k_seen, k_made)
 
 
 def _growth(seen: torch.Tensor, plain: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -324,8 +347,7 @@ def _growth(seen: torch.Tensor, plain: torch.Tensor, weight: torch.Tensor) -> to
 
 def _rotary_indices(
     sampled: Sampled,
-    seen: tuple[torch.Tensor, torch.Tensor],
-    projected: Projections,
+    both: tuple[_Pair, _Pair],
     frequency: torch.Tensor,
     dim: int,
 ) -> Values:
@@ -334,7 +356,7 @@ def _rotary_indices(
     slow = (frequency * 2 * length < math.pi).float()
     at = slow.argmax()
     found: list[Values] = []
-    for turned, plain in ((seen[0], projected.q), (seen[1], projected.k)):
+    for turned, plain in both:
         z, w = _complex(turned, dim), _complex(plain, dim)
         product = (z * w.conj()).sum(dim=2)
         product = product.gather(-1, at.expand(*product.shape[:-1], 1))[..., 0]

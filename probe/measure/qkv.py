@@ -271,6 +271,13 @@ def _against_weights(sampled: Sampled, kept: LayerCapture, made: Projections) ->
     error = _up_to_scale if before else _plain_error
     q_error = error(sampled.intent, tokens, q_seen, q_made, dim)
     k_error = error(sampled.intent, of_keys, k_seen, k_made, dim)
+    if rotary:
+        lengths = [_pair_norms(t, dim, beside=True) for t in (q, made.q, k, made.k)]
+        q_beside = error(sampled.intent, tokens, lengths[0], lengths[1], dim)
+        k_beside = error(sampled.intent, of_keys, lengths[2], lengths[3], dim)
+        closer = q_beside + k_beside < q_error + k_error
+        q_error = torch.where(closer, q_beside, q_error)
+        k_error = torch.where(closer, k_beside, k_error)
     turned = sampled.intent.turned
     if not rotary and turned is not False:
         # Turned in a way that is not recomputed, or perhaps not at all: a head keeps its length.
@@ -303,10 +310,11 @@ def _up_to_scale(
     return torch.where(best < 0.02, best, plain)
 
 
-def _pair_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:
-    """Norms of the pairs (i, i + dim / 2) that a rotary embedding turns: it keeps them."""
-    pairs = flat.unflatten(-1, (-1, 2, dim // 2))
-    return pairs.norm(dim=-2).flatten(-2)
+def _pair_norms(flat: torch.Tensor, dim: int, beside: bool = False) -> torch.Tensor:
+    """Norms of the pairs that a rotary embedding turns, which keeps them: (i, i + dim / 2), or
+    (2 i, 2 i + 1), ``beside`` each other."""
+    pairs = flat.unflatten(-1, (-1, dim // 2, 2) if beside else (-1, 2, dim // 2))
+    return pairs.norm(dim=-1 if beside else -2).flatten(-2)
 
 
 def _head_norms(flat: torch.Tensor, dim: int) -> torch.Tensor:

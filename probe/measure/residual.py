@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from torch.linalg import vector_norm
 
 from probe.anatomy import LayerParts
 from probe.captured import Flow, LayerCapture, State
+from probe.measure import stochastic_depth
 from probe.measure.numbers import mean, relative
 from probe.measure.sampled import Sampled, Values
 from probe.schema import Metric
+from probe.shards import is_sharded
 
 _NODES = ("residual_attention", "residual_ffn")
 
@@ -107,6 +110,7 @@ class Junction:
 
     ``detached``: whether a term of the sum gets no gradient; None where that cannot be told.
     ``outlet``: what a hand-written module made of the branch in the end, where that may differ.
+    ``scales``: (width,) each, that the branch may be multiplied by.
     ``dropout``: the module that drops part of the branch, None where none was seen to run.
     """
 
@@ -115,6 +119,7 @@ class Junction:
     after: torch.Tensor
     detached: bool | None = None
     outlet: torch.Tensor | None = None
+    scales: tuple[torch.Tensor, ...] = ()
     dropout: nn.Module | None = None
 
 
@@ -146,7 +151,7 @@ def junctions(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
         "residual_attention": (ends[0], attention, ends[1], kept.attention_outlet, drops[0]),
         "residual_ffn": (ends[2], ffn, ends[3], kept.ffn_outlet, drops[1]),
     }
-    return _told_apart(candidates)
+    return _told_apart(candidates, layer.scales)
 
 
 def _of_cross(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[str, Junction]:
@@ -157,7 +162,8 @@ def _of_cross(layer: LayerParts, kept: LayerCapture, norm_order: str) -> dict[st
         return {}
     before = ends[0].entry if norm_order == "pre" else ends[0].exit
     outlet, drop = kept.attention_outlet, layer.attention_dropout
-    return _told_apart({"residual_attention": (before, branch, ends[1].entry, outlet, drop)})
+    ends_of = {"residual_attention": (before, branch, ends[1].entry, outlet, drop)}
+    return _told_apart(ends_of, layer.scales)
 
 
 _Ends = tuple[
@@ -165,7 +171,9 @@ _Ends = tuple[
 ]  # before, branch, after, outlet, dropout
 
 
-def _told_apart(candidates: dict[str, _Ends]) -> dict[str, Junction]:
+def _told_apart(
+    candidates: dict[str, _Ends], scales: Sequence[nn.Parameter]
+) -> dict[str, Junction]:
     found = {}
     for node, (before, flow, after, other, dropout) in candidates.items():
         branch = flow.out if flow is not None else None
@@ -181,6 +189,7 @@ def _told_apart(candidates: dict[str, _Ends]) -> dict[str, Junction]:
             after.rows,
             _detached(before, after),
             outlet if fits else None,
+            tuple(s.detach() for s in scales if s.shape == branch.shape[-1:] and not is_sharded(s)),
             dropout,
         )
     return found
@@ -206,13 +215,55 @@ def intended_dropout(sampled: Sampled) -> float | None:
     return statistics.median(rates) if rates else None
 
 
-def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Values:
-    """Metrics of a residual site. ``dropout``: the rate intended for the branch."""
+def of_stack(sampled: Sampled) -> dict[str, Values]:
+    """Metrics of all residual sites of a stack, by site."""
+    found = {
+        layer.site(node): junction
+        for layer, kept in zip(sampled.stack.layers, sampled.kept, strict=True)
+        for node, junction in junctions(layer, kept, sampled.parts.norm_order).items()
+    }
+    dropout = intended_dropout(sampled)
+    stated = sampled.intent.family and not sampled.intent.drops_branches
+    if stated or not sampled.parts.root.training:
+        return {site: measure(sampled, j, dropout, sampled.tokens) for site, j in found.items()}
+    rows = {
+        site: stochastic_depth.left_out(j.before, j.branch, j.after) for site, j in found.items()
+    }
+    used = stochastic_depth.in_use(sampled.parts.habits, sampled.stack.name, list(rows.values()))
+    values = {}
+    for site, junction in found.items():
+        assert used is not None
+        kept = (~(rows[site] & used))[:, None, None]
+        values[site] = measure(sampled, junction, dropout, sampled.tokens * kept, used)
+    return values
+
+
+def measure(
+    sampled: Sampled,
+    junction: Junction,
+    dropout: float | None,
+    tokens: torch.Tensor,
+    grown: torch.Tensor | None = None,
+) -> Values:
+    """Metrics of a residual site. ``dropout``: the rate intended for the branch. ``tokens``
+    (r, p, 1): 1.0 at those that count. ``grown``, 0-d bool: branches were left out for whole
+    examples, so that the others' may have been grown."""
     before, branch, after = (t.float() for t in (junction.before, junction.branch, junction.after))
-    tokens, valid = sampled.tokens, sampled.valid
+    branch = branch * sampled.intent.branch_scale
+    valid = tokens[..., 0]
     width = before.shape[-1]
-    if junction.outlet is not None:
-        branch = _nearer(before, branch, junction.outlet.float(), after, tokens)
+
+    def as_joined(branch: torch.Tensor) -> torch.Tensor:
+        if grown is None:
+            return branch
+        factor = stochastic_depth.growth(before, branch, after, tokens)
+        return torch.where(grown, branch * factor, branch)
+
+    others = [junction.outlet.float()] if junction.outlet is not None else []
+    others += [branch * scale for scale in junction.scales]
+    branch = as_joined(branch)
+    for other in others:
+        branch = _nearer(before, branch, as_joined(other), after, tokens)
     stream, added, total = before * tokens, branch * tokens, after * tokens
     skip, gain = _fit(stream, added, total)
     values: Values = {
@@ -227,7 +278,7 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
     if junction.detached is not None:
         values["detached"] = float(junction.detached)
     if junction.after.dtype != torch.float32:
-        return values | _in_16_bits(sampled, junction, branch, values, dropout)
+        return values | _in_16_bits(tokens, junction, branch, values, dropout)
     if dropout is not None or not sampled.intent.family:
         if dropout is not None and (junction.dropout is not None or dropout == 0.0):
             count = valid.sum() * width
@@ -236,12 +287,12 @@ def measure(sampled: Sampled, junction: Junction, dropout: float | None) -> Valu
             zero = zero + (count - zero) * lost / large.clamp_min(1.0)
             values["dropout_gap"] = _beyond_chance(zero, count, dropout)
         else:
-            values |= _dropped_unseen(sampled, junction, branch, values, dropout)
+            values |= _dropped_unseen(tokens, junction, branch, values, dropout)
     return values
 
 
 def _dropped_unseen(
-    sampled: Sampled,
+    tokens: torch.Tensor,
     junction: Junction,
     branch: torch.Tensor,
     values: Values,
@@ -253,7 +304,7 @@ def _dropped_unseen(
     Where some but not all is left out so, the sum is compared with what is left of the branch,
     grown by the intended rate, or by what fits best where no rate is stated or another one ran.
     """
-    before, after, tokens = junction.before.float(), junction.after.float(), sampled.tokens
+    before, after = junction.before.float(), junction.after.float()
     zero, count = _left_out(before, branch, after, tokens)
     share = zero / count.clamp_min(1.0)
     left = branch * (after != before)
@@ -304,7 +355,7 @@ def _beyond_chance(
 
 
 def _in_16_bits(
-    sampled: Sampled,
+    tokens: torch.Tensor,
     junction: Junction,
     branch: torch.Tensor,
     values: Values,
@@ -314,16 +365,16 @@ def _in_16_bits(
     branch itself, and its coefficient only where it is well above that rounding."""
     found: Values = {}
     if dropout != 0.0 and junction.dropout is None:
-        found |= _dropped_unseen(sampled, junction, branch, values, dropout)
+        found |= _dropped_unseen(tokens, junction, branch, values, dropout)
     floor = 16.0 * torch.finfo(junction.after.dtype).eps
     small = torch.as_tensor(values["branch_ratio"]) < floor
     for name in ("branch_gain", "dropout_gap"):
         known = torch.as_tensor((values | found).get(name, torch.nan))
         found[name] = torch.where(small, torch.nan, known)
     if dropout is not None and junction.dropout is not None:
-        zero = ((junction.branch == 0) & (sampled.tokens > 0)).float().sum()
+        zero = ((junction.branch == 0) & (tokens > 0)).float().sum()
         width = junction.branch.shape[-1]
-        found["dropout_gap"] = _beyond_chance(zero, sampled.valid.sum() * width, dropout)
+        found["dropout_gap"] = _beyond_chance(zero, tokens.sum() * width, dropout)
     return found
 
 

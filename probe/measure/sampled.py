@@ -28,6 +28,9 @@ class Projections:
     v: torch.Tensor
     weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     dtype: torch.dtype
+    one_length: torch.Tensor | None = None
+    """0-d bool: queries and keys were brought to one length, by what is no module: how long they
+    would be otherwise says nothing of the scores' scale. None where it was not asked."""
 
 
 @dataclass
@@ -122,6 +125,9 @@ def _prepare(
     # One token has no later one.
     counted = counted and picked.length > 1
     causal = _causal(parts.habits, counted, stack, kept, later)
+    told = predicts_next(batch) if stack.causal is None else None
+    if causal is not None and told is not None:
+        causal = causal | told
     if causal is not None:
         implied = implied & ~(later[None] & causal)
     documents = _documents(picked, batch)
@@ -185,6 +191,22 @@ def _causal(
     return habits.held_to(name, now)
 
 
+def predicts_next(batch: Batch) -> torch.Tensor | None:
+    """0-d bool: the labels given are the tokens given, one further on, so that whoever sees later
+    tokens reads the answers. Not where a part has no label: it may be meant to be seen whole.
+    None where no labels are given for the tokens."""
+    ids, labels = batch.ids, batch.labels
+    if ids is None or labels is None or labels.shape != ids.shape or ids.shape[1] < 2:
+        return None
+    same = (labels[:, :-1] == ids[:, 1:]).float().mean()
+    # Text that repeats itself agrees with any shift.
+    changes = (ids[:, :-1] != ids[:, 1:]).float().mean()
+    return (same > _NEXT) & (changes > 0.5)
+
+
+_NEXT = 0.99
+
+
 def _given_mask(picked: Picked, batch: Batch) -> torch.Tensor | None:
     """A mask (batch or 1, h, n, n) that the caller built states by itself what may be seen."""
     mask = batch.full_mask
@@ -243,24 +265,31 @@ def linear(flow: Flow | None, module: torch.nn.Module | None) -> torch.Tensor | 
 def projections(
     parts: LayerParts,
     kept: LayerCapture,
-    move_weights: bool = False,
     adds_one: torch.Tensor | None = None,
+    unstated: bool = False,
 ) -> Projections | None:
     """q, k and v by the projections' own weights, from separate linears or fused ones.
 
-    ``move_weights``: put the rows of a fused projection's weights in order as well, which copies.
     ``adds_one``: 0-d bool, whether this model's norms multiply by 1 + w; None: they do not.
+    ``unstated``: nothing says how the model is meant to be. It may norm q and k without weights,
+    and order the rows of a fused projection as it likes: they are put in order, which copies.
     """
     if parts.crossing and (parts.fused or parts.packed):
         made = _over_memory(parts, kept)
     elif parts.fused or parts.packed:
-        made = _fused(parts, kept, move_weights)
+        made = _fused(parts, kept, unstated)
     else:
         made = _separate(parts, kept)
-    if made is not None and kept.call is not None:
-        head_dim = kept.call.q.shape[-1]
+    call = kept.call
+    if made is not None and call is not None:
+        head_dim = call.q.shape[-1]
         made.q = _normed(made.q, parts.query_norm, head_dim, adds_one)
         made.k = _normed(made.k, parts.key_norm, head_dim, adds_one)
+        if unstated and parts.query_norm is None and parts.key_norm is None:
+            kv_heads = made.k.shape[-1] // head_dim
+            made.q, q_alike = _as_long(made.q, flat_heads(call.q), head_dim)
+            made.k, k_alike = _as_long(made.k, flat_heads(call.k, kv_heads), head_dim)
+            made.one_length = q_alike & k_alike
     return made
 
 
@@ -296,10 +325,17 @@ def _fused(parts: LayerParts, kept: LayerCapture, move_weights: bool) -> Project
         q_size = kv_size = whole.shape[-1] // 3
     sizes = [q_size, kv_size, kv_size]
     if q_size == kv_size and whole.shape[-1] == 3 * q_size:
-        whole, weight = _laid_out(whole, weight, kept, move_weights)
+        whole, weight = _laid_out(whole, weight, kept, move_weights, _beside(parts, "v_bias"))
     weights = weight.split(sizes, dim=0)
     q, k, v = whole.split(sizes, dim=-1)
+    q, v = q + _beside(parts, "q_bias"), v + _beside(parts, "v_bias")
     return Projections(q, k, v, (weights[0], weights[1], weights[2]), dtype)
+
+
+def _beside(parts: LayerParts, name: str) -> torch.Tensor | float:
+    """A bias of queries or values that the attention module adds by itself (DeBERTa, BEiT)."""
+    bias = getattr(parts.attention, name, None)
+    return bias.detach().float() if isinstance(bias, torch.nn.Parameter) else 0.0
 
 
 def _over_memory(parts: LayerParts, kept: LayerCapture) -> Projections | None:
@@ -340,13 +376,17 @@ def _packed(module: torch.nn.Module, flow: Flow | None) -> tuple[torch.Tensor | 
 
 
 def _laid_out(
-    whole: torch.Tensor, weight: torch.Tensor, kept: LayerCapture, move_weights: bool
+    whole: torch.Tensor,
+    weight: torch.Tensor,
+    kept: LayerCapture,
+    move_weights: bool,
+    v_bias: torch.Tensor | float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[q|k|v] as it is; [heads, 3, head_dim] put in that order where the kernel's v says so."""
     call = kept.call
     assert call is not None
     heads, dim = call.heads, call.q.shape[-1]
-    v = flat_heads(call.v).float()
+    v = flat_heads(call.v).float() - v_bias
     if v.shape[-1] * 3 != whole.shape[-1] or v.shape[:-1] != whole.shape[:-1]:
         return whole, weight
     by_head = whole.unflatten(-1, (heads, 3, dim)).transpose(-3, -2).flatten(-3)
@@ -379,6 +419,29 @@ def _normed(
         return plain
     more = norm_formula(parted, gamma + 1.0, bias, eps, rms).flatten(-2)
     return torch.where(adds_one, more, plain)
+
+
+def _as_long(
+    made: torch.Tensor, seen: torch.Tensor, head_dim: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """q or k as made of the weights, (r, p, heads * head_dim), with the length that each head has
+    in ``seen``, where that is the same at all tokens; and whether it is, 0-d bool."""
+    alike = torch.zeros((), dtype=torch.bool, device=seen.device)
+    if made.shape != seen.shape or made.shape[-1] % head_dim or seen.shape[:2].numel() < _TOLD:
+        return made, alike
+    lengths = seen.float().unflatten(-1, (-1, head_dim)).norm(dim=-1)
+    longest = lengths.amax(dim=(0, 1))
+    apart = longest - lengths.amin(dim=(0, 1))
+    alike = (apart < _ONE_LENGTH * longest).all()
+    by_head = made.unflatten(-1, (-1, head_dim))
+    unit = by_head / by_head.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return torch.where(alike, (unit * longest[:, None]).flatten(-2), made), alike
+
+
+_TOLD = 4
+"""Tokens it takes to tell that heads are of one length."""
+_ONE_LENGTH = 0.02
+"""Rounding to 16 bits leaves lengths apart by less, projections leave them apart by far more."""
 
 
 def heads_meant(

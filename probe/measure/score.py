@@ -131,7 +131,10 @@ def measure(
         gain = _norm_ratio(flat_heads(call.q), made.q) * _norm_ratio(
             flat_heads(call.k, kv_heads), made.k
         )
-        values["scale_ratio"] = log2_ratio(gain * scale, torch.full_like(gain, intended))
+        ratio = log2_ratio(gain * scale, torch.full_like(gain, intended))
+        if made.one_length is not None:
+            ratio = torch.where(made.one_length, torch.nan, ratio)
+        values["scale_ratio"] = ratio
     return values, heads
 
 
@@ -161,6 +164,8 @@ def _by_hand(
         better = (own_apart < own) & (both.sum() > 0)
         slope, own = torch.where(better, other, slope), torch.where(better, own_apart, own)
         error = torch.where(better, torch.minimum(rest / size, error), error)
+    if not sampled.intent.family:
+        slope, own, error = _uncapped(shown, raw, weight, (slope, own, error))
     zero = ((hand == 0) & (raw.abs() > 1e-6)).float() * weight
     # Where the largest score was taken off by hand, a row's only zero is that one.
     largest = shown.masked_fill(weight == 0, -math.inf).amax(dim=-1, keepdim=True) == 0
@@ -170,6 +175,29 @@ def _by_hand(
         "input_error": error,
         "dropped": dropped.sum() / weight.sum().clamp_min(1.0),
     }
+
+
+_CAPS = (15.0, 20.0, 30.0, 50.0)
+"""Soft caps in use: Gemma 2's is 50, Grok's 30."""
+_CAPPED = 1e-2
+
+
+def _uncapped(
+    shown: torch.Tensor, raw: torch.Tensor, weight: torch.Tensor, plain: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """(slope, error of the fit, error) as if the scores had not gone through c tanh(x / c), where
+    that makes them fit q k^T far better than in ``plain``: a model that no config describes may cap
+    them."""
+    best = plain
+    for cap in _CAPS:
+        freed = cap * torch.atanh((shown / cap).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+        slope, _, own = _fit(freed, raw, None, weight)
+        closer = (own < _CAPPED) & (own < 0.2 * plain[1]) & (own < best[1])
+        best = tuple(
+            torch.where(closer, new, old)
+            for new, old in zip((slope, own, own), best, strict=True)
+        )
+    return best
 
 
 def _fit(

@@ -79,6 +79,15 @@ def test_large_or_unknown_updates_explain_a_change(updates):
 REDRAWN = {"output/moved_between": [np.nan, 0.01, 1.4, 0.01, 0.01]}
 
 
+def test_weights_begun_at_zero_grow_by_what_the_larger_ones_beside_them_move():
+    updates = {"ffn@1/update_ratio": [0.003] * 5}
+    assert firings(updates | {"ffn@1/out_weight": [0.0, 0.004, 0.01, 0.012, 0.014]}) == []
+    # Not those that begin half as large.
+    half = {"ffn@1/out_weight": [0.01, 0.01, 0.03, 0.03, 0.03]}
+    ((site, metric, *_),) = firings(updates | half)
+    assert (site, metric) == ("ffn@1", "out_weight")
+
+
 def test_weights_drawn_anew_at_the_same_size_have_moved_further_than_their_updates():
     ((site, metric, step, cause, _),) = firings(REDRAWN)
     assert (site, metric, step, cause) == ("output", "moved_between", 20, "output/output_type")

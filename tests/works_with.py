@@ -1,7 +1,8 @@
 """What works with what, from the outcomes of tests.
 
 A test belongs to a row by ``@pytest.mark.works_with("Trainers", "HF Trainer, bf16")``; without the
-second, the row is named by the test's parameter ``family``. A row works if all its tests passed.
+second, the row is named by the test's parameter ``family`` or ``way``. A row works if all its tests
+passed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Table:
         for item in items:
             for marker in item.iter_markers("works_with"):
                 params = item.callspec.params if hasattr(item, "callspec") else {}
-                name = marker.args[1] if len(marker.args) > 1 else params.get("family")
+                named = params.get("family", params.get("way"))
+                name = marker.args[1] if len(marker.args) > 1 else named
                 if name is not None:
                     self._of[item.nodeid] = (marker.args[0], str(name))
 

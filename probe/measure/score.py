@@ -194,8 +194,7 @@ def _uncapped(
         slope, _, own = _fit(freed, raw, None, weight)
         closer = (own < _CAPPED) & (own < 0.2 * plain[1]) & (own < best[1])
         best = tuple(
-            torch.where(closer, new, old)
-            for new, old in zip((slope, own, own), best, strict=True)
+            torch.where(closer, new, old) for new, old in zip((slope, own, own), best, strict=True)
         )
     return best
 

@@ -22,6 +22,16 @@ def normed(x):
     return F.rms_norm(x, (x.shape[-1],))
 
 
+def turned(x):
+    """Rotary positions, pairs half a head apart."""
+    n, size = x.shape[-2:]
+    angles = torch.outer(torch.arange(n), 100.0 ** -(torch.arange(size // 2) / (size // 2)))
+    one, two = x.chunk(2, -1)
+    return torch.cat(
+        [one * angles.cos() - two * angles.sin(), one * angles.sin() + two * angles.cos()], -1
+    )
+
+
 class Attention(nn.Module):
     """``norm``: of queries and keys; ``cap``: of the scores; ``causal``: hides later tokens."""
 
@@ -143,24 +153,27 @@ def watched(model, tmp_path, told=False, hidden=0, steps=6):
 
 
 WAYS = {
-    "examples left out": {"drop": 0.3},
-    "examples seldom left out": {"drop": 0.1},
-    "gains of modules": {"gain": 1e-2},
-    "gains of the block": {"gain": 0.1, "own": True},
-    "gains and examples left out": {"gain": 0.1, "own": True, "drop": 0.3},
-    "queries and keys of one length": {"norm": normed},
-    "of length one": {"norm": functools.partial(F.normalize, dim=-1)},
-    "norms of other names": {"names": ("qn", "kn")},
-    "rms norms": {"names": ("q_rmsnorm", "k_rmsnorm")},
-    "capped scores": {"cap": 20.0},
-    "begun at zero": {"begun_at_zero": True},
-    "a linear before": {"modulator": "first"},
-    "a linear behind": {"modulator": "last"},
-    "capped logits": {"finish": lambda logits: 3.0 * torch.tanh(logits / 3.0)},
-    "scaled logits": {"finish": lambda logits: 0.5 * logits + 1.0},
+    "stochastic depth": {"drop": 0.3},
+    "stochastic depth at a small rate": {"drop": 0.1},
+    "layer scale": {"gain": 1e-2},
+    "layer scale by parameters of the block": {"gain": 0.1, "own": True},
+    "layer scale and stochastic depth": {"gain": 0.1, "own": True, "drop": 0.3},
+    "QK norm without weights": {"norm": normed},
+    "QK norm to length one": {"norm": functools.partial(F.normalize, dim=-1)},
+    "QK norm under other names": {"names": ("qn", "kn")},
+    "QK norm, RMS": {"names": ("q_rmsnorm", "k_rmsnorm")},
+    "rotary positions": {"norm": turned},
+    "rotary positions and QK norm": {"norm": lambda x: turned(normed(x))},
+    "soft cap on the scores": {"cap": 20.0},
+    "projections begun at zero": {"begun_at_zero": True},
+    "modulation (adaLN) before the feed-forward part": {"modulator": "first"},
+    "modulation (adaLN) behind it": {"modulator": "last"},
+    "soft cap on the logits": {"finish": lambda logits: 3.0 * torch.tanh(logits / 3.0)},
+    "scale on the logits": {"finish": lambda logits: 0.5 * logits + 1.0},
 }
 
 
+@pytest.mark.works_with("Designs of hand-written models")
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_fires(way, tmp_path):
     torch.manual_seed(1)

@@ -63,6 +63,10 @@ class Intent:
     """Per layer, how many positions back a token sees, itself included; None: all. Empty: all."""
     unturned: frozenset[int] = frozenset()
     """Layers whose queries and keys a rotary model does not turn."""
+    norms_heads: bool = False
+    """Queries and keys are normed, perhaps without weights."""
+    activation_dropout: float = 0.0
+    """On what leaves the activation, called as a function."""
     branch_scale: float = 1.0
     """What a branch is multiplied by before it joins the stream."""
     drops_branches: bool = False
@@ -180,6 +184,8 @@ def read_config(config: Any, name: str = "") -> Intent:
         biased_scores=_biased(config),
         windows=_windows(config, get("num_hidden_layers", "n_layer", "num_layers")),
         unturned=_unturned(config),
+        activation_dropout=_rate(get("activation_dropout")) or 0.0,
+        norms_heads=bool(getattr(config, "use_qk_norm", False)),
         branch_scale=_rate(get("residual_multiplier")) or 1.0,
         drops_branches=bool(_rate(get("drop_path_rate"))),
         logit_scale=_logit_scale(config),

@@ -124,6 +124,7 @@ def _attentions(
             kept,
             adds_one=adds_one,
             unstated=not parts.intent.family,
+            may_norm=not parts.intent.family or parts.intent.norms_heads,
         )
         for node, (whole, by_head) in {
             "qkv": qkv.measure(sampled, layer, kept, projected),

@@ -224,11 +224,18 @@ def measure(
     values |= maps | _kernel(sampled, kept, made, dropout)
     if not sampled.intent.family:
         values["kernel_changed"] = _left_habit(sampled, layer, kept.call.by_hand)
-    values |= _output(sampled, layer, kept, heads_meant(sampled.intent, layer, kept, made))
+    gate = made.gate if made is not None else None
+    values |= _output(sampled, layer, kept, heads_meant(sampled.intent, layer, kept, made), gate)
     return values, heads
 
 
-def _output(sampled: Sampled, layer: LayerParts, kept: LayerCapture, heads: int | None) -> Values:
+def _output(
+    sampled: Sampled,
+    layer: LayerParts,
+    kept: LayerCapture,
+    heads: int | None,
+    gate: torch.Tensor | None,
+) -> Values:
     call = kept.call
     assert call is not None
     if layer.packed is not None and layer.attention_out is not None:
@@ -239,6 +246,8 @@ def _output(sampled: Sampled, layer: LayerParts, kept: LayerCapture, heads: int 
     flat = flat_heads(call.output)
     if flat.shape != into.shape:
         return {}
+    if gate is not None and gate.shape == flat.shape:
+        flat = flat.float() * gate.sigmoid()
     return {"reaches_output": relative(into, flat, sampled.tokens)} | _contributions(
         sampled, into, heads or call.heads
     )

@@ -316,6 +316,8 @@ def _activation_error(
     if contract is None or contract.into is None or not candidates:
         return None
     p = getattr(parts.inner_dropout, "p", 0.0)
+    if parts.inner_dropout is None and parts.block.training:
+        p = sampled.intent.activation_dropout
     if p and p < 1.0:
         # What dropout left has to be right; what it took is zero.
         candidates = [torch.where(contract.into == 0, 0.0, m / (1.0 - p)) for m in candidates]

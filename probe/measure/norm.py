@@ -154,7 +154,9 @@ def adds_one(sampled: Sampled) -> torch.Tensor | None:
     that kind show: 0-d bool; None where q goes through none, or no block norm is of its kind."""
     for layer, kept in zip(sampled.stack.layers, sampled.kept, strict=True):
         own, kind = layer.query_norm, type(layer.query_norm)
-        if own is None or kind in _TORCHS:
+        if own is None:
+            continue  # a layer of another kind, as hybrids have
+        if kind in _TORCHS:
             return None
         for module, flow in (
             (layer.norm_attention, kept.norm_attention), (layer.norm_ffn, kept.norm_ffn),

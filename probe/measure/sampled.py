@@ -31,6 +31,9 @@ class Projections:
     one_length: torch.Tensor | None = None
     """0-d bool: queries and keys were brought to one length, by what is no module: how long they
     would be otherwise says nothing of the scores' scale. None where it was not asked."""
+    gate: torch.Tensor | None = None
+    """What a head's output is multiplied by, before its sigmoid, where the query projection makes
+    that too (Qwen3-Next): (r, p, heads * head_dim)."""
 
 
 @dataclass
@@ -267,12 +270,14 @@ def projections(
     kept: LayerCapture,
     adds_one: torch.Tensor | None = None,
     unstated: bool = False,
+    may_norm: bool = False,
 ) -> Projections | None:
     """q, k and v by the projections' own weights, from separate linears or fused ones.
 
     ``adds_one``: 0-d bool, whether this model's norms multiply by 1 + w; None: they do not.
-    ``unstated``: nothing says how the model is meant to be. It may norm q and k without weights,
-    and order the rows of a fused projection as it likes: they are put in order, which copies.
+    ``unstated``: nothing says how the model is meant to be. It may order the rows of a fused
+    projection as it likes: they are put in order, which copies. ``may_norm``: q and k may be normed
+    without weights.
     """
     if parts.crossing and (parts.fused or parts.packed):
         made = _over_memory(parts, kept)
@@ -285,7 +290,7 @@ def projections(
         head_dim = call.q.shape[-1]
         made.q = _normed(made.q, parts.query_norm, head_dim, adds_one)
         made.k = _normed(made.k, parts.key_norm, head_dim, adds_one)
-        if unstated and parts.query_norm is None and parts.key_norm is None:
+        if may_norm and parts.query_norm is None and parts.key_norm is None:
             kv_heads = made.k.shape[-1] // head_dim
             made.q, q_alike = _as_long(made.q, flat_heads(call.q), head_dim)
             made.k, k_alike = _as_long(made.k, flat_heads(call.k, kv_heads), head_dim)
@@ -302,7 +307,13 @@ def _separate(parts: LayerParts, kept: LayerCapture) -> Projections | None:
     assert kept.query is not None and kept.query.out is not None
     assert parts.query is not None and parts.key is not None and parts.value is not None
     q, k, v = (weight_of(m).detach() for m in (parts.query, parts.key, parts.value))
-    return Projections(q_made, k_made, v_made, (q, k, v), kept.query.out.dtype)
+    made = Projections(q_made, k_made, v_made, (q, k, v), kept.query.out.dtype)
+    call = kept.call
+    if call is not None and q_made.shape[-1] == 2 * call.heads * call.q.shape[-1]:
+        by_head = q_made.unflatten(-1, (call.heads, 2, -1))
+        made.q, made.gate = (by_head[..., half, :].flatten(-2) for half in (0, 1))
+        made.weights = q.unflatten(0, (call.heads, 2, -1))[:, 0].flatten(0, 1), k, v
+    return made
 
 
 def _fused(parts: LayerParts, kept: LayerCapture, move_weights: bool) -> Projections | None:
@@ -424,18 +435,19 @@ def _normed(
 def _as_long(
     made: torch.Tensor, seen: torch.Tensor, head_dim: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q or k as made of the weights, (r, p, heads * head_dim), with the length that each head has
-    in ``seen``, where that is the same at all tokens; and whether it is, 0-d bool."""
+    """q or k as made of the weights, (r, p, heads * head_dim), with the lengths that heads have in
+    ``seen``, where a head has the same at all tokens; and whether that is so, 0-d bool."""
     alike = torch.zeros((), dtype=torch.bool, device=seen.device)
     if made.shape != seen.shape or made.shape[-1] % head_dim or seen.shape[:2].numel() < _TOLD:
         return made, alike
     lengths = seen.float().unflatten(-1, (-1, head_dim)).norm(dim=-1)
     longest = lengths.amax(dim=(0, 1))
-    apart = longest - lengths.amin(dim=(0, 1))
+    # Padding may have a vector of zeros, which stays one.
+    apart = longest - torch.where(lengths == 0, longest, lengths).amin(dim=(0, 1))
     alike = (apart < _ONE_LENGTH * longest).all()
     by_head = made.unflatten(-1, (-1, head_dim))
     unit = by_head / by_head.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    return torch.where(alike, (unit * longest[:, None]).flatten(-2), made), alike
+    return torch.where(alike, (unit * lengths[..., None]).flatten(-2), made), alike
 
 
 _TOLD = 4

@@ -16,6 +16,9 @@ SIZES = {
     "embedding_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 4, "n_layer": 4,
     "num_attention_heads": 4, "n_head": 4, "num_key_value_heads": 2, "head_dim": 8,
     "max_position_embeddings": 40, "n_positions": 40, "image_size": SIDE, "patch_size": 4,
+    "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_experts": 4,
+    "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "sliding_window": 8, "rotary_dim": 4,
 }  # fmt: skip
 
@@ -63,7 +66,9 @@ DESIGNS = {
         "CausalLM",
         {"attention_multiplier": 0.2, "residual_multiplier": 0.3, "logits_scaling": 8.0},
     ),
+    "m2m_100": ("Seq2SeqLM", {"activation_dropout": 0.3}),
     "persimmon": ("CausalLM", {}),  # a squared activation
+    "qwen3_next": ("CausalLM", {}),  # heads are gated, by the same projection as the queries
     "roformer": ("MaskedLM", {}),  # a table that turns heads
     "seed_oss": ("CausalLM", {"residual_dropout": 0.2}),  # the rate under a name of its own
 }

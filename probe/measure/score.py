@@ -188,15 +188,19 @@ def _uncapped(
     """(slope, error of the fit, error) as if the scores had not gone through c tanh(x / c), where
     that makes them fit q k^T far better than in ``plain``: a model that no config describes may cap
     them."""
-    best = plain
-    for cap in _CAPS:
-        freed = cap * torch.atanh((shown / cap).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
-        slope, _, own = _fit(freed, raw, None, weight)
-        closer = (own < _CAPPED) & (own < 0.2 * plain[1]) & (own < best[1])
-        best = tuple(
-            torch.where(closer, new, old) for new, old in zip((slope, own, own), best, strict=True)
-        )
-    return best
+    errors = torch.stack(
+        [_fit(_freed(shown[:1], cap), raw[:1], None, weight[:1])[2] for cap in _CAPS]
+    )
+    cap = torch.tensor(_CAPS, device=shown.device).index_select(0, errors.argmin()[None])
+    slope, _, own = _fit(_freed(shown, cap), raw, None, weight)
+    closer = (own < _CAPPED) & (own < 0.2 * plain[1])
+    return tuple(
+        torch.where(closer, new, old) for new, old in zip((slope, own, own), plain, strict=True)
+    )
+
+
+def _freed(capped: torch.Tensor, cap: torch.Tensor | float) -> torch.Tensor:
+    return cap * torch.atanh((capped / cap).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
 
 
 def _fit(

@@ -14,6 +14,7 @@ from probe.intent import Intent
 from probe.measure.numbers import log2_ratio, relative, rms, spread
 from probe.measure.sampled import Sampled, Values, linear
 from probe.schema import Metric
+from probe.shards import is_sharded
 
 METRICS = (
     Metric(
@@ -241,7 +242,9 @@ def _bias_beside(parts: ModelParts) -> torch.Tensor | float:
         return 0.0
     beside = parts.root.get_submodule(parts.paths[head].rpartition(".")[0])
     bias = getattr(beside, "bias", None)
-    if not isinstance(bias, nn.Parameter) or bias.shape != weight_of(head).shape[:1]:
+    if not isinstance(bias, nn.Parameter) or is_sharded(bias):
+        return 0.0
+    if bias.shape != weight_of(head).shape[:1]:
         return 0.0
     return bias.detach().float()
 

@@ -15,6 +15,7 @@ from probe.intent import Intent
 from probe.measure.numbers import relative
 from probe.recognition import gamma_of
 from probe.rows import Picked
+from probe.shards import is_sharded
 
 Values = dict[str, "torch.Tensor | float"]
 
@@ -346,7 +347,9 @@ def _fused(parts: LayerParts, kept: LayerCapture, move_weights: bool) -> Project
 def _beside(parts: LayerParts, name: str) -> torch.Tensor | float:
     """A bias of queries or values that the attention module adds by itself (DeBERTa, BEiT)."""
     bias = getattr(parts.attention, name, None)
-    return bias.detach().float() if isinstance(bias, torch.nn.Parameter) else 0.0
+    if not isinstance(bias, torch.nn.Parameter) or is_sharded(bias):
+        return 0.0
+    return bias.detach().float()
 
 
 def _over_memory(parts: LayerParts, kept: LayerCapture) -> Projections | None:
